@@ -1,0 +1,53 @@
+"""Fine-tune text encoders with TensorFlow and Keras 3.
+
+The public names are loaded when they are first used: importing the package does not import
+TensorFlow.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Examples": "tf_finetune.data.sources",
+    "Problem": "tf_finetune.data.tasks",
+    "UserError": "tf_finetune.errors",
+    "build_classifier": "tf_finetune.models.classifier",
+    "build_optimizer": "tf_finetune.optimizer",
+    "evaluate": "tf_finetune.evaluate",
+    "export": "tf_finetune.export",
+    "load_encoder": "tf_finetune.models.encoders",
+    "make_eval_dataset": "tf_finetune.data.pipeline",
+    "make_train_dataset": "tf_finetune.data.pipeline",
+    "predict": "tf_finetune.predict",
+    "tokenize": "tf_finetune.data.pipeline",
+    "train": "tf_finetune.train",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `tf_finetune.train` the function after the module of that name was imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
