@@ -1,0 +1,106 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tf_finetune.config import SECTIONS, Config, DataConfig, TrainConfig
+from tf_finetune.errors import UserError
+from tf_finetune.flags import flagfile_text, help_text, parse_flags
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def parse(*arguments: str) -> Config:
+    config = parse_flags(["run_classifier.py", *arguments])
+    assert config is not None
+    return config
+
+
+def test_defaults_are_those_of_the_dataclasses():
+    assert parse() == Config()
+
+
+def test_flags_of_every_type_reach_the_config():
+    config = parse(
+        "--text_columns=a,b",
+        "--learning_rate=1e-4",
+        "--train_batch_size=8",
+        "--do_train",
+        "--seed=7",
+    )
+    assert config.data.text_columns == ("a", "b")
+    assert config.train.learning_rate == 1e-4
+    assert config.data.train_batch_size == 8
+    assert config.runtime.do_train and config.runtime.seed == 7
+
+
+def test_a_flagfile_repeats_its_run(tmp_path):
+    config = parse(
+        "--task_name=mrpc", '--label_names=a,"b,c"', "--max_steps=3", "--warmup_proportion=0"
+    )
+    assert config.data.label_names == ("a", "b,c")
+    file = tmp_path / "run.cfg"
+    file.write_text(flagfile_text(config, "a header\nof two lines"))
+    assert parse(f"--flagfile={file}") == config
+
+
+def test_the_later_of_two_values_counts(tmp_path):
+    file = tmp_path / "run.cfg"
+    file.write_text("--seed=1\n")
+    assert parse(f"--flagfile={file}", "--seed=2").runtime.seed == 2
+    assert parse("--seed=2", f"--flagfile={file}").runtime.seed == 1
+
+
+def test_json_gives_the_config_back():
+    config = parse("--text_columns=a,b", "--max_steps=3", "--do_eval")
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_help_names_every_flag_with_its_default():
+    text = help_text()
+    for _, section in SECTIONS:
+        for field in dataclasses.fields(section):
+            assert f"--{field.name}\n" in text
+    assert text.count("Default:") == sum(len(dataclasses.fields(s)) for _, s in SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("--learning_rat=3", "Did you mean --learning_rate"),
+        ("--learning_rate=fast", "learning_rate"),
+        ("--learning_rate=0", "must be > 0"),
+        ("--train_batch_size=0", "--train_batch_size=0: must be >= 1"),
+        ("--precision=half", "mixed_bfloat16"),
+        ("--text_columns=a,b,c", "one or two"),
+        ("--gradient_accumulation_steps=5", "does not divide"),
+        ("--freeze=first_two_layers", "first_N_layers"),
+        ("--head=my_module", "module:Class"),
+        ("--flagfile=missing.cfg", "missing.cfg"),
+        ("train.tsv", "Stray argument 'train.tsv'"),
+    ],
+)
+def test_bad_flags_are_named(argument, complaint):
+    with pytest.raises(UserError, match="(?s)" + complaint):
+        parse(argument)
+
+
+def test_help_and_bad_flags_answer_without_tensorflow():
+    script = (
+        "import sys, run_classifier\n"
+        "assert run_classifier.main(['x', '--help']) == 0\n"
+        "assert run_classifier.main(['x', '--seed=-1']) == 2\n"
+        "assert run_classifier.main(['x', '--do_train']) == 2\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DataConfig().max_seq_length = 3  # type: ignore[misc]
+    with pytest.raises(UserError):
+        dataclasses.replace(Config(), train=TrainConfig(learning_rate=-1.0))

@@ -1,0 +1,129 @@
+"""The command line: absl flags made from the fields of `config.py`, and flagfiles from a Config."""
+
+import csv
+import dataclasses
+import difflib
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from tf_finetune.config import SECTIONS, Config, allowed_range, value_type
+from tf_finetune.errors import UserError
+
+USAGE = "python run_classifier.py [--flagfile=FILE] [--FLAG=VALUE ...]"
+TITLES = {"data": "Data", "model": "Model", "train": "Training", "runtime": "Run"}
+
+
+def parse_flags(argv: Sequence[str]) -> Config | None:
+    """Reads the command line.
+
+    A `--flagfile` is expanded where it stands, so of two values the later one counts.
+
+    Args:
+        argv: The program's name and its arguments.
+
+    Returns:
+        The configuration; None if `--help` was asked for.
+
+    Raises:
+        UserError: An unknown flag, a value that is not allowed, a stray argument.
+    """
+    values = _define()
+    try:
+        rest = values(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(values), n=3)
+        hint = f" Did you mean {', '.join('--' + name for name in near)}?" if near else ""
+        raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from None
+    except flags.Error as error:
+        raise UserError(str(error).replace("flag --", "--")) from None
+    if values["help"].value:
+        return None
+    if rest:
+        raise UserError(
+            f"Stray argument {rest[0]!r}: every value belongs to a flag, as in --train_file=FILE."
+        )
+    sections = {}
+    for section_name, section in SECTIONS:
+        chosen: dict[str, Any] = {}
+        for field in dataclasses.fields(section):
+            value = values[field.name].value
+            if value == "":
+                value = None
+            if value is not None or value_type(section, field.name)[1]:
+                chosen[field.name] = tuple(value) if isinstance(value, list) else value
+        sections[section_name] = section(**chosen)
+    return Config(**sections)
+
+
+def help_text() -> str:
+    """Returns what `--help` prints: every flag with its meaning, default and allowed values."""
+    lines = [f"Usage: {USAGE}", ""]
+    for section_name, section in SECTIONS:
+        lines.append(f"{TITLES[section_name]}:")
+        for field in dataclasses.fields(section):
+            lines.append(f"  --{field.name}")
+            lines.append(textwrap.indent(textwrap.fill(_help(section, field), 90), " " * 6))
+        lines.append("")
+    lines.append("  --flagfile\n      read flags from this file; later flags win")
+    return "\n".join(lines)
+
+
+def flagfile_text(config: Config, header: str = "") -> str:
+    """Returns a flagfile that repeats a run: every flag that differs from its default.
+
+    Args:
+        config: The run.
+        header: Comment lines for the top, without the leading `#`.
+    """
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    for section_name, section in SECTIONS:
+        values = getattr(config, section_name)
+        for field in dataclasses.fields(section):
+            value = getattr(values, field.name)
+            if value != field.default:
+                lines.append(f"--{field.name}={_format(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _define() -> flags.FlagValues:
+    """Defines all flags in a registry of their own: other libraries define flags too."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    for _, section in SECTIONS:
+        for field in dataclasses.fields(section):
+            kind, _ = value_type(section, field.name)
+            define = {
+                str: flags.DEFINE_string,
+                int: flags.DEFINE_integer,
+                float: flags.DEFINE_float,
+                bool: flags.DEFINE_bool,
+                tuple: flags.DEFINE_list,
+            }[kind]
+            default: Any = field.default
+            if kind is tuple:
+                default = list(default)
+            define(field.name, default, _help(section, field), flag_values=values)
+    return values
+
+
+def _help(section: type, field: "dataclasses.Field[Any]") -> str:
+    kind, _ = value_type(section, field.name)
+    allowed = ", ".join(field.metadata["choices"]) or allowed_range(field)
+    unit = {int: "an integer", float: "a number", bool: "true or false"}.get(kind, "")
+    unit = " ".join(part for part in (unit, allowed) if part)
+    default = "none" if field.default in (None, ()) else _format(field.default)
+    return f"{field.metadata['help']}. {f'Allowed: {unit}. ' if unit else ''}Default: {default}."
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        row = io.StringIO()
+        csv.writer(row, lineterminator="").writerow(value)
+        return row.getvalue()
+    return "" if value is None else str(value)
