@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_finetune.data.pipeline import (
+    count_steps,
+    eval_order,
+    length_buckets,
+    make_eval_dataset,
+    make_train_dataset,
+    plan_training,
+    tokenize,
+)
+from tf_finetune.data.sources import Examples
+from tf_finetune.data.text import BertPreprocessor, RawText
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Row i is the word a, i % 29 times, and its label is i."""
+    texts = [" ".join(["a"] * (i % 29)) for i in range(100)]
+    examples = Examples((texts,), np.arange(100, dtype=np.int32))
+    return tokenize(examples, BertPreprocessor(VOCABULARY), 24)
+
+
+def test_tokenize_measures_lengths_before_and_after_truncation(rows):
+    words = np.arange(100) % 29
+    np.testing.assert_array_equal(rows.full_lengths, words + 2)
+    np.testing.assert_array_equal(rows.lengths, np.minimum(words + 2, 24))
+
+
+def test_every_epoch_sees_every_row_once_in_a_new_order(rows):
+    plan = plan_training(rows.lengths, 8, num_steps=26, seed=1)
+    first, second = plan[:13], plan[13:]
+    for epoch in (first, second):
+        assert sorted(epoch[epoch >= 0]) == list(range(100))
+        assert (epoch < 0).sum() == 4
+    assert not np.array_equal(first, second)
+
+
+def test_the_order_depends_on_the_seed_alone(rows):
+    plans = [plan_training(rows.lengths, 8, 20, seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(plans[0], plans[1])
+    assert not np.array_equal(plans[0], plans[2])
+    # A longer training begins as a shorter one.
+    np.testing.assert_array_equal(plan_training(rows.lengths, 8, 40, 1)[:20], plans[0])
+
+
+def test_batches_hold_rows_of_similar_length():
+    lengths = np.random.default_rng(0).integers(4, 128, 10_000)
+    plan = plan_training(lengths, 32, 312, seed=0)
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan)
+    at_random = sum(len(b) * b.max() for b in np.split(lengths[:9984], 312))
+    assert padded < 1.05 * lengths.sum() < 0.7 * at_random
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 13), (2, 26), (0.5, 7), (2.5, 33)])
+def test_fractional_epochs(rows, epochs, steps):
+    assert count_steps(100, 8, epochs) == steps
+    assert int(make_train_dataset(rows, 8, num_epochs=epochs).cardinality()) == steps
+
+
+def test_training_batches_are_padded_to_a_bucket_and_masked(rows):
+    seen = []
+    for features, labels, weights in make_train_dataset(rows, 8, buckets=(8, 16, 24)):
+        ids = features["input_word_ids"].numpy()
+        assert ids.shape[0] == 8 and ids.shape[1] in (8, 16, 24)
+        np.testing.assert_array_equal(features["input_mask"].numpy(), ids != 0)
+        expected = np.minimum(labels.numpy() % 29 + 2, 24)
+        np.testing.assert_array_equal((ids != 0).sum(axis=1), expected)
+        assert ids.shape[1] == min(b for b in (8, 16, 24) if b >= expected.max())
+        seen += list(labels.numpy()[weights.numpy() > 0])
+    assert sorted(seen) == list(range(100))
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 100, 1000])
+def test_evaluation_counts_each_row_once(rows, batch_size):
+    batches = list(make_eval_dataset(rows, batch_size))
+    labels = np.concatenate([y[w > 0] for _, y, w in batches])
+    np.testing.assert_array_equal(labels, eval_order(rows.lengths))
+    assert sum(float(tf.reduce_sum(w)) for _, _, w in batches) == 100
+
+
+def test_a_skipped_data_set_goes_on_where_it_was(rows):
+    whole = [y.numpy() for _, y, _ in make_train_dataset(rows, 8, num_epochs=2)]
+    rest = [y.numpy() for _, y, _ in make_train_dataset(rows, 8, num_epochs=2).skip(17)]
+    np.testing.assert_array_equal(np.stack(whole[17:]), np.stack(rest))
+
+
+@pytest.mark.parametrize("longest", [8, 10, 64, 128, 512])
+@pytest.mark.parametrize("few", [True, False])
+def test_buckets_end_with_the_longest(longest, few):
+    buckets = length_buckets(longest, few=few)
+    assert buckets[-1] == longest and list(buckets) == sorted(set(buckets))
+    assert len(buckets) <= 6 or not few
+
+
+def test_raw_text_passes_through():
+    examples = Examples((["one", "two words", ""], ["x", "y", "z"]), None)
+    rows = tokenize(examples, RawText(), 16)
+    ((features, _, weights),) = make_eval_dataset(rows, 4)
+    assert sorted(features["text_a"].numpy()) == [b"", b"one", b"two words"]
+    assert weights.numpy().tolist() == [1, 1, 1]

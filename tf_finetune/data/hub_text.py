@@ -1,0 +1,123 @@
+"""Tokenizers that come with an encoder: TF Hub preprocessors and KerasHub tokenizers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras_hub
+import tensorflow as tf
+import tensorflow_text as tf_text  # noqa: F401  (registers the ops that SavedModels use)
+
+from tf_finetune.data.text import TokenPreprocessor
+from tf_finetune.errors import UserError
+
+
+class HubPreprocessor(TokenPreprocessor):
+    """Tokenizes with a preprocessor SavedModel of TF Hub's text API.
+
+    Its `tokenize` is called. Its `bert_pack_inputs` is asked once for the special ids; segments
+    are joined and truncated as it does, but to rows of any length.
+    See https://www.tensorflow.org/hub/common_saved_model_apis/text.
+    """
+
+    def __init__(self, saved_model_dir: str) -> None:
+        """Loads the SavedModel.
+
+        Args:
+            saved_model_dir: Its directory.
+
+        Raises:
+            UserError: It cannot be loaded or is no such preprocessor.
+        """
+        try:
+            loaded = tf.saved_model.load(saved_model_dir)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(f"{saved_model_dir}: not a TF2 SavedModel: {error}") from error
+        for name in ("tokenize", "bert_pack_inputs"):
+            if not callable(getattr(loaded, name, None)):
+                raise UserError(
+                    f"{saved_model_dir}: the SavedModel has no `{name}`, so it is no preprocessor "
+                    "of TF Hub's text API. Use the one named on the encoder's page."
+                )
+        start_id, end_id, pad_id = _special_ids(saved_model_dir, loaded.bert_pack_inputs)
+        super().__init__(start_id=start_id, end_id=end_id, pad_id=pad_id)
+        self._loaded = loaded
+
+    def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
+        """Cuts each string [batch] into int32 [batch, (tokens)]."""
+        tokens = [tf.cast(self._loaded.tokenize(segment), tf.int32) for segment in segments]
+        # A WordPiece preprocessor keeps the pieces of each word together.
+        return [
+            segment.merge_dims(1, 2) if segment.ragged_rank == 2 else segment for segment in tokens
+        ]
+
+
+class KerasHubPreprocessor(TokenPreprocessor):
+    """Tokenizes with a KerasHub tokenizer and joins segments as its model was trained.
+
+    The pairs of RoBERTa and XLM-RoBERTa are `<s> a </s></s> b </s>`, those of all others
+    `<start> a <end> b <end>` (KerasHub's `RobertaTextClassifierPreprocessor` and
+    `TextClassifierPreprocessor`). For BERT's own tokenizer use `BertPreprocessor`.
+
+    KerasHub's byte-pair tokenizers find special tokens in the text. Those are dropped: what a
+    user types never steers the model.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Wraps a tokenizer.
+
+        Args:
+            tokenizer: A `keras_hub.tokenizers.Tokenizer`.
+
+        Raises:
+            UserError: It has no start, end or padding token.
+        """
+        names = ("start_token_id", "end_token_id", "pad_token_id")
+        start_id, end_id, pad_id = (getattr(tokenizer, name, None) for name in names)
+        if start_id is None or end_id is None or pad_id is None:
+            raise UserError(
+                f"{type(tokenizer).__name__} has no start, end or padding token, so its model is "
+                "no text encoder. Choose one of the BERT, RoBERTa, ALBERT or DeBERTa families."
+            )
+        doubled = (keras_hub.tokenizers.RobertaTokenizer, keras_hub.tokenizers.XLMRobertaTokenizer)
+        super().__init__(
+            pad_id=pad_id,
+            start_id=start_id,
+            end_id=end_id,
+            separator_ids=[end_id] * (2 if isinstance(tokenizer, doubled) else 1),
+        )
+        self._tokenizer = tokenizer
+        self._special_ids = sorted(tokenizer.special_token_ids)
+        # Eagerly, KerasHub would answer with lists, from its Python tokenizer.
+        self._tokenize = tf.function(
+            tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)]
+        )
+
+    def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
+        """Cuts each string [batch] into int32 [batch, (tokens)]."""
+        return [self._without_special(self._tokenize(segment)) for segment in segments]
+
+    def _without_special(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
+        is_special = tf.equal(tokens.values[:, tf.newaxis], self._special_ids)
+        kept = tf.logical_not(tf.reduce_any(is_special, axis=1))
+        return tf.ragged.boolean_mask(tokens, tokens.with_values(kept))
+
+
+def _special_ids(where: str, pack: Any) -> tuple[int, int, int]:
+    """Finds the ids of start, end and padding by packing the pair of tokens 7 and 8."""
+    pair = [tf.ragged.constant([[token]], tf.int32) for token in (7, 8)]
+    try:
+        packed = pack(pair, seq_length=6)
+        ids, mask, type_ids = (
+            packed[name].numpy()[0].tolist()
+            for name in ("input_word_ids", "input_mask", "input_type_ids")
+        )
+    except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+        raise UserError(f"{where}: `bert_pack_inputs` cannot pack a pair: {error}") from error
+    start_id, end_id, pad_id = ids[0], ids[2], ids[5]
+    expected = [start_id, 7, end_id, 8, end_id, pad_id], [1, 1, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]
+    if (ids, mask, type_ids) != expected:
+        raise UserError(
+            f"{where}: `bert_pack_inputs` packs the tokens 7 and 8 into {ids}, not into "
+            "[start, 7, end, 8, end, padding]; such a format is not supported."
+        )
+    return start_id, end_id, pad_id

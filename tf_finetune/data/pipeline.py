@@ -1,0 +1,204 @@
+"""Token ids to batches: tokenize once, group by length, pad to a bucket, mask.
+
+Everything about the order of examples is a numpy table of row numbers that depends on the seed
+alone: a training can go on at any step of it, and no worker needs to ask another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tf_finetune.data.sources import Examples
+from tf_finetune.data.text import TextPreprocessor
+
+TOKENIZE_BATCH = 512
+# Batches are sorted by length within this many batches, as in Hugging Face's LengthGroupedSampler:
+# enough rows to find neighbours of equal length, few enough to keep the order random.
+GROUP_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class TokenizedExamples:
+    """Examples as packed token ids, ready to be gathered into batches.
+
+    Attributes:
+        preprocessor: What made the ids, and pads them.
+        packed: Feature name to int32 [n, (length)] (or string [n] for encoders that read text).
+        labels: int32 [n], float32 [n] or float32 [n, num_labels]; None if unlabelled.
+        lengths: int32 [n], tokens of each row after truncation.
+        full_lengths: int32 [n], tokens of each row before truncation.
+        max_seq_length: The length that rows were truncated to.
+    """
+
+    preprocessor: TextPreprocessor
+    packed: dict[str, tf.Tensor | tf.RaggedTensor]
+    labels: np.ndarray | None
+    lengths: np.ndarray
+    full_lengths: np.ndarray
+    max_seq_length: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def tokenize(
+    examples: Examples, preprocessor: TextPreprocessor, max_seq_length: int
+) -> TokenizedExamples:
+    """Turns texts into packed token ids, once for the whole run.
+
+    Args:
+        examples: Texts, and labels if there are any.
+        preprocessor: The encoder's.
+        max_seq_length: Longest row in tokens, special tokens included.
+
+    Returns:
+        The token ids, kept in memory (4 bytes a token and feature).
+    """
+
+    def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
+        tokens = preprocessor.tokenize(segments)
+        return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
+
+    texts = tuple(tf.constant(list(column), tf.string) for column in examples.texts)
+    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(TOKENIZE_BATCH)
+    batches, full_lengths = zip(
+        *dataset.map(pack, num_parallel_calls=tf.data.AUTOTUNE), strict=True
+    )
+    packed = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
+    full = np.concatenate([lengths.numpy() for lengths in full_lengths])
+    ragged = [value for value in packed.values() if isinstance(value, tf.RaggedTensor)]
+    lengths = ragged[0].row_lengths().numpy().astype(np.int32) if ragged else full
+    return TokenizedExamples(preprocessor, packed, examples.labels, lengths, full, max_seq_length)
+
+
+def make_train_dataset(
+    examples: TokenizedExamples,
+    batch_size: int = 32,
+    *,
+    num_epochs: float = 1.0,
+    max_steps: int | None = None,
+    seed: int = 42,
+    buckets: Sequence[int] | None = None,
+) -> tf.data.Dataset:
+    """Makes the batches of a whole training, one for each optimizer step.
+
+    Each epoch sees every example once, in a new order; rows of similar length share a batch.
+
+    Args:
+        examples: Tokenized, labelled examples.
+        batch_size: Examples per step, over all replicas.
+        num_epochs: Passes over the examples; may be a fraction.
+        max_steps: Number of steps, in place of `num_epochs`.
+        seed: Decides the order.
+        buckets: Lengths that batches are padded to; default: multiples of 8.
+
+    Returns:
+        Batches `(features, labels, weights)` with int32 [batch, length] features and float32
+        [batch] weights; the last batch of an epoch is filled up with rows of weight 0.
+    """
+    steps = max_steps or count_steps(len(examples), batch_size, num_epochs)
+    plan = plan_training(examples.lengths, batch_size, steps, seed)
+    return _assemble(examples, plan, buckets)
+
+
+def make_eval_dataset(
+    examples: TokenizedExamples, batch_size: int = 64, *, buckets: Sequence[int] | None = None
+) -> tf.data.Dataset:
+    """Makes batches that hold each example exactly once, shortest first.
+
+    Args:
+        examples: Tokenized examples; unlabelled ones get labels of zero.
+        batch_size: Examples per batch, over all replicas.
+        buckets: Lengths that batches are padded to; default: multiples of 8.
+
+    Returns:
+        Batches as of `make_train_dataset`, in the order that `eval_order` gives.
+    """
+    batch_size = min(batch_size, len(examples))
+    return _assemble(examples, _split(eval_order(examples.lengths), batch_size), buckets)
+
+
+def eval_order(lengths: np.ndarray) -> np.ndarray:
+    """Returns the rows in the order of `make_eval_dataset`: int [n], shortest first."""
+    return np.argsort(lengths, kind="stable")
+
+
+def count_steps(num_examples: int, batch_size: int, num_epochs: float = 1.0) -> int:
+    """Returns the optimizer steps of `num_epochs` passes, part batches and part epochs counted."""
+    return int(np.ceil(num_epochs * -(-num_examples // batch_size)))
+
+
+def plan_training(lengths: np.ndarray, batch_size: int, num_steps: int, seed: int) -> np.ndarray:
+    """Chooses the rows of every batch of a training.
+
+    Args:
+        lengths: int [n], the length of each row.
+        batch_size: Rows per batch.
+        num_steps: Batches.
+        seed: Decides the order; epoch e uses the generator seeded with (seed, e).
+
+    Returns:
+        int32 [num_steps, batch_size] row numbers, -1 where a batch is filled up.
+    """
+    epochs: list[np.ndarray] = []
+    planned = 0
+    while planned < num_steps:
+        random = np.random.default_rng((seed, len(epochs)))
+        rows = random.permutation(len(lengths))
+        size = GROUP_BATCHES * batch_size
+        groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+        ordered = [group[np.argsort(-lengths[group], kind="stable")] for group in groups]
+        batches = _split(np.concatenate(ordered), batch_size)
+        epochs.append(random.permutation(batches))
+        planned += len(batches)
+    return np.concatenate(epochs)[:num_steps]
+
+
+def length_buckets(max_seq_length: int, *, few: bool = False) -> tuple[int, ...]:
+    """Returns the lengths that batches are padded to.
+
+    Args:
+        max_seq_length: The longest.
+        few: Six lengths at most, for XLA, which compiles a program for each. Without it, multiples
+            of 8, which one program serves.
+    """
+    if not few:
+        return (*range(8, max_seq_length, 8), max_seq_length)
+    rounded = (max_seq_length * part // 64 * 8 for part in (1, 2, 3, 4, 6))
+    return (*sorted({n for n in rounded if 8 <= n < max_seq_length}), max_seq_length)
+
+
+def _split(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """Cuts rows into int32 [batches, batch_size], -1 after the last row."""
+    filled = np.full(-(-len(rows) // batch_size) * batch_size, -1, np.int32)
+    filled[: len(rows)] = rows
+    return filled.reshape(-1, batch_size)
+
+
+def _assemble(
+    examples: TokenizedExamples, plan: np.ndarray, buckets: Sequence[int] | None
+) -> tf.data.Dataset:
+    labels = tf.constant(
+        np.zeros(len(examples), np.int32) if examples.labels is None else examples.labels
+    )
+    longest = int(examples.lengths.max())
+    # The bucket of each length, looked up by the length itself.
+    allowed = np.array(buckets or length_buckets(examples.max_seq_length))
+    bucket_of = tf.constant(allowed[np.searchsorted(allowed, np.arange(longest + 1))], tf.int32)
+    lengths = tf.constant(examples.lengths, tf.int32)
+
+    def batch(
+        planned: tf.Tensor,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        real = planned >= 0
+        # A filling row repeats a row of its batch, so that it makes the batch no longer.
+        rows = tf.where(real, planned, planned[0])
+        packed = {name: tf.gather(value, rows) for name, value in examples.packed.items()}
+        length = tf.gather(bucket_of, tf.reduce_max(tf.gather(lengths, rows)))
+        features = examples.preprocessor.pad(packed, length)
+        return features, tf.gather(labels, rows), tf.cast(real, tf.float32)
+
+    dataset = tf.data.Dataset.from_tensor_slices(plan)
+    return dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

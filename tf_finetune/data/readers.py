@@ -1,0 +1,198 @@
+"""Files to rows: `(location, {column: value})` pairs, one after the other, never all at once.
+
+Text formats are read as bytes and decoded line by line, so that every complaint can name its line.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from tf_finetune.data.files import find_files
+from tf_finetune.data.records import read_parquet, read_tfrecord
+from tf_finetune.errors import UserError
+
+Row = tuple[str, dict[str, Any]]
+TEXT_KINDS = (".tsv", ".csv", ".jsonl")
+KINDS = (*TEXT_KINDS, *(kind + ".gz" for kind in TEXT_KINDS), ".parquet", ".tfrecord", ".tfrecords")
+
+
+def read_rows(pattern: str) -> Iterator[Row]:
+    """Reads the rows of one or several files of any supported format.
+
+    Args:
+        pattern: A path, a glob, or several of these separated by commas.
+
+    Yields:
+        Where the row stands (`file:line`), and its values by column.
+
+    Raises:
+        UserError: A file is missing or damaged; the message says where.
+    """
+    for path in find_files(pattern):
+        yield from read_file(path)
+
+
+def read_file(path: str, header: Sequence[str] = (), skip_ragged: bool = False) -> Iterator[Row]:
+    """Reads the rows of one file; its extension says the format.
+
+    Args:
+        path: A `.tsv` (never quoted), `.csv` (quoted as in RFC 4180), `.jsonl`, each also with
+            `.gz`; `.parquet`; or `.tfrecord` of `tf.train.Example`.
+        header: Columns of a `.tsv` that has no header line. The first line is taken for a header
+            nevertheless if one of these names stands in it.
+        skip_ragged: Leave out rows of a `.tsv` that have too few columns.
+
+    Yields:
+        Where the row stands, and its values by column.
+
+    Raises:
+        UserError: An unknown extension; an empty or damaged file.
+    """
+    # Shards are named as in data.tfrecord-00000-of-00010.
+    name = re.sub(r"-\d+-of-\d+$", "", Path(path).name)
+    kind = next((kind for kind in sorted(KINDS, key=len)[::-1] if name.endswith(kind)), None)
+    if kind is None:
+        raise UserError(
+            f"{path}: unknown file extension {Path(name).suffix!r}. Known are {', '.join(KINDS)}."
+        )
+    rows: Iterator[Row]
+    if kind.startswith(".tsv"):
+        rows = _read_tsv(path, header, skip_ragged)
+    elif kind.startswith(".csv"):
+        rows = _read_csv(path)
+    elif kind.startswith(".jsonl"):
+        rows = _read_jsonl(path)
+    else:
+        rows = read_parquet(path) if kind == ".parquet" else read_tfrecord(path)
+    empty = True
+    for row in rows:
+        yield row
+        empty = False
+    if empty:
+        raise UserError(f"{path}: the file has no rows. Give a file with at least one example.")
+
+
+def read_label_names(path: str) -> tuple[str, ...]:
+    """Reads the label names of a `labels.txt`, one a line in order of their index.
+
+    Raises:
+        UserError: A name stands there twice, or there is none.
+    """
+    names: list[str] = []
+    for number, line in _read_lines(path):
+        if line.strip() in names:
+            raise UserError(f"{path}:{number}: the label {line.strip()!r} stands here twice.")
+        names += [line.strip()] if line.strip() else []
+    if not names:
+        raise UserError(f"{path}: the file is empty. It must hold label names, one a line.")
+    return tuple(names)
+
+
+def _read_tsv(path: str, header: Sequence[str], skip_ragged: bool) -> Iterator[Row]:
+    lines = _read_lines(path)
+    _, first = next(lines, (0, ""))
+    columns = first.split("\t")
+    if len(columns) == len(header) and not set(header) & set(columns):
+        yield f"{path}:1", dict(zip(header, columns, strict=True))
+        columns = list(header)
+    _check_header(path, columns)
+    expected = len(columns)
+    for number, line in lines:
+        cells = line.split("\t")
+        if len(cells) != expected:
+            # A blank line holds a row only where the one column may be empty.
+            if not line or (skip_ragged and len(cells) < expected):
+                continue
+            raise _ragged(f"{path}:{number}", columns, cells, "tab")
+        yield f"{path}:{number}", dict(zip(columns, cells, strict=True))
+
+
+def _read_csv(path: str) -> Iterator[Row]:
+    # csv.reader needs the line ends: a quoted cell may contain them.
+    reader = csv.reader((line + "\n" for _, line in _read_lines(path)), strict=True)
+    columns: list[str] = []
+    start = 1
+    try:
+        for cells in reader:
+            location, start = f"{path}:{start}", reader.line_num + 1
+            if not columns:
+                columns = cells
+                _check_header(path, columns)
+            elif len(cells) == len(columns):
+                yield location, dict(zip(columns, cells, strict=True))
+            elif not cells and len(columns) == 1:
+                yield location, {columns[0]: ""}
+            elif cells:
+                raise _ragged(location, columns, cells, "comma")
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{start}: the row that begins here is not valid CSV ({error}). A cell with a "
+            'comma, a quote or a line end is written "in quotes", a quote in it doubled.'
+        ) from None
+    _check_header(path, columns)
+
+
+def _read_jsonl(path: str) -> Iterator[Row]:
+    for number, line in _read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}:{number}: a JSON {type(row).__name__}; each line must be an object such "
+                'as {"text": "...", "label": "..."}.'
+            )
+        yield f"{path}:{number}", row
+
+
+def _read_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Yields line numbers from 1 and lines without their ends."""
+    offset = 0
+    try:
+        with _open(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if b"\0" in line:
+                    raise UserError(
+                        f"{path}:{number}: a NUL byte at byte {offset + line.index(0)} of the "
+                        "file. Is it UTF-16, or not text? Save it as UTF-8."
+                    )
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{path}:{number}: not UTF-8 at byte {offset + error.start} of the file "
+                        f"(0x{line[error.start]:02x}). Save the file as UTF-8."
+                    ) from None
+                if number == 1:
+                    text = text.removeprefix("\ufeff")
+                offset += len(line)
+                yield number, text.removesuffix("\n").removesuffix("\r")
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from None
+
+
+def _open(path: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.endswith(".gz") else open(path, "rb"))
+
+
+def _check_header(path: str, columns: Sequence[str]) -> None:
+    if not any(columns):
+        raise UserError(f"{path}: the file is empty. It must begin with a line of column names.")
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        raise UserError(f"{path}:1: two columns are named {twice[0]!r}. Rename one.")
+
+
+def _ragged(location: str, columns: Sequence[str], cells: Sequence[str], mark: str) -> UserError:
+    return UserError(
+        f"{location}: {len(cells)} columns found, {len(columns)} expected "
+        f"({', '.join(columns)}). Look for a {mark} too many or a missing one."
+    )

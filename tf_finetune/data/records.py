@@ -1,0 +1,151 @@
+"""Rows from binary formats. Their libraries are imported when such data are read, not before."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tf_finetune.errors import UserError
+
+
+def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Reads the rows of a Parquet file.
+
+    Yields:
+        `file:row N`, counted from 1, and the values by column.
+
+    Raises:
+        UserError: Not a Parquet file.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({error}).") from None
+
+
+def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Reads the `tf.train.Example` records of a TFRecord file.
+
+    Yields:
+        `file:record N`, counted from 1, and the features by name: bytes, int or float, and a list
+        of these where a feature does not hold exactly one value.
+
+    Raises:
+        UserError: Not a TFRecord file, or not of `tf.train.Example`.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    number = 0
+    try:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            row = {}
+            for name, feature in tf.train.Example.FromString(record).features.feature.items():
+                kind = feature.WhichOneof("kind")
+                values = list(getattr(feature, kind).value) if kind else []
+                row[name] = values[0] if len(values) == 1 else values
+            number += 1
+            yield f"{path}:record {number}", row
+    except (tf.errors.OpError, DecodeError) as error:
+        raise UserError(
+            f"{path}:record {number + 1}: cannot be read as TFRecord of tf.train.Example "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+
+
+@dataclass(frozen=True)
+class TfdsLayout:
+    """A TensorFlow data set on disk.
+
+    Attributes:
+        tables: What starts reading each split.
+        text_columns: Its text features by alphabet, if there are one or two.
+        label_column: Its class label, if there is one.
+        label_names: The names of its classes.
+    """
+
+    tables: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]]
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    label_names: tuple[str, ...]
+
+
+def open_tfds(name: str, data_dir: str | None) -> TfdsLayout:
+    """Opens a data set in the format of TensorFlow Datasets that has been prepared on disk.
+
+    Args:
+        name: As in `glue/mrpc`.
+        data_dir: Folder of prepared data sets; None: `~/tensorflow_datasets`.
+
+    Raises:
+        UserError: Not known, or not prepared. Nothing is downloaded: without a network that takes
+            minutes to fail.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"--tfds_name={name}: not a data set in {data_dir or '~/tensorflow_datasets'}, nor "
+            f"one that TensorFlow Datasets knows. {str(error).splitlines()[0]}"
+        ) from None
+    if not builder.is_prepared():
+        flag = f" --data_dir={data_dir}" if data_dir else ""
+        raise UserError(
+            f"--tfds_name={name}: not prepared in {builder.data_path}. Run `tfds build {name}"
+            f"{flag}` where there is a network, and name the folder in --tfds_data_dir."
+        )
+    features = dict(builder.info.features)
+    # The order of features differs from run to run.
+    texts = sorted(key for key, value in features.items() if isinstance(value, tfds.features.Text))
+    classes = {}
+    for key, value in features.items():
+        value = getattr(value, "feature", value)  # what a Sequence holds
+        if isinstance(value, tfds.features.ClassLabel):
+            classes[key] = tuple(value.names)
+    label_column = next(iter(classes)) if len(classes) == 1 else None
+    tables: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = {}
+    for split in ("train", "validation", "test"):
+        # glue/mnli has validation_matched and validation_mismatched.
+        found = next((key for key in sorted(builder.info.splits) if key.startswith(split)), None)
+        if found:
+            tables[split] = partial(_read_tfds, builder, found, classes)
+    return TfdsLayout(
+        tables,
+        tuple(texts) if len(texts) <= 2 else (),
+        label_column,
+        classes.get(label_column or "", ()),
+    )
+
+
+def _read_tfds(
+    builder: Any, split: str, classes: dict[str, tuple[str, ...]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+        row = {
+            name: value.tolist() if hasattr(value, "tolist") else value
+            for name, value in example.items()
+        }
+        for name, names in classes.items():
+            row[name] = _class_names(row[name], names)
+        number += 1
+        yield f"{builder.info.full_name}/{split}:{number}", row
+    if not number:
+        raise UserError(f"{builder.info.full_name}: the split {split} is empty.")
+
+
+def _class_names(value: Any, names: tuple[str, ...]) -> Any:
+    """Names instead of indices; -1, a label that was not published, is None."""
+    if isinstance(value, list):
+        return [_class_names(part, names) for part in value]
+    return names[value] if value >= 0 else None

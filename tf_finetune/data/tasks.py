@@ -1,0 +1,179 @@
+"""What is learnt (`Problem`), and data sets whose layout is known (`TASKS`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+ProblemType = Literal["single_label", "multi_label", "regression"]
+
+# The metric that picks the best model where neither the task nor the user names one.
+DEFAULT_METRICS: dict[ProblemType, str] = {
+    "single_label": "accuracy",
+    "multi_label": "micro_f1",
+    "regression": "pearson",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a model learns; travels with it into predictions and the export.
+
+    Attributes:
+        problem_type: One label of several, any number of labels, or a number.
+        text_columns: The names of the one or two texts of an example.
+        label_names: In order of their index; empty for regression.
+    """
+
+    problem_type: ProblemType
+    text_columns: tuple[str, ...]
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits per example: one per label, or 1 for regression."""
+        return 1 if self.problem_type == "regression" else len(self.label_names)
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a data set is laid out; without arguments: nothing is known about it.
+
+    Attributes:
+        text_columns: One or two columns; empty: inferred from the files' columns.
+        label_column: None: inferred.
+        problem_type: None: inferred from the labels.
+        label_names: By index; empty: learnt from the training data or read from `labels.txt`.
+        metric_for_best_model: None: by the problem type.
+        train_file: File names in the task's folder, the first that exists counts.
+        validation_file: The same.
+        test_file: The same.
+        tfds_name: Name in TensorFlow Datasets.
+        aliases: Other names of the columns above, as some distributions of the data have them.
+        header: The columns of files that come without a header line.
+        skip_ragged: Leave out rows with too few columns: known damage in the original files.
+    """
+
+    text_columns: tuple[str, ...] = ()
+    label_column: str | None = None
+    problem_type: ProblemType | None = None
+    label_names: tuple[str, ...] = ()
+    metric_for_best_model: str | None = None
+    train_file: tuple[str, ...] = ("train.tsv", "train.csv", "train.jsonl", "train.parquet")
+    validation_file: tuple[str, ...] = (
+        *("validation.tsv", "dev.tsv", "validation.csv", "dev.csv"),
+        *("validation.jsonl", "dev.jsonl", "validation.parquet", "dev.parquet"),
+    )
+    test_file: tuple[str, ...] = ("test.tsv", "test.csv", "test.jsonl", "test.parquet")
+    tfds_name: str | None = None
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    skip_ragged: bool = False
+
+
+# GLUE: columns and label names as in TensorFlow Datasets and Hugging Face; the aliases and headers
+# are those of the original .tsv files (https://gluebenchmark.com). Metrics as GLUE reports them.
+TASKS: dict[str, Task] = {
+    "cola": Task(
+        ("sentence",),
+        "label",
+        "single_label",
+        ("unacceptable", "acceptable"),
+        "matthews_correlation",
+        tfds_name="glue/cola",
+        header=("source", "label", "original_mark", "sentence"),
+    ),
+    "sst2": Task(
+        ("sentence",),
+        "label",
+        "single_label",
+        ("negative", "positive"),
+        "accuracy",
+        tfds_name="glue/sst2",
+    ),
+    "mrpc": Task(
+        ("sentence1", "sentence2"),
+        "label",
+        "single_label",
+        ("not_equivalent", "equivalent"),
+        "f1",
+        tfds_name="glue/mrpc",
+        aliases={
+            "sentence1": ("#1 String",),
+            "sentence2": ("#2 String",),
+            "label": ("Quality",),
+        },
+    ),
+    "qqp": Task(
+        ("question1", "question2"),
+        "label",
+        "single_label",
+        ("not_duplicate", "duplicate"),
+        "f1",
+        tfds_name="glue/qqp",
+        aliases={"label": ("is_duplicate",)},
+        skip_ragged=True,
+    ),
+    "stsb": Task(
+        ("sentence1", "sentence2"),
+        "label",
+        "regression",
+        metric_for_best_model="pearson",
+        tfds_name="glue/stsb",
+        aliases={"label": ("score",)},
+    ),
+    "mnli": Task(
+        ("premise", "hypothesis"),
+        "label",
+        "single_label",
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        validation_file=("dev_matched.tsv",),
+        test_file=("test_matched.tsv",),
+        tfds_name="glue/mnli",
+        aliases={
+            "premise": ("sentence1",),
+            "hypothesis": ("sentence2",),
+            "label": ("gold_label",),
+        },
+    ),
+    "qnli": Task(
+        ("question", "sentence"),
+        "label",
+        "single_label",
+        ("entailment", "not_entailment"),
+        "accuracy",
+        tfds_name="glue/qnli",
+    ),
+    "rte": Task(
+        ("sentence1", "sentence2"),
+        "label",
+        "single_label",
+        ("entailment", "not_entailment"),
+        "accuracy",
+        tfds_name="glue/rte",
+    ),
+    "wnli": Task(
+        ("sentence1", "sentence2"),
+        "label",
+        "single_label",
+        ("not_entailment", "entailment"),
+        "accuracy",
+        tfds_name="glue/wnli",
+    ),
+    "banking77": Task(("text",), "category", "single_label", metric_for_best_model="accuracy"),
+    # The 28 names are in the labels.txt beside the data; the label column holds indices into it.
+    "goemotions": Task(("text",), "labels", "multi_label", metric_for_best_model="micro_f1"),
+    "sick_entailment": Task(
+        ("sentence_A", "sentence_B"),
+        "entailment",
+        "single_label",
+        ("ENTAILMENT", "NEUTRAL", "CONTRADICTION"),
+        "accuracy",
+    ),
+    "sick_relatedness": Task(
+        ("sentence_A", "sentence_B"),
+        "relatedness",
+        "regression",
+        metric_for_best_model="pearson",
+    ),
+}

@@ -1,0 +1,43 @@
+"""Text to words by BERT's rules, in the TensorFlow graph."""
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+# As in google-research/bert's tokenization.py: what is removed, what counts as a space, and what
+# is a word of its own (punctuation, every ASCII symbol, ideographs).
+_REMOVED = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\p{Co}\x{FFFD}]"
+_SPACE = r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
+_ALONE = (
+    r"[!-/:-@\[-`{-~\p{P}\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}"
+    r"\x{20000}-\x{2A6DF}\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
+)
+
+
+def split_words(
+    text: tf.Tensor, *, lower_case: bool, strip_accents: bool, max_length: int, too_long: str
+) -> tf.RaggedTensor:
+    """Normalizes text and splits it at spaces and around punctuation and ideographs.
+
+    Args:
+        text: string [batch]; bytes that are not UTF-8 are left out.
+        lower_case: Whether to lower-case.
+        strip_accents: Whether to decompose characters (NFD) and drop non-spacing marks.
+        max_length: The most characters of a word.
+        too_long: Stands for a longer word.
+
+    Returns:
+        string [batch, (words)]; words may be empty.
+    """
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="ignore")
+    text = tf.strings.regex_replace(text, _REMOVED, "")
+    if strip_accents:
+        text = tf_text.normalize_utf8(text, "NFD")
+        text = tf.strings.regex_replace(text, r"\p{Mn}", "")
+    if lower_case:
+        # Lower-casing Unicode makes ς of a Σ that ends a word, and in a Turkish locale ı of I:
+        # both are lower-cased before it.
+        text = tf.strings.lower(tf.strings.regex_replace(text, "Σ", "σ"))
+        text = tf.strings.lower(text, encoding="utf-8")
+    text = tf.strings.regex_replace(text, f"({_ALONE})|{_SPACE}", r" \1 ")
+    text = tf.strings.regex_replace(text, f"[^ ]{{{max_length + 1},}}", too_long)
+    return tf.strings.split(text, " ")
