@@ -1,0 +1,295 @@
+"""`BertEncoder` against KerasHub's `BertBackbone`, and its dropout, dtypes, saving and graphs."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_finetune.models import fused
+from tf_finetune.models.bert import BertEncoder
+
+FEATURES = ("input_word_ids", "input_mask", "input_type_ids")
+VOCABULARY = 50
+
+
+def make_backbone(dtype: str = "float32", dropout: float = 0.1) -> keras_hub.models.BertBackbone:
+    """Two layers with random weights, far enough from their usual small values to matter."""
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=32,
+        intermediate_dim=48,
+        max_sequence_length=24,
+        dropout=dropout,
+        dtype=dtype,
+    )
+    random = np.random.default_rng(0)
+    for weight in backbone.weights:
+        if weight.trainable:
+            weight.assign(random.normal("gamma" in weight.path, 0.3, weight.shape))
+    return backbone
+
+
+def make_inputs(batch: int = 3, length: int = 11, vocabulary: int = VOCABULARY) -> dict[str, Any]:
+    """Random ids, two segments, and padding after a length of its own for each row."""
+    random = np.random.default_rng(1)
+    position = np.arange(length)
+    lengths = random.integers(2, length + 1, (batch, 1))
+    mask = position < lengths
+    types = (position > lengths // 2) & mask
+    arrays = random.integers(0, vocabulary, (batch, length)), mask, types
+    return {
+        name: tf.constant(array, tf.int32) for name, array in zip(FEATURES, arrays, strict=True)
+    }
+
+
+def run_backbone(
+    backbone: keras_hub.models.BertBackbone, inputs: dict[str, Any], training: bool = False
+) -> dict[str, Any]:
+    names = {"token_ids": FEATURES[0], "padding_mask": FEATURES[1], "segment_ids": FEATURES[2]}
+    return backbone({own: inputs[name] for own, name in names.items()}, training=training)
+
+
+def make_model(encoder: BertEncoder, output: str = "pooled_output") -> keras.Model:
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
+    return keras.Model(inputs, encoder(inputs)[output])
+
+
+def largest_difference(ours: dict[str, Any], theirs: dict[str, Any], inputs: Any) -> float:
+    """Over both outputs; what stands at padding is nobody's concern."""
+    mask = tf.cast(inputs["input_mask"], tf.float32)[..., None]
+    pooled = ours["pooled_output"] - theirs["pooled_output"]
+    sequence = (ours["sequence_output"] - theirs["sequence_output"]) * mask
+    return max(float(tf.reduce_max(abs(x))) for x in (pooled, sequence))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_the_backbone(training: bool) -> None:
+    backbone, inputs = make_backbone(), make_inputs()
+    ours = BertEncoder.from_backbone(backbone, dropout=0.0)(inputs, training=training)
+    assert largest_difference(ours, run_backbone(backbone, inputs), inputs) <= 1e-5
+
+
+def test_equals_a_trained_backbone(minilm_dir: Path) -> None:
+    backbone = keras_hub.models.BertBackbone.from_preset(str(minilm_dir))
+    inputs = make_inputs(4, 40, 30522)
+    ours = BertEncoder.from_backbone(backbone)(inputs)
+    assert largest_difference(ours, run_backbone(backbone, inputs), inputs) <= 1e-5
+
+
+@pytest.mark.parametrize("output", ["pooled_output", "sequence_output"])
+def test_gradients_equal_the_backbone(output: str) -> None:
+    backbone, inputs = make_backbone(dropout=0.0), make_inputs()
+    encoder = BertEncoder.from_backbone(backbone)
+    weight = tf.random.stateless_normal((32,), [1, 2])
+    mask = tf.cast(inputs["input_mask"], tf.float32)[..., None]
+
+    def gradients(outputs: dict[str, Any], tape: tf.GradientTape, variables: list[Any]) -> Any:
+        shown = outputs[output] * (mask if output == "sequence_output" else 1.0)
+        loss = tf.reduce_sum(weight * shown**2)
+        raw = tape.gradient(loss, [v.value for v in variables])
+        return [
+            tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(raw, variables, strict=True)
+        ]
+
+    with tf.GradientTape() as tape:
+        outputs = encoder(inputs, training=True)
+    ours = gradients(outputs, tape, encoder.trainable_variables)
+    with tf.GradientTape() as tape:
+        outputs = run_backbone(backbone, inputs, training=True)
+    theirs = gradients(outputs, tape, backbone.trainable_variables)
+    for variable, gradient in zip(backbone.trainable_variables, theirs, strict=True):
+        variable.assign(gradient)
+    own = BertEncoder.from_backbone(backbone)  # now holds the backbone's gradients as its weights
+    largest = max(float(tf.norm(g)) for g in ours)
+    for variable, gradient in zip(own.trainable_variables, ours, strict=True):
+        expected = tf.convert_to_tensor(variable.value)
+        # The gradient by the key's bias is zero but for rounding: softmax ignores shifts.
+        error = float(tf.norm(gradient - expected))
+        assert error <= 1e-4 * float(tf.norm(expected)) + 1e-7 * largest, variable.path
+
+
+def test_back_to_a_backbone() -> None:
+    backbone = make_backbone()
+    returned = BertEncoder.from_backbone(backbone, dropout=0.3).to_backbone()
+    assert returned.dropout == 0.3
+    names = {weight.path: weight for weight in backbone.trainable_weights}
+    assert len(names) == len(returned.trainable_weights)
+    for weight in returned.trainable_weights:
+        np.testing.assert_array_equal(weight, names[weight.path])
+
+
+def test_saved_model_gives_the_same(tmp_path: Path) -> None:
+    model = make_model(BertEncoder.from_backbone(make_backbone()))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    inputs = make_inputs()
+    np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision(dtype: str) -> None:
+    inputs = make_inputs()
+    exact = BertEncoder.from_backbone(make_backbone())(inputs)
+    encoder = BertEncoder.from_backbone(make_backbone(dtype), dropout=0.0)
+    for training in (False, True):
+        outputs = encoder(inputs, training=training)
+        assert {x.dtype.name for x in outputs.values()} == {dtype.removeprefix("mixed_")}
+        outputs = {name: tf.cast(x, tf.float32) for name, x in outputs.items()}
+        assert largest_difference(outputs, exact, inputs) < 0.1
+    assert {weight.dtype for weight in encoder.trainable_weights} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_takes_large_values_and_rows_of_padding(dtype: str) -> None:
+    backbone, inputs = make_backbone(dtype), make_inputs()
+    for weight in backbone.trainable_weights:
+        weight.assign(weight * 5)
+    inputs["input_mask"] *= tf.constant([[1], [0], [1]])
+    encoder = BertEncoder.from_backbone(backbone)
+    with tf.GradientTape() as tape:
+        outputs = encoder(inputs, training=True)
+        loss = tf.reduce_mean(tf.cast(outputs["sequence_output"], tf.float32) ** 2)
+    assert np.isfinite(loss)
+    for gradient in tape.gradient(loss, [v.value for v in encoder.layers[1].trainable_variables]):
+        assert np.isfinite(tf.cast(gradient, tf.float32)).all()
+
+
+def test_one_trace_serves_every_shape() -> None:
+    encoder = BertEncoder.from_backbone(make_backbone())
+    model = make_model(encoder)
+    traces = []
+
+    @tf.function(
+        input_signature=[{name: tf.TensorSpec((None, None), tf.int32) for name in FEATURES}]
+    )
+    def step(inputs: dict[str, Any]) -> list[Any]:
+        traces.append(1)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(inputs, training=True) ** 2)
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    for shape in ((3, 11), (2, 24)):
+        gradients = step(make_inputs(*shape))
+        assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
+    assert len(traces) == 1
+    assert isinstance(gradients[0], tf.IndexedSlices)  # the token table: only rows seen
+
+
+def test_whole_step_compiled_by_xla_draws_the_same_dropout() -> None:
+    inputs = make_inputs()
+
+    def loss_and_gradients(jit_compile: bool) -> list[Any]:
+        encoder = BertEncoder.from_backbone(make_backbone())
+        encoder.seed_generator.state.assign([7, 0])
+
+        @tf.function(jit_compile=jit_compile)
+        def step() -> list[Any]:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(encoder(inputs, training=True)["pooled_output"] ** 2)
+            gradients = tape.gradient(loss, [v.value for v in encoder.trainable_variables])
+            return [loss, *(tf.convert_to_tensor(g) for g in gradients)]
+
+        return step()
+
+    for compiled, plain in zip(loss_and_gradients(True), loss_and_gradients(False), strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_strategy_replicas_train() -> None:
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        encoder = BertEncoder.from_backbone(make_backbone())
+
+    @tf.function
+    def step(inputs: dict[str, Any]) -> Any:
+        def replica(inputs: dict[str, Any]) -> Any:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(encoder(inputs, training=True)["pooled_output"] ** 2)
+            gradients = tape.gradient(loss, [v.value for v in encoder.trainable_variables])
+            return tf.add_n([tf.norm(tf.convert_to_tensor(g)) for g in gradients])
+
+        return strategy.run(replica, (inputs,))
+
+    assert float(step(make_inputs())) > 0
+
+
+def test_freezing_a_block_leaves_its_weights_out() -> None:
+    encoder = BertEncoder.from_backbone(make_backbone())
+    assert len(encoder.blocks) == 3
+    every = len(encoder.trainable_weights)
+    for layer in (*encoder.blocks[0], *encoder.blocks[1]):
+        layer.trainable = False
+    frozen = [weight.path for weight in encoder.non_trainable_weights]
+    assert every - len(encoder.trainable_weights) == 5 + 12
+    assert all(path.split("/")[1] in ("embeddings", "layer_0") for path in frozen[:-1])
+
+
+def test_lora_trains_from_the_same_outputs() -> None:
+    encoder, inputs = BertEncoder.from_backbone(make_backbone()), make_inputs()
+    before = encoder(inputs)["sequence_output"]
+    encoder.layers[0].query_key_value.enable_lora(2)
+    np.testing.assert_allclose(encoder(inputs)["sequence_output"], before, atol=1e-6)
+    encoder.layers[0].query_key_value.lora_kernel_b.assign(tf.fill((2, 96), 0.1))
+    after = encoder(inputs)["sequence_output"]
+    merged = run_backbone(encoder.to_backbone(), inputs)["sequence_output"]
+    assert float(tf.reduce_max(abs(after - before))) > 0.01
+    np.testing.assert_allclose(after, merged, atol=1e-4)
+
+
+def test_dropout_keeps_the_mean_and_drops_at_the_rate() -> None:
+    rate, size = 0.1, 400_000
+    drawn = np.array(fused.dropout(tf.ones((size // 100, 100)), tf.constant([3, 4]), rate))
+    assert set(np.unique(drawn)) == {0.0, np.float32(1 / 0.9)}
+    sigma = (rate * (1 - rate) / size) ** 0.5
+    assert abs((drawn == 0).mean() - rate) < 4 * sigma
+    # Neighbours, along rows and along columns, are dropped independently.
+    dropped = drawn == 0
+    for pairs in (dropped[1:] & dropped[:-1], dropped[:, 1:] & dropped[:, :-1]):
+        assert abs(pairs.mean() - rate**2) < 5 * (rate**2 / size) ** 0.5
+
+
+def test_dropout_of_different_seeds_is_independent() -> None:
+    rate, seeds = 0.5, ([0, 0], [0, 1], [1, 0], [1, 1], [2**31 - 1, 0], [-5, 9])
+    drawn = [np.array(fused.dropout(tf.ones(100_000), tf.constant(s), rate)) == 0 for s in seeds]
+    for first in range(len(seeds)):
+        for second in range(first):
+            assert abs((drawn[first] == drawn[second]).mean() - 0.5) < 5 * 0.5 / 100_000**0.5
+
+
+def test_dropout_changes_with_the_step_and_follows_the_seed_state() -> None:
+    inputs = make_inputs()
+    encoder = BertEncoder.from_backbone(make_backbone())
+    assert encoder.seed_generator.state in encoder.non_trainable_variables
+    state = keras.ops.convert_to_numpy(encoder.seed_generator.state)
+    first = encoder(inputs, training=True)["sequence_output"]
+    second = encoder(inputs, training=True)["sequence_output"]
+    assert float(tf.reduce_max(abs(first - second))) > 0.01
+    encoder.seed_generator.state.assign(state)  # as a resume does
+    np.testing.assert_array_equal(encoder(inputs, training=True)["sequence_output"], first)
+    plain = encoder(inputs)["sequence_output"]
+    np.testing.assert_array_equal(encoder(inputs)["sequence_output"], plain)
+
+
+def test_attention_dropout_and_its_gradient() -> None:
+    scores = tf.random.stateless_normal((2, 3, 40, 40), [1, 2])
+    mask = tf.ones((2, 40), tf.int32)
+    weight = tf.random.stateless_normal(scores.shape, [3, 4])
+    arguments = mask, tf.constant([5, 6])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(scores)
+        kernel = fused.fused_attention_weights(scores, *arguments, scale=0.5, rate=0.1)
+        plain, undropped = fused.attention_weights(scores, *arguments, scale=0.5, rate=0.1)
+        losses = tf.reduce_sum(kernel * weight), tf.reduce_sum(plain * weight)
+    np.testing.assert_allclose(undropped, tf.nn.softmax(0.5 * scores), atol=1e-6)
+    np.testing.assert_allclose(kernel, plain, atol=1e-6)
+    assert abs((np.array(kernel) == 0).mean() - 0.1) < 0.02
+    ours, automatic = (tape.gradient(loss, scores) for loss in losses)
+    np.testing.assert_allclose(ours, automatic, atol=1e-6)

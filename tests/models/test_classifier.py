@@ -1,0 +1,143 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_finetune.data.pipeline import make_eval_dataset, make_train_dataset, tokenize
+from tf_finetune.data.sources import Examples
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.models.classifier import build_classifier
+from tf_finetune.models.encoders import load_encoder
+from tf_finetune.models.heads import HEADS, Pooling
+
+PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
+TEXTS = ["a good film", "a bad film", "great plot", "very boring", "good", "bad movie the end"]
+LABELS = np.array([1, 0, 1, 0, 1, 0], np.int32)
+
+
+@pytest.fixture
+def encoder(tiny_bert_dir):
+    return load_encoder(str(tiny_bert_dir))
+
+
+@pytest.fixture
+def rows(encoder):
+    return tokenize(Examples((TEXTS,), LABELS), encoder.preprocessor, 32)
+
+
+def features(rows):
+    return next(iter(make_eval_dataset(rows, 6)))[0]
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+@pytest.mark.parametrize("pooling", ["pooled", "cls", "mean", "max"])
+def test_every_head_and_pooling_gives_logits(encoder, rows, head, pooling):
+    model = build_classifier(encoder, PROBLEM, head=head, pooling=pooling)
+    logits = model(features(rows))
+    assert logits.shape == (6, 2) and logits.dtype == "float32"
+    assert np.ptp(np.array(logits), axis=0).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("mean", [2.0, 3.0]), ("max", [3.0, 4.0]), ("cls", [1.0, 2.0])]
+)
+def test_pooling_leaves_padding_out(mode, expected):
+    sequence = tf.constant([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    pooled = Pooling(mode)({"sequence_output": sequence}, input_mask=tf.constant([[1, 1, 0]]))
+    np.testing.assert_allclose(np.array(pooled), [expected])
+
+
+def test_is_an_ordinary_keras_model(encoder, rows, tmp_path):
+    model = build_classifier(encoder, PROBLEM)
+    history = model.fit(make_train_dataset(rows, 3, num_epochs=2), epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    results = model.evaluate(make_eval_dataset(rows, 4), return_dict=True, verbose=0)
+    assert set(results) == {"loss", "accuracy"}
+    logits = model.predict(make_eval_dataset(rows, 6), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(features(rows), verbose=0), logits, atol=1e-5)
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+
+
+def test_weights_of_zero_do_not_count_in_keras_evaluation(encoder, rows):
+    model = build_classifier(encoder, PROBLEM)
+    whole = model.evaluate(make_eval_dataset(rows, 6), return_dict=True, verbose=0)
+    parts = model.evaluate(make_eval_dataset(rows, 4), return_dict=True, verbose=0)
+    assert parts["accuracy"] == pytest.approx(whole["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen_blocks"), [("none", 0), ("embeddings", 1), ("first_1_layers", 2)]
+)
+def test_frozen_layers_stay_as_they_are(encoder, rows, freeze, frozen_blocks):
+    model = build_classifier(encoder, PROBLEM, freeze=freeze)
+    before = [[w.numpy() for layer in block for w in layer.weights] for block in encoder.blocks]
+    model.optimizer.learning_rate = 0.01
+    model.fit(make_train_dataset(rows, 6), verbose=0)
+    after = [[w.numpy() for layer in block for w in layer.weights] for block in encoder.blocks]
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        same = all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
+        assert same == (index < frozen_blocks)
+
+
+def test_a_frozen_encoder_leaves_the_head_to_train(encoder, rows):
+    model = build_classifier(encoder, PROBLEM, freeze="encoder")
+    assert {v.path.split("/")[0] for v in model.trainable_variables} == {"head"}
+
+
+def test_freezing_more_layers_than_there_are_is_refused(encoder):
+    with pytest.raises(UserError, match="has 2 layers"):
+        build_classifier(encoder, PROBLEM, freeze="first_3_layers")
+
+
+HEAD_MODULE = """
+import keras
+
+class TwoLayers(keras.layers.Layer):
+    def __init__(self, num_outputs, dropout, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(num_outputs)])
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, features):
+        return self.inner(features)
+
+class TooWide(keras.layers.Dense):
+    def __init__(self, num_outputs, dropout, **kwargs):
+        super().__init__(num_outputs + 1, **kwargs)
+
+not_a_layer = 3
+"""
+
+
+def test_own_head_from_a_module(encoder, rows, tmp_path, monkeypatch):
+    (tmp_path / "own_head.py").write_text(HEAD_MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = build_classifier(encoder, PROBLEM, head="own_head:TwoLayers")
+    assert model(features(rows)).shape == (6, 2)
+    with pytest.raises(UserError, match=r"\(None, 3\)"):
+        build_classifier(encoder, PROBLEM, head="own_head:TooWide")
+    with pytest.raises(UserError, match="not a Keras layer"):
+        build_classifier(encoder, PROBLEM, head="own_head:not_a_layer")
+    with pytest.raises(UserError, match="no_such_module"):
+        build_classifier(encoder, PROBLEM, head="no_such_module:Head")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_logits_and_weights_float32(tiny_bert_dir, rows, policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM)
+        assert model.get_layer("encoder").compute_dtype == policy.removeprefix("mixed_")
+        assert {v.dtype for v in model.trainable_variables} == {"float32"}
+        assert model(features(rows)).dtype == "float32"
+        loss = model.fit(make_train_dataset(rows, 6, num_epochs=3), verbose=0).history["loss"]
+        assert np.isfinite(loss).all()
+    finally:
+        keras.config.set_dtype_policy(before)

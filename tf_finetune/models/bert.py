@@ -1,0 +1,391 @@
+"""A BERT encoder that trains fast: KerasHub's `BertBackbone` in fewer and larger operations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import keras
+import keras_hub
+import numpy as np
+from keras import ops
+
+from tf_finetune.models import fused
+
+Tensor = Any
+
+# google-research/bert, modeling.py
+EPSILON = 1e-12
+INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+class Norm(keras.layers.Layer):
+    """Layer normalisation with dropout; its parameters are never rounded to half precision.
+
+    Args:
+        dropout: The dropout rate.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dropout = dropout
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes the weights."""
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(shape, "ones", autocast=False, name="gamma")
+        self.beta = self.add_weight(shape, "zeros", autocast=False, name="beta")
+
+    def call(
+        self, x: Tensor, seed: Tensor, residual: Tensor | None = None, training: bool = False
+    ) -> Tensor:
+        """Returns norm(residual + dropout(x)), or without residual dropout(norm(x))."""
+        weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
+        if residual is None:
+            function = fused.fused_norm_dropout if training else fused.norm_dropout
+            return function(x, *weights, seed, dtype=self.compute_dtype, **static)
+        function = fused.fused_residual_norm if training else fused.residual_norm
+        return function(x, residual, *weights, seed, **static)
+
+
+class BertEmbeddings(keras.layers.Layer):
+    """The normalised sum of token, position and type embeddings.
+
+    Args:
+        vocabulary_size: Number of tokens.
+        max_seq_length: Number of positions.
+        num_types: Number of token types.
+        hidden_size: The width.
+        dropout: The dropout rate.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        max_seq_length: int,
+        num_types: int,
+        hidden_size: int,
+        dropout: float,
+        **kwargs: Any,
+    ) -> None:
+        # Float32 rows are summed; `autocast` is off as it would convert the whole table each step.
+        super().__init__(autocast=False, **kwargs)
+        self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
+        self.hidden_size = hidden_size
+        self.norm = Norm(dropout, autocast=False, dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        self.token, self.position, self.type = (
+            self.add_weight(
+                (size, self.hidden_size), INITIALIZER, autocast=False, name=f"{name}_embedding"
+            )
+            for name, size in self.sizes.items()
+        )
+        self.norm.build((None, self.hidden_size))
+
+    def call(self, ids: Tensor, types: Tensor, seed: Tensor, training: bool = False) -> Tensor:
+        """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
+        x = ops.take(self.token, ids, axis=0) + ops.take(self.type, types, axis=0)
+        x = x + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
+        return self.norm(ops.reshape(x, (-1, self.hidden_size)), seed, training=training)
+
+
+class BertLayer(keras.layers.Layer):
+    """One transformer layer, whose tokens are rows [batch * seq_length, hidden].
+
+    Args:
+        num_heads: Number of attention heads.
+        hidden_size: The width.
+        intermediate_size: The width between the two feed-forward layers.
+        dropout: The rate for the hidden rows and for the attention weights.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        hidden_size: int,
+        intermediate_size: int,
+        dropout: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads, self.hidden_size, self.dropout = num_heads, hidden_size, dropout
+
+        def dense(units: int, name: str) -> keras.layers.Dense:
+            return keras.layers.Dense(
+                units, kernel_initializer=INITIALIZER, dtype=self.dtype_policy, name=name
+            )
+
+        self.query_key_value = dense(3 * hidden_size, "query_key_value")
+        self.attention_output = dense(hidden_size, "attention_output")
+        self.attention_norm = Norm(dropout, dtype=self.dtype_policy, name="attention_norm")
+        self.intermediate = dense(intermediate_size, "intermediate")
+        self.output_dense = dense(hidden_size, "output")
+        self.output_norm = Norm(dropout, dtype=self.dtype_policy, name="output_norm")
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        rows = (None, self.hidden_size)
+        for layer in (self.query_key_value, self.attention_output, self.attention_norm):
+            layer.build(rows)
+        self.intermediate.build(rows)
+        self.output_dense.build((None, self.intermediate.units))
+        self.output_norm.build(rows)
+
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        seed: Tensor,
+        first_token_only: bool = False,
+        training: bool = False,
+    ) -> Tensor:
+        """Applies the layer.
+
+        Args:
+            x: [batch * seq_length, hidden].
+            mask: int32 [batch, seq_length], 0 for padding.
+            seed: int32 [2].
+            first_token_only: Compute the result for the first token of each text only.
+            training: Whether dropout is applied.
+
+        Returns:
+            [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
+        """
+        tokens = 1 if first_token_only else None
+        attended = self.attention_output(self._attend(x, mask, seed, tokens, training))
+        if first_token_only:
+            x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
+        x = self.attention_norm(attended, _use(seed, 1), x, training=training)
+        inner = self.intermediate(x)
+        inner = fused.fused_gelu(inner) if training else ops.gelu(inner, approximate=True)
+        return self.output_norm(self.output_dense(inner), _use(seed, 2), x, training=training)
+
+    def _attend(
+        self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool
+    ) -> Tensor:
+        width = self.hidden_size // self.num_heads
+        heads = ops.reshape(self.query_key_value(x), (*_shape(mask), 3, self.num_heads, width))
+        query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
+        scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
+        if training:
+            weights = fused.fused_attention_weights(
+                scores, mask, seed, scale=width**-0.5, rate=self.dropout
+            )
+        else:
+            weights, _ = fused.attention_weights(scores, mask, seed, scale=width**-0.5, rate=0.0)
+        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        return ops.reshape(context, (-1, self.hidden_size))
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class BertEncoder(keras.layers.Layer):
+    """The BERT encoder (Devlin et al., 2019), equal to `keras_hub.models.BertBackbone`.
+
+    Its sublayers are exposed, so that each can be frozen; its `Dense` layers take LoRA. Query, key
+    and value are one `Dense` layer. In training, what is between matrix products runs as XLA
+    kernels whether or not the step around them is compiled.
+
+    Args:
+        vocabulary_size: Number of tokens.
+        num_layers: Number of transformer layers.
+        num_heads: Number of attention heads.
+        hidden_size: The width.
+        intermediate_size: The width between the two feed-forward layers.
+        max_seq_length: Number of positions.
+        num_types: Number of token types.
+        dropout: The rate for the hidden rows and for the attention weights.
+        seed: For dropout; None: random.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_heads: int,
+        hidden_size: int,
+        intermediate_size: int,
+        max_seq_length: int = 512,
+        num_types: int = 2,
+        dropout: float = 0.1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "encoder")
+        super().__init__(**kwargs)
+        self.vocabulary_size, self.num_layers = vocabulary_size, num_layers
+        self.num_heads, self.max_seq_length = num_heads, max_seq_length
+        self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
+        self.num_types, self.dropout, self.seed = num_types, dropout, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        policy = self.dtype_policy
+        self.embeddings = BertEmbeddings(
+            vocabulary_size,
+            max_seq_length,
+            num_types,
+            hidden_size,
+            dropout,
+            dtype=policy,
+            name="embeddings",
+        )
+        self.layers = [
+            BertLayer(
+                num_heads,
+                hidden_size,
+                intermediate_size,
+                dropout,
+                dtype=policy,
+                name=f"layer_{index}",
+            )
+            for index in range(num_layers)
+        ]
+        self.pooler = keras.layers.Dense(
+            hidden_size, "tanh", kernel_initializer=INITIALIZER, dtype=policy, name="pooler"
+        )
+
+    @property
+    def blocks(self) -> tuple[tuple[keras.layers.Layer, ...], ...]:
+        """The embedding layers, then the layers of each transformer block from the lowest up."""
+        return ((self.embeddings,), *((layer,) for layer in self.layers))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        self.embeddings.build()
+        for layer in self.layers:
+            layer.build()
+        self.pooler.build((None, self.hidden_size))
+
+    def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> dict[str, Tensor]:
+        """Encodes token ids.
+
+        Args:
+            inputs: `input_word_ids`, `input_mask` and `input_type_ids`, int32 [batch, seq_length].
+            training: Whether dropout is applied.
+
+        Returns:
+            `pooled_output` [batch, hidden] and `sequence_output` [batch, seq_length, hidden].
+        """
+        ids, mask = inputs["input_word_ids"], inputs["input_mask"]
+        seed = self._draw_seed() if training and self.dropout else ops.zeros((2,), "int32")
+        x = self.embeddings(ids, inputs["input_type_ids"], seed, training=training)
+        for index, layer in enumerate(self.layers[:-1]):
+            x = layer(x, mask, _use(seed, 3 * index + 1), training=training)
+        # The last layer twice: a graph in which only the pooled output is used keeps only the
+        # first, which does the work for one token of each text.
+        last, seed = self.layers[-1], _use(seed, 3 * self.num_layers)
+        first = last(x, mask, seed, first_token_only=True, training=training)
+        sequence = last(x, mask, seed, training=training)
+        return {
+            "pooled_output": self.pooler(first),
+            "sequence_output": ops.reshape(sequence, (*_shape(ids), self.hidden_size)),
+        }
+
+    def _draw_seed(self) -> Tensor:
+        seed = ops.cast(self.seed_generator.next(), "int32")
+        if keras.config.backend() != "tensorflow":
+            return seed
+        import tensorflow as tf
+
+        # The replicas of a strategy hold equal states, and should drop different elements.
+        replica = tf.distribute.get_replica_context()
+        return _use(seed, 2**16 * replica.replica_id_in_sync_group) if replica else seed
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the layer."""
+        names = (
+            *("vocabulary_size", "num_layers", "num_heads", "hidden_size", "intermediate_size"),
+            *("max_seq_length", "num_types", "dropout", "seed"),
+        )
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: keras_hub.models.BertBackbone, dropout: float | None = None
+    ) -> Self:
+        """Makes an encoder with a copy of a backbone's weights, in the backbone's dtype policy.
+
+        Args:
+            backbone: The backbone.
+            dropout: Replaces the backbone's rate; None keeps it.
+
+        Returns:
+            The encoder.
+        """
+        encoder = cls(
+            backbone.vocabulary_size,
+            backbone.num_layers,
+            backbone.num_heads,
+            backbone.hidden_dim,
+            backbone.intermediate_dim,
+            backbone.max_sequence_length,
+            backbone.num_segments,
+            backbone.dropout if dropout is None else dropout,
+            dtype=backbone.dtype_policy,
+        )
+        encoder.build()
+        for own, parts in encoder._pairs(backbone):
+            rows = own.shape[:-1]
+            values = [np.reshape(ops.convert_to_numpy(part), (*rows, -1)) for part in parts]
+            own.assign(np.concatenate(values, axis=-1))
+        return encoder
+
+    def to_backbone(self) -> keras_hub.models.BertBackbone:
+        """Makes a KerasHub backbone with a copy of the weights, LoRA merged in."""
+        backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=self.vocabulary_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            hidden_dim=self.hidden_size,
+            intermediate_dim=self.intermediate_size,
+            dropout=self.dropout,
+            max_sequence_length=self.max_seq_length,
+            num_segments=self.num_types,
+            dtype=self.dtype_policy,
+        )
+        for own, parts in self._pairs(backbone):
+            values = np.split(ops.convert_to_numpy(own), len(parts), axis=-1)
+            for part, value in zip(parts, values, strict=True):
+                part.assign(np.reshape(value, part.shape))
+        return backbone
+
+    def _pairs(
+        self, backbone: keras_hub.models.BertBackbone
+    ) -> Iterator[tuple[Tensor, list[keras.Variable]]]:
+        """Yields each of our weights and the backbone's that side by side are the same."""
+        tables = self.embeddings
+        yield tables.token, [backbone.token_embedding.embeddings]
+        yield tables.position, [backbone.position_embedding.position_embeddings]
+        yield tables.type, [backbone.segment_embedding.embeddings]
+        layers = [
+            (tables.norm, [backbone.embeddings_layer_norm]),
+            (self.pooler, [backbone.pooled_dense]),
+        ]
+        for own, other in zip(self.layers, backbone.transformer_layers, strict=True):
+            attention = other._self_attention_layer
+            products = [attention.query_dense, attention.key_dense, attention.value_dense]
+            layers += [
+                (own.query_key_value, products),
+                (own.attention_output, [attention.output_dense]),
+                (own.attention_norm, [other._self_attention_layer_norm]),
+                (own.intermediate, [other._feedforward_intermediate_dense]),
+                (own.output_dense, [other._feedforward_output_dense]),
+                (own.output_norm, [other._feedforward_layer_norm]),
+            ]
+        for own, others in layers:
+            names = ("gamma", "beta") if isinstance(own, Norm) else ("kernel", "bias")
+            for name in names:
+                yield getattr(own, name), [getattr(other, name) for other in others]
+
+
+def _shape(ids: Tensor) -> tuple[Any, Any]:
+    shape = ops.shape(ids)
+    return shape[0], shape[1]
+
+
+def _use(seed: Tensor, number: int | Tensor) -> Tensor:
+    """Makes different seeds from one, for its different uses."""
+    return seed + ops.stack([number, 0])

@@ -1,0 +1,181 @@
+"""The element-wise parts of a transformer, each one XLA kernel, with dropout inside.
+
+Between its matrix products a transformer is bound by memory. Run op by op, a GELU alone reads and
+writes its [tokens, width] tensor eight times forward and more backward; as one kernel, once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+def fused(
+    function: Callable[..., Any], gradients: Callable[..., Any] | None = None
+) -> Callable[..., Tensor]:
+    """Makes a function of tensors one XLA kernel forward and one backward, in TensorFlow.
+
+    Where XLA compiles the whole step, and with other backends, it is the same mathematics.
+
+    Args:
+        function: From tensors, and keywords that are Python values, to one tensor. With `gradients`
+            it returns a pair, of which the second is kept for them.
+        gradients: From the gradient of the result, what was kept, and the arguments, to the
+            gradient of each argument. None: automatic, computing `function` again instead of
+            keeping its intermediate tensors.
+
+    Returns:
+        The function, giving one tensor.
+    """
+    if keras.config.backend() != "tensorflow":
+        return function if gradients is None else lambda *args, **kw: function(*args, **kw)[0]
+    import tensorflow as tf
+
+    def automatic(upstream: Tensor, _: None, *tensors: Tensor, **static: Any) -> Any:
+        real = [tensor for tensor in tensors if tensor.dtype.is_floating]
+        with tf.GradientTape() as tape:
+            tape.watch(real)
+            result = function(*tensors, **static)
+        found = iter(tape.gradient(result, real, upstream))
+        return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
+
+    forward = tf.function(function, jit_compile=True, autograph=False)
+    backward = tf.function(gradients or automatic, jit_compile=True, autograph=False)
+
+    def call(*tensors: Tensor, **static: Any) -> Tensor:
+        @tf.custom_gradient
+        def kernel(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+            result, kept = forward(*tensors, **static), None
+            if gradients is not None:
+                result, kept = result
+            return result, lambda upstream: backward(upstream, kept, *tensors, **static)
+
+        return kernel(*map(tf.convert_to_tensor, tensors))
+
+    return call
+
+
+def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
+    """Sets a random share of the elements to zero and scales the others up to keep the mean.
+
+    Whether an element stays is a hash of its number: a few integer instructions inside the kernel,
+    repeated backward, so that no mask is written to memory. The hash is "lowbias32" by Chris
+    Wellons (https://nullprogram.com/blog/2018/07/31/), keyed by 64 bits.
+
+    Args:
+        x: Any shape of fewer than 2**31 elements.
+        seed: int32 [2]; equal seeds drop equal elements.
+        rate: The share, below 1.
+
+    Returns:
+        The shape and dtype of `x`.
+    """
+    if not rate:
+        return x
+
+    def mix(bits: Tensor, key: Tensor) -> Tensor:
+        bits = ops.bitwise_xor(bits, ops.right_shift(bits, 16))
+        bits = bits * ops.cast(0x7FEB352D, "uint32") + key
+        bits = ops.bitwise_xor(bits, ops.right_shift(bits, 15))
+        bits = bits * ops.cast(0x846CA68B, "uint32")
+        return ops.bitwise_xor(bits, ops.right_shift(bits, 16))
+
+    seed = ops.cast(seed, "uint32")
+    key = mix(seed[0], seed[1])
+    numbers = ops.cast(ops.arange(ops.size(x), dtype="int32"), "uint32")
+    bits = mix(ops.bitwise_xor(numbers, key), mix(seed[1], key))
+    kept = ops.reshape(bits, ops.shape(x)) >= ops.cast(round(rate * 2**32), "uint32")
+    return ops.where(kept, x / (1 - rate), ops.zeros((), x.dtype))
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+    """Layer normalisation over the last axis; all arguments float32."""
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return centred * ops.rsqrt(variance + epsilon) * gamma + beta
+
+
+def residual_norm(
+    x: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    seed: Tensor,
+    *,
+    rate: float,
+    epsilon: float,
+) -> Tensor:
+    """Layer normalisation of `residual + dropout(x)`, computed in float32.
+
+    Args:
+        x: [rows, hidden].
+        residual: [rows, hidden].
+        gamma: float32 [hidden].
+        beta: float32 [hidden].
+        seed: int32 [2].
+        rate: The dropout rate.
+        epsilon: Added to the variance.
+
+    Returns:
+        [rows, hidden] in the dtype of `x`.
+    """
+    total = ops.cast(residual, "float32") + dropout(ops.cast(x, "float32"), seed, rate)
+    return ops.cast(layer_norm(total, gamma, beta, epsilon), x.dtype)
+
+
+def norm_dropout(
+    x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
+) -> Tensor:
+    """Dropout of the layer normalisation of `x`, float32 [..., hidden], in `dtype`."""
+    return ops.cast(dropout(layer_norm(x, gamma, beta, epsilon), seed, rate), dtype)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU by its tanh formula, as in google-research/bert's modeling.py, computed in float32."""
+    return ops.cast(ops.gelu(ops.cast(x, "float32"), approximate=True), x.dtype)
+
+
+def attention_weights(
+    scores: Tensor, mask: Tensor, seed: Tensor, *, scale: float, rate: float
+) -> tuple[Tensor, Tensor]:
+    """Softmax over the tokens that `mask` allows, computed in float32.
+
+    Args:
+        scores: [batch, heads, queries, keys].
+        mask: int32 [batch, keys], 0 for padding.
+        seed: int32 [2].
+        scale: Factor of the scores.
+        rate: The dropout rate.
+
+    Returns:
+        The weights after dropout and before it, in the shape and dtype of `scores`.
+    """
+    allowed = ops.cast(mask, "bool")[:, None, None, :]
+    weights = ops.softmax(ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9), axis=-1)
+    return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
+
+
+def attention_weights_gradients(
+    upstream: Tensor,
+    weights: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    seed: Tensor,
+    *,
+    scale: float,
+    rate: float,
+) -> tuple[Tensor | None, ...]:
+    """The gradient of the first result of `attention_weights` by each of its arguments."""
+    weights = ops.cast(weights, "float32")
+    change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
+    change = (change - weights * ops.sum(change, axis=-1, keepdims=True)) * scale
+    return ops.cast(change, scores.dtype), None, None
+
+
+fused_residual_norm = fused(residual_norm)
+fused_norm_dropout = fused(norm_dropout)
+fused_gelu = fused(gelu)
+fused_attention_weights = fused(attention_weights, attention_weights_gradients)

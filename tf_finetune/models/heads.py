@@ -1,0 +1,168 @@
+"""The heads: from what the encoder says of a text to the logits."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_finetune.errors import UserError
+
+# BERT's initializer_range (Devlin et al., 2019); the recipe and Hugging Face use it for the head.
+INITIALIZER_RANGE = 0.02
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class Pooling(keras.layers.Layer):
+    """One vector for a text from the encoder's outputs.
+
+    Args:
+        mode: `pooled` (the encoder's own pooler), `cls` (the first token's vector), `mean` or
+            `max` of the tokens' vectors, padding left out.
+    """
+
+    def __init__(self, mode: str = "pooled", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mode = mode
+        self.supports_masking = True
+
+    def call(self, outputs: dict[str, Any], input_mask: Any = None) -> Any:
+        """Pools outputs where `input_mask`, int32 [batch, length], is 1, to [batch, hidden]."""
+        if self.mode == "pooled":
+            return outputs["pooled_output"]
+        sequence = outputs["sequence_output"]
+        if self.mode == "cls":
+            return sequence[:, 0]
+        sequence = ops.cast(sequence, "float32")
+        real = ops.cast(input_mask, "float32")[:, :, None]
+        if self.mode == "mean":
+            total = ops.sum(sequence * real, axis=1)
+            return ops.cast(total / ops.maximum(ops.sum(real, axis=1), 1.0), self.compute_dtype)
+        return ops.cast(ops.max(sequence - (1.0 - real) * 1e9, axis=1), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the layer."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class LinearHead(keras.layers.Layer):
+    """Dropout and one dense layer: the head of the BERT recipe.
+
+    Args:
+        num_outputs: Number of logits.
+        dropout: Share of the inputs dropped in training.
+    """
+
+    def __init__(self, num_outputs: int, dropout: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_outputs = num_outputs
+        self.dropout_rate = dropout
+        self.dropout = keras.layers.Dropout(dropout)
+        # Logits in float32 whatever the precision: bfloat16 would round a probability to 2 digits.
+        self.logits = keras.layers.Dense(
+            num_outputs, kernel_initializer=initializer(), dtype="float32", name="logits"
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights for inputs of [batch, hidden]."""
+        self.logits.build(input_shape)
+        self.built = True
+
+    def call(self, features: Any, training: bool | None = None) -> Any:
+        """Returns logits, float32 [batch, num_outputs], of features [batch, hidden]."""
+        return self.logits(self.dropout(features, training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the layer."""
+        config = super().get_config()
+        return {**config, "num_outputs": self.num_outputs, "dropout": self.dropout_rate}
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class MlpHead(keras.layers.Layer):
+    """A hidden tanh layer of the encoder's width, with dropout before and after, then dense.
+
+    RoBERTa's classification head (Liu et al., 2019).
+
+    Args:
+        num_outputs: Number of logits.
+        dropout: Share of the inputs of each layer dropped in training.
+    """
+
+    def __init__(self, num_outputs: int, dropout: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_outputs = num_outputs
+        self.dropout_rate = dropout
+        self.dropout = keras.layers.Dropout(dropout)
+        self.linear = LinearHead(num_outputs, dropout, name="linear")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights for inputs of [batch, hidden]."""
+        self.hidden = keras.layers.Dense(
+            input_shape[-1],
+            activation="tanh",
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name="hidden",
+        )
+        self.hidden.build(input_shape)
+        self.linear.build(input_shape)
+        self.built = True
+
+    def call(self, features: Any, training: bool | None = None) -> Any:
+        """Returns logits, float32 [batch, num_outputs], of features [batch, hidden]."""
+        hidden = self.hidden(self.dropout(features, training=training))
+        return self.linear(hidden, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the layer."""
+        config = super().get_config()
+        return {**config, "num_outputs": self.num_outputs, "dropout": self.dropout_rate}
+
+
+HEADS: dict[str, type[keras.layers.Layer]] = {"linear": LinearHead, "mlp": MlpHead}
+
+
+def initializer() -> keras.initializers.Initializer:
+    """Returns the initializer of new kernels: normal, cut at two standard deviations of 0.02."""
+    return keras.initializers.TruncatedNormal(stddev=INITIALIZER_RANGE)
+
+
+def load_head(name: str) -> type[keras.layers.Layer]:
+    """Finds a head's class.
+
+    Args:
+        name: A key of `HEADS`, or `module:Class` for a Keras layer of the user's own; the module is
+            looked for in the current folder too. It is called as
+            `Class(num_outputs=..., dropout=..., name="head")`, then on features [batch, hidden].
+
+    Returns:
+        The class.
+
+    Raises:
+        UserError: There is no such head, module or class, or it is no Keras layer.
+    """
+    if name in HEADS:
+        return HEADS[name]
+    module_name, _, class_name = name.partition(":")
+    if not class_name:
+        raise UserError(f"--head={name}: allowed are {', '.join(HEADS)} and module:Class.")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"--head={name}: module {module_name} cannot be imported: {error}. "
+            "Put it in the current folder or install it."
+        ) from None
+    head = getattr(module, class_name, None)
+    if not (isinstance(head, type) and issubclass(head, keras.layers.Layer)):
+        raise UserError(
+            f"--head={name}: {module_name}.{class_name} is not a Keras layer class but {head!r}."
+        )
+    return head

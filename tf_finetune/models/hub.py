@@ -1,0 +1,154 @@
+"""TF Hub SavedModels as encoders: lifted into Keras layers, or wrapped whole in one layer."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tf_finetune.data.hub_text import HubPreprocessor
+from tf_finetune.data.text import BertPreprocessor, RawText, TextPreprocessor
+from tf_finetune.errors import UserError
+from tf_finetune.models.lift import CannotLiftError, canonical_name, lift_backbones
+from tf_finetune.models.native import (
+    BackboneNetwork,
+    Encoder,
+    native_encoder,
+    set_activation,
+    with_global_policy,
+)
+from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
+from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModelNetwork
+
+# Of 6 layers float32 rounding makes some 1e-6, another layer norm or activation some 1e-3.
+LIFT_TOLERANCE = 1e-4
+
+
+def load_hub(
+    handle: str,
+    path: Path,
+    *,
+    mode: Literal["auto", "native", "saved_model"],
+    preprocessor: Path | None,
+    dropout: float | None,
+) -> Encoder:
+    """Makes an encoder of a SavedModel that follows TF Hub's text API.
+
+    Args:
+        handle: What the user wrote.
+        path: The SavedModel's directory.
+        mode: `native` lifts or fails, `saved_model` wraps, `auto` lifts if that is possible.
+        preprocessor: A TF Hub preprocessor's directory, used in place of the vocabulary that the
+            SavedModel carries.
+        dropout: A lifted encoder's dropout rate; None: 0.1, as all BERTs were trained.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UserError: The SavedModel cannot be used.
+    """
+    wrapped = SavedModelNetwork(str(path))
+    text: TextPreprocessor
+    if wrapped.takes_text:
+        text = RawText()
+    elif preprocessor:
+        text = HubPreprocessor(str(preprocessor))
+    else:
+        text = _own_preprocessor(handle, wrapped.saved_model)
+    if mode != "saved_model":
+        try:
+            backbone = _lift(wrapped, 0.1 if dropout is None else dropout)
+            return native_encoder(handle, with_global_policy(backbone), text)
+        except CannotLiftError as error:
+            if mode == "native":
+                raise UserError(
+                    f"--encoder={handle}: cannot be made of Keras layers: {error}. "
+                    "Use --encoder_mode=saved_model."
+                ) from error
+            if not wrapped.takes_text:
+                logging.getLogger(__name__).warning(
+                    "%s stays a SavedModel, in float32 and whole: %s", handle, error
+                )
+    if dropout is not None:
+        raise UserError(
+            f"--encoder_dropout={dropout}: a SavedModel's dropout is fixed. Leave the flag out."
+        )
+    positions = [
+        variable.shape[0]
+        for variable in wrapped.variables
+        if canonical_name(variable.value.name) == "position_embedding/embeddings"
+    ]
+    return Encoder(
+        handle=handle,
+        network=wrapped,
+        preprocessor=text,
+        hidden_size=wrapped.hidden_size,
+        max_seq_length=positions[0] if positions else None,
+        blocks=(),
+        mode="saved_model",
+    )
+
+
+def _lift(wrapped: SavedModelNetwork, dropout: float) -> keras_hub.models.BertBackbone:
+    if wrapped.takes_text:
+        raise CannotLiftError("it takes raw strings")
+    variables = [variable.value for variable in wrapped.variables]
+    smallest = np.inf
+    for backbone in lift_backbones(variables, dropout):
+        differences = {}
+        # The tanh GELU is what TF Models means by gelu, and KerasHub's own.
+        for activation in (backbone.transformer_layers[0].activation, keras.activations.gelu):
+            set_activation(backbone, activation)
+            differences[activation] = _largest_difference(wrapped, BackboneNetwork(backbone))
+        activation = min(differences, key=lambda activation: differences[activation])
+        set_activation(backbone, activation)
+        smallest = min(smallest, differences[activation])
+        if smallest <= LIFT_TOLERANCE:
+            return backbone
+    raise CannotLiftError(
+        f"its variables are a BERT's, but its outputs differ by {smallest:.1e} from one's"
+    )
+
+
+def _largest_difference(wrapped: SavedModelNetwork, network: BackboneNetwork) -> float:
+    """Returns the largest difference of any output on random tokens, a pair and padding among."""
+    backbone = network.backbone
+    length = min(16, backbone.max_sequence_length)
+    ids = np.random.default_rng(0).integers(0, backbone.vocabulary_size, [2, length])
+    columns = np.arange(length)
+    values = (
+        ids,
+        np.stack([columns < length, columns < length - length // 4]),
+        np.stack([columns >= length // 2, columns < 0]) & (backbone.num_segments > 1),
+    )
+    inputs = {
+        name: tf.constant(value.astype("int32"))
+        for name, value in zip(TOKEN_INPUTS, values, strict=True)
+    }
+    expected, actual = wrapped(inputs, training=False), network(inputs, training=False)
+    mask = values[1]
+    differences = [np.abs(expected["pooled_output"] - actual["pooled_output"])]
+    if "sequence_output" in expected:
+        # What stands at a padded place is no output: nobody may read it.
+        differences.append(np.abs(expected["sequence_output"] - actual["sequence_output"])[mask])
+    return max(float(difference.max()) for difference in differences)
+
+
+def _own_preprocessor(handle: str, saved_model: Any) -> BertPreprocessor:
+    try:
+        vocabulary_file = saved_model.vocab_file.asset_path.numpy().decode()
+    except AttributeError:
+        raise UserError(
+            f"--encoder={handle}: the SavedModel carries no vocabulary (`vocab_file`). "
+            "Name its preprocessor with --preprocessor."
+        ) from None
+    vocabulary = read_vocabulary(Path(vocabulary_file))
+    if hasattr(saved_model, "do_lower_case"):
+        lower_case = bool(saved_model.do_lower_case.numpy())
+    else:
+        lower_case = not is_cased(vocabulary)
+    return bert_preprocessor(handle, vocabulary, lower_case)

@@ -1,0 +1,91 @@
+"""The loss of each problem type, on logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class LogitsLoss(keras.losses.Loss):
+    """Cross-entropy for one label, binary cross-entropy for several, squared error for a number.
+
+    Labels and logits are int32 [batch] and [batch, labels]; float32 [batch, labels] and the same;
+    float32 [batch] and [batch, 1]. The computation is float32 whatever the model's precision.
+
+    Args:
+        problem_type: `single_label`, `multi_label` or `regression`.
+        label_smoothing: Share of the target that is spread evenly over all labels (Szegedy et al.,
+            2016); for several labels each target moves towards one half. No effect on a number.
+        class_weights: Factor of each label's loss; empty: all 1.
+    """
+
+    def __init__(
+        self,
+        problem_type: str,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] = (),
+        name: str = "loss",
+        reduction: str = "sum_over_batch_size",
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.problem_type = problem_type
+        self.label_smoothing = label_smoothing
+        self.class_weights = tuple(class_weights)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of each example, float32 [batch]."""
+        logits = ops.cast(y_pred, "float32")
+        smoothing = self.label_smoothing
+        if self.problem_type == "regression":
+            return ops.square(ops.reshape(logits, (-1,)) - ops.reshape(y_true, (-1,)))
+        if self.problem_type == "multi_label":
+            target = y_true * (1 - smoothing) + 0.5 * smoothing
+            loss = ops.maximum(logits, 0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+            if self.class_weights:
+                # Positives of a label count by its weight, as PyTorch's pos_weight.
+                loss = loss * (1 + y_true * (ops.array(self.class_weights, "float32") - 1))
+            return ops.mean(loss, axis=-1)
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        log_probabilities = ops.log_softmax(logits)
+        picked = ops.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+        loss = -(1 - smoothing) * picked
+        if smoothing:
+            loss -= smoothing * ops.mean(log_probabilities, axis=-1)
+        if self.class_weights:
+            loss *= ops.take(ops.array(self.class_weights, "float32"), labels)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the loss."""
+        return {
+            "problem_type": self.problem_type,
+            "label_smoothing": self.label_smoothing,
+            "class_weights": list(self.class_weights),
+            "name": self.name,
+            "reduction": self.reduction,
+        }
+
+
+def balanced_class_weights(labels: np.ndarray, num_labels: int) -> tuple[float, ...]:
+    """Weighs each label by the inverse of its share.
+
+    Args:
+        labels: int [n] (one label each) or float [n, num_labels] (several).
+        num_labels: Number of labels.
+
+    Returns:
+        For one label each n / (num_labels * count), scikit-learn's "balanced" (King & Zeng, 2001);
+        for several, negatives / positives, PyTorch's advice for `pos_weight`. A label that never
+        occurs gets 1.
+    """
+    if labels.ndim == 1:
+        counts = np.bincount(labels, minlength=num_labels)
+        weights = len(labels) / (num_labels * np.maximum(counts, 1))
+    else:
+        counts = labels.sum(axis=0)
+        weights = (len(labels) - counts) / np.maximum(counts, 1)
+    return tuple(float(w) for w in np.where(counts > 0, weights, 1.0))

@@ -1,0 +1,149 @@
+"""Encoders from directories and presets: Hugging Face's format and KerasHub's."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+
+from tf_finetune.data.hub_text import KerasHubPreprocessor
+from tf_finetune.data.text import BertPreprocessor
+from tf_finetune.errors import UserError
+from tf_finetune.models.native import (
+    Encoder,
+    is_text_encoder,
+    native_encoder,
+    set_layer_norm_epsilon,
+)
+
+# What `config.json` may say, the default first.
+_HUGGING_FACE_BERT = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
+    "position_embedding_type": ("absolute",),
+}
+
+
+def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> Encoder:
+    """Loads a BERT in Hugging Face format.
+
+    Its `gelu` becomes the tanh formula, as KerasHub and TF Models have it.
+
+    Args:
+        handle: What the user wrote.
+        directory: Holds `config.json`, `model.safetensors`, `vocab.txt` and, to say whether text
+            is lower-cased, `tokenizer_config.json`.
+        dropout: The dropout rate; None: the one in `config.json`.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UserError: A file is missing or the model is not a BERT.
+    """
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    for key, allowed in _HUGGING_FACE_BERT.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise UserError(
+                f"--encoder={handle}: {directory / 'config.json'} has {key}={config[key]!r}; from "
+                f"Hugging Face format only {' or '.join(allowed)} can be read. Load other "
+                "architectures from a KerasHub preset or as a SavedModel."
+            )
+    vocabulary_file = directory / "vocab.txt"
+    if not vocabulary_file.is_file():
+        raise UserError(
+            f"--encoder={handle}: {vocabulary_file} is missing. Put the model's WordPiece "
+            "vocabulary there, one token a line."
+        )
+    tokenizer_file = directory / "tokenizer_config.json"
+    tokenizer = json.loads(tokenizer_file.read_text("utf-8")) if tokenizer_file.is_file() else {}
+    if dropout is None:
+        dropout = config.get("hidden_dropout_prob", 0.1)
+    backbone = _from_preset(
+        keras_hub.models.BertBackbone, handle, str(directory), {"dropout": dropout}
+    )
+    set_layer_norm_epsilon(backbone, config.get("layer_norm_eps", 1e-12))
+    vocabulary = read_vocabulary(vocabulary_file)
+    lower_case = tokenizer.get("do_lower_case", not is_cased(vocabulary))
+    text = bert_preprocessor(handle, vocabulary, lower_case, tokenizer.get("strip_accents"))
+    return native_encoder(handle, backbone, text)
+
+
+def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
+    """Loads a KerasHub preset of BERT, or of another encoder that KerasHub classifies text with.
+
+    Args:
+        handle: What the user wrote.
+        preset: A directory in KerasHub's format, or a name that KerasHub can download.
+        dropout: The dropout rate; None: the preset's own.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UserError: It cannot be loaded or is no text encoder.
+    """
+    options = {} if dropout is None else {"dropout": dropout}
+    backbone = _from_preset(keras_hub.models.Backbone, handle, preset, options)
+    if not is_text_encoder(backbone):
+        raise UserError(
+            f"--encoder={handle}: a {type(backbone).__name__} is no text encoder with token_ids "
+            "and padding_mask. Choose a BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT or DeBERTa."
+        )
+    tokenizer = _from_preset(keras_hub.tokenizers.Tokenizer, handle, preset, {})
+    if isinstance(tokenizer, keras_hub.models.BertTokenizer):
+        text = bert_preprocessor(handle, tokenizer.get_vocabulary(), tokenizer.lowercase)
+        return native_encoder(handle, backbone, text)
+    return native_encoder(handle, backbone, KerasHubPreprocessor(tokenizer))
+
+
+def bert_preprocessor(
+    handle: str, vocabulary: Sequence[str], lower_case: bool, strip_accents: bool | None = None
+) -> BertPreprocessor:
+    """Returns the preprocessor of a vocabulary; its errors name the encoder.
+
+    Args:
+        handle: What the user wrote.
+        vocabulary: The token of each id.
+        lower_case: Whether text is lower-cased.
+        strip_accents: Whether accents are dropped; None: as `lower_case`.
+
+    Returns:
+        The preprocessor.
+
+    Raises:
+        UserError: It is not the vocabulary of a BERT.
+    """
+    try:
+        return BertPreprocessor(vocabulary, lower_case, strip_accents)
+    except UserError as error:
+        raise UserError(f"--encoder={handle}: {error}") from error
+
+
+def _from_preset(part: Any, handle: str, preset: str, options: dict[str, Any]) -> Any:
+    try:
+        return part.from_preset(preset, **options)
+    # KerasHub, Kaggle's and Hugging Face's clients and safetensors share no exception class.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        remedy = (
+            "Compare its files with the original's."
+            if Path(preset).is_dir()
+            else "Without network access, download it elsewhere and give its directory."
+        )
+        raise UserError(
+            f"--encoder={handle}: KerasHub cannot load its {part.__name__}: {reason}. {remedy}"
+        ) from error
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """Returns the tokens of a vocabulary file, one a line, in the order of their ids."""
+    # split, not splitlines: a token may be a character that Python counts as a line break.
+    tokens = path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
+    return tokens[:-1] if tokens[-1] == "" else tokens
+
+
+def is_cased(vocabulary: Sequence[str]) -> bool:
+    """Returns whether a vocabulary has upper-case words, beside special tokens such as `[CLS]`."""
+    return any(token != token.lower() for token in vocabulary if not token.startswith("["))

@@ -1,0 +1,67 @@
+"""Makes a TF Hub encoder and its preprocessor of a BERT in Hugging Face format.
+
+    python -m tf_finetune.tools.export_hub_encoder --hf_dir=... --output_dir=...
+
+`--hf_dir` is the directory with `config.json`, `model.safetensors` and `vocab.txt`, or
+`package:<python module>`. Writes the SavedModels `encoder` and `preprocessor` under `--output_dir`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_finetune.errors import UserError
+
+
+def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
+    """Writes `encoder` and `preprocessor` SavedModels of a Hugging Face-format BERT.
+
+    Args:
+        hf_dir: The BERT's directory, or `package:<python module>`.
+        output_dir: Where to write; a directory that is there and not empty is not touched.
+
+    Raises:
+        UserError: `hf_dir` is not a BERT or `output_dir` is not free.
+    """
+    output = Path(output_dir)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(
+            f"--output_dir={output_dir} is there and not empty. Remove it or choose another."
+        )
+    # TensorFlow is imported here so that --help and a directory in use answer at once.
+    from tf_finetune.models.encoders import load_encoder
+    from tf_finetune.models.hub_writer import save_hub_encoder
+
+    save_hub_encoder(load_encoder(hf_dir, mode="native"), output)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: The command line after the program's name; None: the process' own.
+
+    Returns:
+        The exit status: 0, or 2 for bad input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_finetune.tools.export_hub_encoder", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--hf_dir", required=True, help="BERT in Hugging Face format, or package:<python module>"
+    )
+    parser.add_argument("--output_dir", required=True, help="folder to write; must not exist yet")
+    options = parser.parse_args(arguments)
+    try:
+        export_hub_encoder(options.hf_dir, options.output_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.output_dir}/encoder and {options.output_dir}/preprocessor")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
