@@ -1,0 +1,349 @@
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_finetune.checkpoints import Checkpoints, find, load_weights
+from tf_finetune.data.pipeline import make_train_dataset, tokenize
+from tf_finetune.data.sources import Examples
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.models.classifier import build_classifier
+from tf_finetune.models.encoders import load_encoder
+from tf_finetune.optimizer import build_optimizer
+from tf_finetune.train import train
+
+PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
+WORDS = ("good great", "bad boring")
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_bert_dir):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60).astype(np.int32)
+    texts = [
+        " ".join([str(rng.choice(WORDS[1 - label].split())), *["film"] * int(rng.integers(0, 9))])
+        for label in labels
+    ]
+    preprocessor = load_encoder(str(tiny_bert_dir)).preprocessor
+    return tokenize(Examples((texts,), labels), preprocessor, 32)
+
+
+@pytest.fixture
+def make(tiny_bert_dir):
+    """Makes a new model, always with the same weights."""
+
+    def model(dropout: float = 0.1) -> keras.Model:
+        keras.utils.set_random_seed(3)
+        encoder = load_encoder(str(tiny_bert_dir), dropout=dropout)
+        return build_classifier(encoder, PROBLEM, dropout=dropout)
+
+    return model
+
+
+def optimizer(steps: int, rate: float = 1e-3):
+    return build_optimizer(steps, learning_rate=rate)
+
+
+def values(model):
+    return [v.numpy() for v in model.variables]
+
+
+def assert_equal(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_learns_and_counts(make, rows):
+    dataset = make_train_dataset(rows, 8, num_epochs=20)
+    model = make()
+    state = train(model, dataset, optimizer=optimizer(160, 3e-3), steps_per_loop=16)
+    assert state.step == 160 and state.examples == 20 * 60
+    assert state.tokens == 20 * int(rows.lengths.sum())
+    summary = state.summary(steps_per_epoch=8)
+    assert summary["epochs"] == 20 and summary["steps"] == 160
+    assert state.steady_seconds < state.seconds
+    assert state.steady_examples == state.examples - 8
+    assert model.evaluate(make_train_dataset(rows, 60), verbose=0)[1] == 1.0
+
+
+def test_a_resumed_training_equals_one_in_one_go(make, rows, tmp_path):
+    """Bit for bit, dropout and the order of examples included."""
+    dataset = make_train_dataset(rows, 8, num_epochs=3)
+    whole = make()
+    train(whole, dataset, optimizer=optimizer(24))
+
+    stopped = make()
+    with pytest.raises(StopIteration):
+        train(
+            stopped,
+            dataset,
+            optimizer=optimizer(24),
+            model_dir=str(tmp_path),
+            save_checkpoints_steps=5,
+            eval_steps=13,
+            evaluate=stop_at_the_second_call(),
+        )
+    resumed = make()
+    state = train(resumed, dataset, optimizer=optimizer(24), model_dir=str(tmp_path))
+    assert state.step == 24 and state.examples == 180
+    assert_equal(values(resumed), values(whole))
+    assert_equal(
+        [v.numpy() for v in resumed.optimizer.variables],
+        [v.numpy() for v in whole.optimizer.variables],
+    )
+
+
+def stop_at_the_second_call():
+    calls = []
+
+    def evaluate():
+        calls.append(1)
+        if len(calls) == 2:
+            raise StopIteration
+        return {"loss": 1.0}
+
+    return evaluate
+
+
+def test_accumulated_slices_equal_the_whole_batch(make, rows):
+    dataset = make_train_dataset(rows, 12, num_epochs=2)
+    whole, sliced = make(dropout=0.0), make(dropout=0.0)
+    train(whole, dataset, optimizer=optimizer(10))
+    train(sliced, dataset, optimizer=optimizer(10), gradient_accumulation_steps=3)
+    for a, b in zip(values(whole), values(sliced), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_steps_per_loop_change_nothing(make, rows):
+    dataset = make_train_dataset(rows, 8, num_epochs=2)
+    one, many = make(), make()
+    train(one, dataset, optimizer=optimizer(16))
+    train(many, dataset, optimizer=optimizer(16), steps_per_loop=7)
+    assert_equal(values(one), values(many))
+
+
+def test_filling_rows_do_not_count(make, rows):
+    """A batch of 7 rows filled up to 10 trains as one of 7."""
+    batch = next(iter(make_train_dataset(rows, 10)))
+    weights = tf.constant([1.0] * 7 + [0.0] * 3)
+    filled = tf.data.Dataset.from_tensors((batch[0], batch[1], weights))
+    cut = tf.data.Dataset.from_tensors(tf.nest.map_structure(lambda x: x[:7], batch))
+    results = []
+    for dataset in (filled, cut):
+        model = make(dropout=0.0)
+        state = train(model, dataset, optimizer=optimizer(1))
+        assert state.examples == 7
+        results.append((values(model), state.tokens))
+    assert results[0][1] == results[1][1]
+    for a, b in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_training(make, rows, tmp_path):
+    model = make()
+    scores = iter([0.5, 0.8, 0.7, 0.6, 0.9])
+    weights = []
+
+    def evaluate():
+        weights.append(values(model))
+        return {"accuracy": next(scores)}
+
+    state = train(
+        model,
+        make_train_dataset(rows, 20, num_epochs=10),
+        optimizer=optimizer(30),
+        steps_per_epoch=3,
+        evaluate=evaluate,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        early_stopping_patience=2,
+        model_dir=str(tmp_path),
+    )
+    assert state.stopped_early and state.step == 12 and state.best_step == 6
+    assert_equal(values(model), weights[1])
+    folder = str(tmp_path / "checkpoints")
+    assert [os.path.basename(p) for p in find(folder, "best")] == ["best-6"]
+    assert [os.path.basename(p) for p in find(folder, "step")] == ["step-9", "step-12"]
+    fresh = make()
+    assert load_weights(fresh, folder).endswith("best-6")
+    assert_equal(values(fresh), weights[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(make, rows, tmp_path):
+    def poison(step, batch):
+        features, labels, weights = batch
+        return features, labels, tf.where(step == 6, weights * np.nan, weights)
+
+    dataset = make_train_dataset(rows, 8, num_epochs=2).enumerate().map(poison)
+    with pytest.raises(UserError, match=r"loss of step 7 is nan.*step-4.*learning_rate"):
+        train(
+            make(),
+            dataset,
+            optimizer=optimizer(16),
+            model_dir=str(tmp_path),
+            save_checkpoints_steps=4,
+            steps_per_loop=4,
+        )
+
+
+def test_an_endless_data_set_is_refused(make, rows):
+    with pytest.raises(UserError, match="no known end"):
+        train(make(), make_train_dataset(rows, 8).repeat())
+
+
+def test_curves_are_written(make, rows, tmp_path):
+    train(
+        make(),
+        make_train_dataset(rows, 8, num_epochs=3),
+        optimizer=optimizer(24),
+        evaluate=lambda: {"accuracy": 0.5, "per_class": {}},
+        eval_steps=12,
+        metric_for_best_model="accuracy",
+        model_dir=str(tmp_path),
+    )
+    tags = {}
+    for run in ("train", "validation"):
+        (file,) = (tmp_path / run).iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                tags.setdefault(f"{run}/{value.tag}", []).append(event.step)
+    names = ("loss", "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second")
+    assert all(tags[f"train/{name}"] == [10, 20] for name in names)
+    assert tags["validation/accuracy"] == [12, 24]
+
+
+@pytest.fixture
+def saved(make, rows, tmp_path):
+    """Three checkpoints of one training."""
+    folder = str(tmp_path / "checkpoints")
+    model = make()
+    train(
+        model,
+        make_train_dataset(rows, 8, num_epochs=2),
+        optimizer=optimizer(16),
+        model_dir=str(tmp_path),
+        save_checkpoints_steps=4,
+        keep_checkpoint_max=3,
+    )
+    return model, folder
+
+
+def damage(path: str) -> None:
+    with open(path + ".data-00000-of-00001", "r+b") as file:
+        file.truncate(100)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, make, capsys):
+    model, folder = saved
+    assert [os.path.basename(p) for p in find(folder, "step")] == ["step-8", "step-12", "step-16"]
+    damage(find(folder, "step")[-1])
+    assert Checkpoints(folder, model, model.optimizer).restore()["step"] == 12
+    assert "step-16" in capsys.readouterr().err
+
+
+def test_without_a_whole_checkpoint_the_training_stops(saved):
+    model, folder = saved
+    for path in find(folder, "step"):
+        damage(path)
+    with pytest.raises(UserError, match=r"(?s)no checkpoint can be read.*step-16.*--overwrite"):
+        Checkpoints(folder, model, model.optimizer).restore()
+
+
+def test_another_models_weights_are_refused(saved, tiny_bert_dir):
+    _, folder = saved
+    three = Problem("single_label", ("text",), ("a", "b", "c"))
+    other = build_classifier(load_encoder(str(tiny_bert_dir)), three)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_weights(other, folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_loses_nothing(make, rows, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(
+            UserError, match=r"(?s)cannot be written.*No space left.*last good.*step-8.*Free disk"
+        ):
+            train(
+                make(),
+                make_train_dataset(rows, 8, num_epochs=2),
+                optimizer=optimizer(16),
+                model_dir=str(disk),
+                save_checkpoints_steps=4,
+                keep_checkpoint_max=5,
+            )
+        whole = {os.path.basename(path) for path in find(str(disk / "checkpoints"), "step")}
+        assert whole == {"step-4", "step-8"}
+        assert {p.name.split(".")[0] for p in (disk / "checkpoints").iterdir()} == whole
+        resumed = make()
+        resumed.optimizer = optimizer(16)
+        resumed.optimizer.build(resumed.trainable_variables)
+        kept = Checkpoints(str(disk / "checkpoints"), resumed, resumed.optimizer)
+        assert kept.restore()["step"] == 8
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+MIRRORED = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+replicas = int(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+device = tf.config.LogicalDeviceConfiguration()
+tf.config.set_logical_device_configuration(cpu, [device] * replicas)
+import keras
+from tf_finetune import *
+from tf_finetune.inference import make_logits_fn
+from tf_finetune.runtime import make_strategy
+
+strategy, _ = make_strategy("mirrored" if replicas > 1 else "one_device")
+keras.utils.set_random_seed(1)
+problem = Problem("single_label", ("text",), ("bad", "good"))
+with strategy.scope():
+    encoder = load_encoder(sys.argv[2], dropout=0.0)
+    model = build_classifier(encoder, problem, dropout=0.0)
+    optimizer = build_optimizer(8, learning_rate=1e-2, max_grad_norm=0.5)
+texts = ["good " * (i % 7) + "film" for i in range(37)]
+rows = tokenize(Examples((texts,), np.arange(37, dtype="int32") % 2), encoder.preprocessor, 32)
+dataset = make_train_dataset(rows, 10, num_epochs=2)
+state = train(model, dataset, optimizer=optimizer, strategy=strategy, steps_per_loop=3)
+metrics = evaluate(make_logits_fn(model, strategy), make_eval_dataset(rows, 10), problem)
+print(json.dumps({"replicas": strategy.num_replicas_in_sync, "examples": state.examples,
+    "tokens": state.tokens, "loss": metrics["loss"],
+    "norm": float(tf.convert_to_tensor(optimizer.gradient_norm.value)),
+    "weights": [float(tf.reduce_sum(tf.abs(v.value))) for v in model.trainable_variables]}))
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas_train_as_one_device(tiny_bert_dir):
+    """The last batch of an epoch is uneven; clipping is active."""
+    results = []
+    for replicas in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "-c", MIRRORED, str(replicas), str(tiny_bert_dir)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    one, two = results
+    assert (one.pop("replicas"), two.pop("replicas")) == (1, 2)
+    assert one["examples"] == two["examples"] == 74
+    assert one["tokens"] == two["tokens"]
+    for name in ("loss", "norm", "weights"):
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-4)

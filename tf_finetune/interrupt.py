@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM: finish the step, save, then stop."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """A signal stopped the training, after a checkpoint.
+
+    Args:
+        signum: The signal's number.
+        message: What was done and how to go on.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class Interruption:
+    """Whether a signal has come.
+
+    Attributes:
+        signum: Its number; None: none has come.
+    """
+
+    signum: int | None = None
+
+    @property
+    def came(self) -> bool:
+        """Whether a signal has come."""
+        return self.signum is not None
+
+    def stop(self, message: str) -> None:
+        """Raises `Interrupted` with the signal's name and a message, if a signal has come."""
+        if self.signum is not None:
+            raise Interrupted(self.signum, f"{signal.Signals(self.signum).name}: {message}")
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Within the block the first SIGINT or SIGTERM is only noted; a second one acts at once.
+
+    Yields:
+        What to ask, between two steps. Outside the main thread no signal arrives.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.getsignal(number) for number in numbers]
+
+    def restore() -> None:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interruption.signum = number
+        restore()
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield interruption
+    finally:
+        restore()

@@ -1,0 +1,209 @@
+"""AdamW and its learning rate, as BERT is fine-tuned."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+# Kept out of weight decay, as in google-research/bert's optimization.py.
+NO_DECAY = ("bias", "beta", "gamma", "scale")
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from zero, then linear, cosine or no decay to zero at the last step.
+
+    Args:
+        peak: The highest learning rate.
+        total_steps: Optimizer steps of the whole training.
+        warmup_steps: Steps until the peak.
+        decay: `linear`, `cosine` or `constant`.
+    """
+
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int, decay: str) -> None:
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.decay = decay
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of a step, float32 []; the first step is 0."""
+        step = ops.cast(step, "float32")
+        # The first step of a warm-up has a rate above zero: a step at rate 0 would be lost.
+        warmup = (step + 1) / max(1, self.warmup_steps)
+        remaining = (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
+        remaining = ops.clip(remaining, 0.0, 1.0)
+        if self.decay == "cosine":
+            remaining = 0.5 * (1 + ops.cos(math.pi * (1 - remaining)))
+        elif self.decay == "constant":
+            remaining = ops.ones_like(remaining)
+        return self.peak * ops.where(step < self.warmup_steps, warmup, remaining)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the schedule."""
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "decay": self.decay,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class AdamW(keras.optimizers.AdamW):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), for fine-tuning.
+
+    Unlike `keras.optimizers.AdamW` it clips by the global norm of the gradients *after* they are
+    summed over replicas, leaves biases and normalisation parameters out of the decay, can give
+    lower layers lower rates, and updates each variable in one fused kernel.
+
+    Args:
+        learning_rate: A number or a schedule.
+        weight_decay: Decay per step in units of the learning rate.
+        max_grad_norm: Global norm that gradients are clipped to; 0: never.
+        layer_rates: Variable path to the factor of its learning rate, 1 where there is none; see
+            `layer_rates`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 5e-5,
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
+        layer_rates: Mapping[str, float] | None = None,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        name: str = "adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            name=name,
+            **kwargs,
+        )
+        self.max_grad_norm = max_grad_norm
+        self.layer_rates = dict(layer_rates or {})
+
+    def build(self, variables: list[Any]) -> None:
+        """Makes the optimizer's variables for the given model variables."""
+        if self.built:
+            return
+        super().build(variables)
+        self._decays = [decays(variable.path) for variable in variables]
+        self._factors = [self.layer_rates.get(variable.path, 1.0) for variable in variables]
+        # Read by the training loop; the replicas hold the same value.
+        self.gradient_norm = keras.Variable(
+            0.0,
+            trainable=False,
+            dtype="float32",
+            aggregation="only_first_replica",
+            name="gradient_norm",
+        )
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        return grads  # Not yet: these are one replica's; see below.
+
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        pass  # Part of `update_step`.
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
+        dense = [(tf.convert_to_tensor(grad), variable) for grad, variable in grads_and_vars]
+        reduced = super()._all_reduce_sum_gradients(dense)
+        gradients = [grad for grad, _ in reduced]
+        norm = tf.linalg.global_norm(gradients)
+        self.gradient_norm.assign(norm)
+        if self.max_grad_norm:
+            scale = self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
+            gradients = [grad * scale for grad in gradients]
+        return [(grad, var) for grad, (_, var) in zip(gradients, reduced, strict=True)]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates one variable and its two moments in place."""
+        index = self._get_variable_index(variable)
+        rate = tf.cast(learning_rate, tf.float32) * self._factors[index]
+        if self.weight_decay and self._decays[index]:
+            variable.assign(variable * (1.0 - rate * self.weight_decay))
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the optimizer."""
+        config = super().get_config()
+        return {**config, "max_grad_norm": self.max_grad_norm, "layer_rates": self.layer_rates}
+
+
+def decays(path: str) -> bool:
+    """Whether weight decay applies to a variable, given its path such as `dense/kernel`."""
+    return path.rsplit("/", 1)[-1].split(":")[0] not in NO_DECAY
+
+
+def layer_rates(blocks: Sequence[Sequence[keras.layers.Layer]], decay: float) -> dict[str, float]:
+    """Gives each layer of an encoder a lower learning rate than the layer above it.
+
+    Args:
+        blocks: The encoder's layers from the embeddings up.
+        decay: The factor from each layer to the one below (Howard & Ruder, 2018); the topmost has
+            `decay` itself, the head 1.
+
+    Returns:
+        Variable path to factor.
+    """
+    return {
+        variable.path: decay ** (len(blocks) - depth)
+        for depth, block in enumerate(blocks)
+        for layer in block
+        for variable in layer.trainable_variables
+    }
+
+
+def build_optimizer(
+    total_steps: int | None,
+    *,
+    learning_rate: float = 5e-5,
+    warmup_proportion: float = 0.1,
+    lr_scheduler_type: str = "linear",
+    weight_decay: float = 0.01,
+    max_grad_norm: float = 1.0,
+    layer_rates: Mapping[str, float] | None = None,
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer that BERT is fine-tuned with.
+
+    Args:
+        total_steps: Steps of the whole training, which the schedule spans; None: a constant rate.
+        learning_rate: Its peak.
+        warmup_proportion: Share of the steps that warm up.
+        lr_scheduler_type: Decay after warm-up: `linear`, `cosine` or `constant`.
+        weight_decay: See `AdamW`.
+        max_grad_norm: See `AdamW`.
+        layer_rates: See `AdamW`.
+
+    Returns:
+        The optimizer, with dynamic loss scaling under `mixed_float16`.
+    """
+    rate: Any = learning_rate
+    if total_steps:
+        warmup_steps = int(total_steps * warmup_proportion)
+        rate = WarmupDecay(learning_rate, total_steps, warmup_steps, lr_scheduler_type)
+    optimizer = AdamW(rate, weight_decay, max_grad_norm, layer_rates)
+    if keras.config.dtype_policy().name == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -1,0 +1,116 @@
+"""The hardware: seed, precision, XLA and distribution strategy."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_finetune.errors import UserError
+
+CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+
+
+def set_seed(seed: int) -> None:
+    """Seeds Python, numpy and Keras, and with Keras every dropout layer."""
+    keras.utils.set_random_seed(seed)
+
+
+def choose_precision(precision: str) -> tuple[str, str]:
+    """Resolves `auto` to the fastest policy that trains as well as float32 on this hardware.
+
+    Args:
+        precision: `auto` or the name of a Keras dtype policy.
+
+    Returns:
+        The policy's name and the reason for it.
+    """
+    if precision != "auto":
+        return precision, "as asked"
+    if tf.config.list_logical_devices("TPU"):
+        return "mixed_bfloat16", "a TPU"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+        if capability and capability >= (8, 0):
+            return "mixed_bfloat16", f"a GPU of compute capability {capability[0]}.{capability[1]}"
+        return "float32", "this GPU has no bfloat16"
+    found = CPU_BFLOAT16 & _cpu_flags()
+    if found:
+        return "mixed_bfloat16", f"this CPU has {', '.join(sorted(found))}"
+    return "float32", "this CPU has no bfloat16"
+
+
+def choose_jit_compile(jit_compile: str) -> bool:
+    """Resolves `auto`: XLA on GPU and TPU; on CPU oneDNN's products are the faster ones."""
+    if jit_compile != "auto":
+        return jit_compile == "true"
+    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def choose_steps_per_loop(steps_per_loop: int | None) -> int:
+    """Resolves None: on CPU a step is long, and one at a time answers Ctrl-C at once."""
+    if steps_per_loop:
+        return steps_per_loop
+    on_cpu = not (tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    return 1 if on_cpu else 20
+
+
+def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distribute.Strategy, str]:
+    """Makes the strategy that spreads the work over devices.
+
+    Args:
+        name: `auto`, `one_device`, `mirrored`, `multi_worker` or `tpu`.
+        tpu: A TPU's name, grpc:// address, or `local`; for `auto` and `tpu`.
+
+    Returns:
+        The strategy and the reason for it.
+
+    Raises:
+        UserError: No such hardware is there.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    workers = len(
+        json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
+    )
+    reason = "as asked"
+    if name == "auto":
+        if tpu:
+            name, reason = "tpu", f"--tpu={tpu}"
+        elif workers > 1:
+            name, reason = "multi_worker", f"TF_CONFIG names {workers} workers"
+        elif len(gpus) > 1:
+            name, reason = "mirrored", f"{len(gpus)} GPUs"
+        else:
+            name, reason = "one_device", "one GPU" if gpus else "no GPU or TPU"
+    if name == "tpu":
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu or "")
+        except (ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"--tpu={tpu or ''}: cannot connect: {error}. "
+                "Give the TPU's name, its grpc:// address, or local on a TPU VM."
+            ) from None
+        return tf.distribute.TPUStrategy(resolver), reason
+    if name == "multi_worker":
+        if not workers:
+            raise UserError(
+                "--distribution_strategy=multi_worker: the environment variable TF_CONFIG names no "
+                'workers. Set it on each, e.g. {"cluster": {"worker": ["a:9000", "b:9000"]}, '
+                '"task": {"type": "worker", "index": 0}}.'
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy(), reason
+    if name == "mirrored":
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices]), reason
+    # The default strategy: OneDeviceStrategy only adds copies to it.
+    return tf.distribute.get_strategy(), reason
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,60 @@
+"""What a run says at its end: the results, some predictions, what to type next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tf_finetune.data.tasks import Problem
+from tf_finetune.predict import Predictions, escape
+
+WIDTH = 72
+
+
+def results_table(results: dict[str, dict[str, Any]]) -> str:
+    """Lays out metrics, one row each and one column for each part (`eval`, `test`)."""
+    names = [name for name, value in next(iter(results.values())).items() if name != "per_class"]
+    width = max(len(name) for name in names)
+    lines = [" " * width + "".join(f"{part:>10}" for part in results)]
+    for name in names:
+        cells = "".join(f"{_number(metrics[name]):>10}" for metrics in results.values())
+        lines.append(f"{name:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def example_predictions(
+    texts: Sequence[Sequence[str]], predictions: Predictions, problem: Problem, count: int = 3
+) -> str:
+    """Shows the first predictions with their texts.
+
+    Args:
+        texts: One sequence for each text column.
+        predictions: Of these texts.
+        problem: What was learnt.
+        count: How many.
+    """
+    lines = []
+    for row in range(min(count, len(predictions))):
+        text = escape(" | ".join(column[row] for column in texts))
+        shown = text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
+        if problem.problem_type == "regression":
+            answer = f"{predictions.values[row]:.3f}"
+        else:
+            score = predictions.probabilities[row].max()
+            answer = f"{escape(', '.join(predictions.labels[row])) or '(none)'} ({score:.3f})"
+        lines.append(f"  {shown}\n    -> {answer}")
+    return "\n".join(lines)
+
+
+def next_steps(model_dir: str, exported: bool) -> str:
+    """Says what to do with a finished model directory."""
+    lines = [
+        "next:",
+        f"  tensorboard --logdir={model_dir}",
+        f"  python run_classifier.py --model_dir={model_dir} --test_file=<your file> --do_predict",
+    ]
+    if exported:
+        lines.append(f"  {model_dir}/export is a SavedModel that takes raw strings: see README")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,102 @@
+"""The optimizer step, and the loop over steps that runs inside TensorFlow."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def make_train_loop(
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    gradient_accumulation_steps: int = 1,
+    jit_compile: bool = False,
+) -> Callable[[Iterator[Any], tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Makes the function that trains some steps without coming back to Python.
+
+    It is traced once, whatever the lengths of the batches; XLA compiles a program for each length.
+
+    Args:
+        model: A compiled model.
+        strategy: The one it was made under.
+        gradient_accumulation_steps: See `train`.
+        jit_compile: See `train`.
+
+    Returns:
+        A function of an iterator and int32 [] steps, which returns the mean loss of each step,
+        float32 [steps], and the numbers of examples and of tokens, float32 [] each.
+    """
+    variables = model.trainable_variables
+    optimizer = model.optimizer
+    slices = gradient_accumulation_steps
+
+    def gradients_of(features: Any, labels: Any, weights: Any, count: Any) -> tuple[list[Any], Any]:
+        """Gradients of the sum of the losses divided by `count`, and that quotient."""
+        with tf.GradientTape() as tape:
+            losses = model.loss.call(labels, model(features, training=True))
+            loss = tf.reduce_sum(tf.cast(losses, tf.float32) * weights) / count
+            if model.losses:
+                loss += tf.add_n(model.losses) * tf.reduce_sum(weights) / count
+            scaled = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        return [
+            tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ], loss
+
+    def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+        # Divided by the examples of all replicas, the replicas' gradients add up to the mean's.
+        examples = _sum_over_replicas(tf.reduce_sum(weights))
+        count = tf.maximum(examples, 1.0)
+        if slices == 1:
+            gradients, loss = gradients_of(features, labels, weights, count)
+        else:
+            parts = tf.nest.map_structure(
+                lambda x: tf.reshape(x, tf.concat([[slices, -1], tf.shape(x)[1:]], 0)),
+                (features, labels, weights),
+            )
+            gradients = [tf.zeros_like(variable.value) for variable in variables]
+            loss = tf.constant(0.0)
+            for i in tf.range(slices):
+                # One slice at a time: in parallel they would need the memory they should save.
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                x, y, w = tf.nest.map_structure(lambda part: part[i], parts)  # noqa: B023
+                new, part_loss = gradients_of(x, y, w, count)
+                gradients = [a + b for a, b in zip(gradients, new, strict=True)]
+                loss += part_loss
+        optimizer.apply(gradients, variables)
+        tokens = _sum_over_replicas(_count_tokens(features, weights))
+        return _sum_over_replicas(loss), examples, tokens
+
+    run = tf.function(step, jit_compile=True) if jit_compile else step
+
+    @tf.function
+    def loop(iterator: Any, num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        losses = tf.TensorArray(tf.float32, size=num_steps)
+        examples, tokens = tf.constant(0.0), tf.constant(0.0)
+        for i in tf.range(num_steps):
+            results = strategy.run(run, args=next(iterator))
+            loss, new_examples, new_tokens = (
+                strategy.experimental_local_results(result)[0] for result in results
+            )
+            losses = losses.write(i, loss)
+            examples += new_examples
+            tokens += new_tokens
+        return losses.stack(), examples, tokens
+
+    return loop
+
+
+def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    replicas = tf.distribute.get_replica_context()
+    if replicas.num_replicas_in_sync == 1:
+        return value
+    return replicas.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _count_tokens(features: Any, weights: tf.Tensor) -> tf.Tensor:
+    if "input_mask" not in features:
+        return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
+    real = tf.cast(features["input_mask"], tf.float32) * tf.cast(weights > 0, tf.float32)[:, None]
+    return tf.reduce_sum(real)
