@@ -1,0 +1,362 @@
+"""The export answers like the model, without this package, for texts of any length."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.export import argument_names, export, float32_compute
+from tf_finetune.models.classifier import build_classifier
+from tf_finetune.models.encoders import Encoder, load_encoder
+from tf_finetune.predict import predict
+
+SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))
+PAIR = Problem("single_label", ("sentence 1", "Satz-2"), ("no", "yes"))
+MULTI = Problem("multi_label", ("text",), ("joy", "anger", "fear", "love"))
+REGRESSION = Problem("regression", ("left", "right"))
+TEXTS = ["good film", "", "the movie is not bad", "very boring plot ☕ " * 9, "the\nfilm\t\0x"]
+LENGTH = 16
+
+
+def spread(model: keras.Model, encoder: Encoder, problem: Problem) -> keras.Model:
+    """Gives the head weights with which the texts get different answers."""
+    kernel, bias = model.trainable_variables[-2:]
+    kernel.assign(keras.random.normal(kernel.shape, seed=3))
+    segments = [tf.constant(TEXTS)] * len(problem.text_columns)
+    logits = model(encoder.preprocessor(segments, LENGTH), training=False)
+    bias.assign_sub(tf.reduce_mean(logits, axis=0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert_dir: Path) -> Encoder:
+    return load_encoder(str(tiny_bert_dir))
+
+
+@pytest.fixture(scope="module")
+def classifier(encoder: Encoder) -> Callable[[Problem], keras.Model]:
+    return lambda problem: spread(build_classifier(encoder, problem), encoder, problem)
+
+
+def columns(problem: Problem) -> list[list[str]]:
+    return [TEXTS, TEXTS[::-1]][: len(problem.text_columns)]
+
+
+def serve(directory: Path, problem: Problem, texts: list[list[str]]) -> dict[str, np.ndarray]:
+    signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
+    names = argument_names(problem.text_columns)
+    inputs = {name: tf.constant(column) for name, column in zip(names, texts, strict=True)}
+    return {name: value.numpy() for name, value in signature(**inputs).items()}
+
+
+@pytest.mark.parametrize("problem", [SINGLE, PAIR, MULTI, REGRESSION])
+def test_answers_like_predict(problem, encoder, classifier, tmp_path: Path) -> None:
+    model = classifier(problem)
+    directory = tmp_path / "deep" / "export"
+    export(
+        model,
+        encoder.preprocessor,
+        problem,
+        directory,
+        max_seq_length=LENGTH,
+        example_texts=columns(problem),
+        threshold=0.4,
+    )
+    expected = predict(
+        model,
+        encoder.preprocessor,
+        problem,
+        columns(problem),
+        max_seq_length=LENGTH,
+        threshold=0.4,
+    )
+    answers = serve(directory, problem, columns(problem))
+    if problem is REGRESSION:
+        assert set(answers) == {"score"}
+        np.testing.assert_allclose(answers["score"], expected.values, atol=1e-4)
+    else:
+        assert set(answers) == {"label", "score", "probabilities"}
+        np.testing.assert_allclose(answers["probabilities"], expected.probabilities, atol=1e-4)
+        np.testing.assert_array_equal(answers["score"], answers["probabilities"].max(axis=1))
+        assert answers["label"].tolist() == [",".join(row).encode() for row in expected.labels]
+        assert len(set(answers["label"].tolist())) > 1
+    assert answers["score"].dtype == np.float32 and answers["score"].shape == (len(TEXTS),)
+    labels = (directory / "assets.extra" / "labels.txt").read_text(encoding="utf-8")
+    assert tuple(labels.splitlines()) == problem.label_names
+
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+import tensorflow as tf, tensorflow_text
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+answers = {name: value.numpy().tolist() for name, value in
+           signature(sentence=tf.constant(json.loads(sys.argv[2]))).items()}
+for name in ("tf_finetune", "keras_hub"):
+    assert name not in sys.modules, name
+answers["label"] = [label.decode() for label in answers["label"]]
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(encoder, classifier, tmp_path_factory) -> tuple[Path, keras.Model]:
+    directory = tmp_path_factory.mktemp("exported") / "export"
+    model = classifier(SINGLE)
+    export(model, encoder.preprocessor, SINGLE, directory, max_seq_length=LENGTH)
+    return directory, model
+
+
+def test_loads_without_the_package(exported, encoder) -> None:
+    directory, model = exported
+    output = run_python("-c", WITHOUT_THE_PACKAGE, str(directory), json.dumps(TEXTS))
+    answers = json.loads(output.splitlines()[-1])
+    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS, max_seq_length=LENGTH)
+    np.testing.assert_allclose(answers["probabilities"], expected.probabilities, atol=1e-4)
+    assert answers["label"] == [label for (label,) in expected.labels]
+
+
+@pytest.mark.slow
+def test_saved_model_cli(exported, encoder, tmp_path: Path) -> None:
+    """The command of the module's docstring; a session, as TensorFlow Serving's, runs it."""
+    directory, model = exported
+    code = (
+        "import tensorflow_text; from tensorflow.python.tools.saved_model_cli import main; main()"
+    )
+    run_python(
+        *("-c", code, "run", "--dir", str(directory), "--tag_set", "serve"),
+        *("--signature_def", "serving_default", "--input_exprs", 'sentence=["good film", "bad"]'),
+        *("--outdir", str(tmp_path)),
+    )
+    texts = ["good film", "bad"]
+    expected = predict(model, encoder.preprocessor, SINGLE, texts, max_seq_length=LENGTH)
+    shares = np.load(tmp_path / "probabilities.npy")
+    np.testing.assert_allclose(shares, expected.probabilities, atol=1e-4)
+    assert np.load(tmp_path / "label.npy", allow_pickle=True).tolist() == [
+        label.encode() for (label,) in expected.labels
+    ]
+
+
+@keras.saving.register_keras_serializable("test_export")
+class RowLength(keras.layers.Layer):
+    """Says how long the rows of a batch are."""
+
+    def call(self, ids):
+        length = keras.ops.cast(keras.ops.shape(ids)[1], "float32")
+        return keras.ops.zeros_like(ids[:, :1], dtype="float32") + length
+
+
+def test_pads_to_the_longest_row_of_a_request(encoder, tmp_path: Path) -> None:
+    """Short texts cost no more than their own length, long ones no more than the limit."""
+    inputs = {
+        name: keras.Input([None], dtype="int32", name=name)
+        for name in ("input_word_ids", "input_mask", "input_type_ids")
+    }
+    model = keras.Model(inputs, RowLength()(inputs["input_word_ids"]))
+    problem = Problem("regression", ("text",))
+    export(model, encoder.preprocessor, problem, tmp_path / "export", max_seq_length=9)
+    for texts, length in [([""], 2), (["good film"], 4), (["bad", "the movie is"], 5)]:
+        assert serve(tmp_path / "export", problem, [texts])["score"].tolist() == [length] * len(
+            texts
+        )
+    long = ["good " * 50, "bad"]
+    assert serve(tmp_path / "export", problem, [long])["score"].tolist() == [9, 9]
+
+
+def test_variables_are_stored_once_and_without_the_optimizer(exported) -> None:
+    directory, model = exported
+    assert model.optimizer is not None
+    weights = sum(v.numpy().nbytes for v in model.weights)
+    stored = sum(f.stat().st_size for f in (directory / "variables").glob("*.data-*"))
+    assert weights <= stored <= weights + 20_000
+    names = [name for name, _ in tf.train.list_variables(str(directory / "variables/variables"))]
+    assert not any("optimizer" in name or "momentum" in name for name in names)
+    assert (directory / "saved_model.pb").stat().st_size < 2_000_000
+
+
+def test_dropout_is_off(exported) -> None:
+    directory, _ = exported
+    first, second = (serve(directory, SINGLE, [TEXTS])["probabilities"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_keras_file_round_trip(exported, encoder) -> None:
+    directory, model = exported
+    restored = keras.saving.load_model(directory / "model.keras")
+    features = encoder.preprocessor([tf.constant(TEXTS)], LENGTH)
+    np.testing.assert_allclose(
+        restored(features, training=False), model(features, training=False), atol=1e-6
+    )
+
+
+def test_export_follows_the_weights_of_the_day(exported, encoder, tmp_path: Path) -> None:
+    """A second export replaces the first; the first was no alias of the model."""
+    _, model = exported
+    bias = model.trainable_variables[-1]
+    kept = bias.numpy()
+    directory = tmp_path / "export"
+    try:
+        for best in (0, 1):
+            bias.assign(np.eye(3)[best] * 100)
+            export(model, encoder.preprocessor, SINGLE, directory, max_seq_length=LENGTH)
+            answer = serve(directory, SINGLE, [TEXTS])
+            assert set(answer["label"].tolist()) == {SINGLE.label_names[best].encode()}
+    finally:
+        bias.assign(kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+@keras.saving.register_keras_serializable("test_export")
+class Unstable(keras.layers.Layer):
+    """Computes something else each time that it is traced."""
+
+    traces = 0
+
+    def call(self, inputs):
+        Unstable.traces += 1
+        return inputs + 0.01 * Unstable.traces * keras.ops.arange(3, dtype="float32")
+
+
+def test_a_difference_fails_the_export_and_leaves_what_was_there(encoder, tmp_path) -> None:
+    base = build_classifier(encoder, SINGLE)
+    model = keras.Model(base.input, Unstable()(base.output))
+    directory = tmp_path / "export"
+    directory.mkdir()
+    (directory / "before").touch()
+    with pytest.raises(UserError, match=r"differs from the model: \w+ by up to 0\.\d+"):
+        export(model, encoder.preprocessor, SINGLE, directory, max_seq_length=LENGTH)
+    assert [path.name for path in directory.iterdir()] == ["before"]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_not_finite_fails_the_export(encoder, tmp_path: Path) -> None:
+    model = build_classifier(encoder, SINGLE)
+    model.trainable_variables[-1].assign([np.nan, 0, 0])
+    with pytest.raises(UserError, match="differs"):
+        export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mixed_precision_is_exported_in_float32(tiny_bert_dir: Path, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        encoder = load_encoder(str(tiny_bert_dir))
+        model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    encoder_32 = load_encoder(str(tiny_bert_dir))
+    model_32 = build_classifier(encoder_32, SINGLE)
+    model_32.set_weights(model.get_weights())
+    features = encoder.preprocessor([tf.constant(TEXTS)], LENGTH)
+    exact = tf.nn.softmax(model_32(features, training=False)).numpy()
+    mixed = tf.nn.softmax(model(features, training=False)).numpy()
+    assert np.abs(exact - mixed).max() > 1e-4
+    export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
+    answers = serve(tmp_path / "export", SINGLE, [TEXTS])
+    np.testing.assert_allclose(answers["probabilities"], exact, atol=1e-5)
+    # The model itself goes on as it was, and so does model.keras.
+    np.testing.assert_array_equal(tf.nn.softmax(model(features, training=False)), mixed)
+    restored = keras.saving.load_model(tmp_path / "export" / "model.keras")
+    np.testing.assert_allclose(tf.nn.softmax(restored(features, training=False)), mixed, atol=1e-6)
+
+
+def test_float32_compute_puts_policies_back_after_an_error() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype="mixed_bfloat16")])
+    with pytest.raises(RuntimeError), float32_compute(model):
+        assert model.layers[-1].compute_dtype == "float32"
+        raise RuntimeError
+    assert model.layers[-1].dtype_policy.name == "mixed_bfloat16"
+
+
+class StringEncoder(tf.Module):
+    """Takes strings, as Universal Sentence Encoder does; its vocabulary is a file."""
+
+    def __init__(self, vocabulary: Path) -> None:
+        super().__init__()
+        initializer = tf.lookup.TextFileInitializer(
+            *(str(vocabulary), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE),
+            *(tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER),
+        )
+        self.table = tf.lookup.StaticHashTable(initializer, default_value=0)
+        self.embeddings = tf.Variable(tf.random.stateless_normal([4, 6], (1, 2)), name="embeddings")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        ids = self.table.lookup(tf.strings.split(texts))
+        return tf.reduce_sum(tf.gather(self.embeddings, ids), axis=1)
+
+
+def test_wrapped_saved_model_with_a_table_and_a_file(tmp_path: Path) -> None:
+    """They come along, though they are in no Keras layer, and the original is not needed."""
+    (tmp_path / "words.txt").write_text("unknown\ngood\nbad\nfilm\n")
+    source = tmp_path / "source"
+    tf.saved_model.save(StringEncoder(tmp_path / "words.txt"), str(source))
+    encoder = load_encoder(str(source))
+    model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+    directory = tmp_path / "export"
+    export(model, encoder.preprocessor, SINGLE, directory, example_texts=[TEXTS])
+    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS)
+    source.rename(tmp_path / "elsewhere")
+    (tmp_path / "words.txt").unlink()
+    output = run_python("-c", WITHOUT_THE_PACKAGE, str(directory), json.dumps(TEXTS))
+    answers = json.loads(output.splitlines()[-1])
+    np.testing.assert_allclose(answers["probabilities"], expected.probabilities, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_wrapped_saved_model_of_tokens(tiny_hub_dir: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_hub_dir / "encoder"), mode="saved_model")
+    model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+    export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
+    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS, max_seq_length=LENGTH)
+    shares = serve(tmp_path / "export", SINGLE, [TEXTS])["probabilities"]
+    np.testing.assert_allclose(shares, expected.probabilities, atol=1e-4)
+
+
+class Unregistered(keras.layers.Layer):
+    """A layer that Keras cannot find again."""
+
+    def call(self, inputs):
+        return inputs
+
+
+Unregistered.__module__ = "__nowhere__"
+
+
+def test_a_layer_that_keras_cannot_load_is_an_error_with_a_remedy(encoder, tmp_path) -> None:
+    base = build_classifier(encoder, SINGLE)
+    model = keras.Model(base.input, Unregistered()(base.output))
+    with pytest.raises(UserError, match=r"Unregistered.*register_keras_serializable"):
+        export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
+    assert not list(tmp_path.iterdir())
+
+
+def test_argument_names() -> None:
+    assert argument_names(["sentence1", "sentence2"]) == ["sentence1", "sentence2"]
+    assert argument_names(["my text", "Straße/1"]) == ["my_text", "Stra_e_1"]
+    assert argument_names(["1st", "_x"]) == ["text_1st", "text__x"]
+    assert argument_names(["a b", "a-b"]) == ["a_b", "a_b_2"]
+    assert argument_names(["", "从"]) == ["text_", "text__"]
+
+
+def run_python(*arguments: str) -> str:
+    """Runs a fresh interpreter that does not find the package."""
+    environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

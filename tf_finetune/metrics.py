@@ -1,0 +1,244 @@
+"""Metrics from logits and labels, as scikit-learn and scipy compute them."""
+
+from typing import Any
+
+import numpy as np
+
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+
+_BINARY = ("precision", "recall", "f1", "matthews_correlation", "roc_auc", "macro_f1", "micro_f1")
+_MULTI_CLASS = ("macro_f1", "micro_f1", "matthews_correlation", "roc_auc")
+_MULTI_LABEL = ("micro_f1", "macro_f1", "roc_auc")
+_REGRESSION = ("pearson", "spearman", "mean_squared_error")
+_LESS_IS_BETTER = ("loss", "mean_squared_error")
+
+
+def metric_names(problem: Problem) -> tuple[str, ...]:
+    """Returns the names of the numbers that `compute_metrics` gives for a problem."""
+    if problem.problem_type == "regression":
+        return ("loss", *_REGRESSION)
+    if problem.problem_type == "multi_label":
+        return ("loss", "accuracy", *_MULTI_LABEL)
+    return ("loss", "accuracy", *(_BINARY if problem.num_outputs == 2 else _MULTI_CLASS))
+
+
+def greater_is_better(name: str) -> bool:
+    """Says whether a model with a greater value of this metric is the better one."""
+    return name not in _LESS_IS_BETTER
+
+
+def check_metric_name(name: str, problem: Problem) -> None:
+    """Checks a choice of `metric_for_best_model` before anything heavy is done.
+
+    Raises:
+        UserError: The problem has no such metric; the message lists those it has.
+    """
+    if name not in metric_names(problem):
+        kind: str = problem.problem_type
+        if kind != "regression":
+            kind += f" with {problem.num_outputs} labels"
+        raise UserError(
+            f"--metric_for_best_model={name}: no such metric for {kind}. "
+            f"Allowed are {', '.join(metric_names(problem))}."
+        )
+
+
+def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
+    """Turns logits into probabilities.
+
+    Args:
+        logits: Float [n, num_labels].
+        problem: `single_label` (softmax) or `multi_label` (a sigmoid for each label).
+
+    Returns:
+        float32 [n, num_labels].
+    """
+    logits = logits.astype(np.float64)
+    if problem.problem_type == "multi_label":
+        # exp of a negative number alone, so that no logit overflows.
+        small = np.exp(-np.abs(logits))
+        return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Says which labels multi-label rows get: those of a probability from the threshold on.
+
+    Args:
+        probabilities: float32 [n, num_labels].
+        threshold: Compared in float32, as the exported graph does.
+
+    Returns:
+        bool [n, num_labels].
+    """
+    return probabilities >= np.float32(threshold)
+
+
+def compute_metrics(
+    logits: np.ndarray, labels: np.ndarray, problem: Problem, *, threshold: float = 0.5
+) -> dict[str, Any]:
+    """Computes every metric of a problem.
+
+    `loss` is the plain mean loss, without label smoothing or class weights. With two labels,
+    `precision`, `recall` and `f1` are of the second one. `macro_f1` is over the labels that occur
+    or are predicted (multi_label: over all), as scikit-learn's default. `accuracy` of a multi-label
+    row asks that all its labels are right. `roc_auc` of several labels is each label against the
+    rest, averaged over the labels that occur but not in every row.
+
+    Args:
+        logits: float32 [n, num_outputs].
+        labels: int32 [n]; multi_label 0 or 1 [n, num_labels]; regression float32 [n].
+        problem: What was learnt.
+        threshold: A label of a multi-label row is predicted from this probability on.
+
+    Returns:
+        Python floats under the names of `metric_names`, and unless it is a regression `per_class`:
+        {label name: {precision, recall, f1, support}}. A quotient 0/0 is 0.0, as is Matthews'
+        correlation when only one class occurs or is predicted. `pearson`, `spearman` and `roc_auc`
+        are None (null in JSON) where they are not defined: all predictions or all labels equal.
+
+    Raises:
+        UserError: No rows, or logits that are not finite.
+    """
+    if not len(logits):
+        raise UserError("There are no rows to evaluate. Check the file and --max_eval_samples.")
+    if not np.isfinite(logits).all():
+        rows = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise UserError(
+            f"The model's outputs are not finite in {rows} of {len(logits)} rows: it has diverged. "
+            "Train with a lower --learning_rate, or with --precision=float32."
+        )
+    logits = logits.astype(np.float64)
+    if problem.problem_type == "regression":
+        return _regression(logits.reshape(-1), labels.reshape(-1).astype(np.float64))
+    if problem.problem_type == "multi_label":
+        return _multi_label(logits, labels > 0.5, problem, threshold)
+    return _single_label(logits, labels.reshape(-1).astype(np.int64), problem)
+
+
+def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> dict[str, Any]:
+    from sklearn import metrics
+
+    predicted = logits.argmax(axis=1)
+    largest = logits.max(axis=1, keepdims=True)
+    log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
+    truth, chosen = (
+        rows[:, None] == np.arange(problem.num_outputs) for rows in (labels, predicted)
+    )
+    results = {
+        "loss": float(np.mean((log_sum - logits)[truth])),
+        "accuracy": float(np.mean(predicted == labels)),
+        **_label_scores(truth, chosen, problem, occurring=truth.any(axis=0) | chosen.any(axis=0)),
+        # scikit-learn's value is the same, but it warns when only one class is left.
+        "matthews_correlation": 0.0
+        if np.ptp(labels) == 0 or np.ptp(predicted) == 0
+        else float(metrics.matthews_corrcoef(labels, predicted)),
+    }
+    if problem.num_outputs != 2:
+        return {**results, "roc_auc": _roc_auc(truth, np.exp(logits - log_sum))}
+    second = results["per_class"][problem.label_names[1]]
+    results |= {name: second[name] for name in ("precision", "recall", "f1")}
+    # The difference of the logits orders the rows as the probability does, without its rounding.
+    return {**results, "roc_auc": _roc_auc(truth[:, 1:], logits[:, 1:] - logits[:, :1])}
+
+
+def _multi_label(
+    logits: np.ndarray, truth: np.ndarray, problem: Problem, threshold: float
+) -> dict[str, Any]:
+    chosen = choose_labels(probabilities(logits, problem), threshold)
+    losses = np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits)))
+    return {
+        "loss": float(losses.mean()),
+        "accuracy": float(np.mean((chosen == truth).all(axis=1))),
+        **_label_scores(truth, chosen, problem, occurring=np.ones(problem.num_outputs, bool)),
+        "roc_auc": _roc_auc(truth, logits),
+    }
+
+
+def _regression(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    from scipy import stats
+
+    error = float(np.mean((values - labels) ** 2))
+    defined = np.ptp(values) > 0 and np.ptp(labels) > 0
+    return {
+        "loss": error,
+        "mean_squared_error": error,
+        "pearson": float(stats.pearsonr(values, labels).statistic) if defined else None,
+        "spearman": float(stats.spearmanr(values, labels).statistic) if defined else None,
+    }
+
+
+def _label_scores(
+    truth: np.ndarray, chosen: np.ndarray, problem: Problem, occurring: np.ndarray
+) -> dict[str, Any]:
+    """Counts bool [n, labels] label by label; `occurring` bool [labels] enter the macro average."""
+    hits, support, claims = ((truth & chosen).sum(0), truth.sum(0), chosen.sum(0))
+    precision = hits / np.maximum(claims, 1)
+    recall = hits / np.maximum(support, 1)
+    # The harmonic mean of the two, in counts.
+    f1 = 2 * hits / np.maximum(claims + support, 1)
+    per_class = {
+        name: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(support[i]),
+        }
+        for i, name in enumerate(problem.label_names)
+    }
+    return {
+        "macro_f1": float(f1[occurring].mean()),
+        "micro_f1": float(2 * hits.sum() / max(claims.sum() + support.sum(), 1)),
+        "per_class": per_class,
+    }
+
+
+def _roc_auc(truth: np.ndarray, scores: np.ndarray) -> float | None:
+    """Averages over the columns of [n, columns] that hold both classes; None if there are none."""
+    from sklearn.metrics import roc_auc_score
+
+    areas = [
+        roc_auc_score(column, score)
+        for column, score in zip(truth.T, scores.T, strict=True)
+        if column.min() != column.max()
+    ]
+    return float(np.mean(areas)) if areas else None
+
+
+def collapse_warning(
+    logits: np.ndarray, labels: np.ndarray, problem: Problem, *, threshold: float = 0.5
+) -> str | None:
+    """Says so when every row gets the same prediction although the labels differ.
+
+    Args:
+        logits: float32 [n, num_outputs].
+        labels: As for `compute_metrics`.
+        problem: What was learnt.
+        threshold: As for `compute_metrics`.
+
+    Returns:
+        The warning with the usual causes, or None.
+    """
+    if problem.problem_type == "regression" or len(labels) < 2 or (labels == labels[0]).all():
+        return None
+    if problem.problem_type == "multi_label":
+        chosen = choose_labels(probabilities(logits, problem), threshold)
+        if (chosen != chosen[0]).any():
+            return None
+        names = [name for name, on in zip(problem.label_names, chosen[0], strict=True) if on]
+        return (
+            f"every one of {len(logits)} rows is predicted {', '.join(names) or 'no label'}. "
+            "Usual causes: training too short, or a --threshold too high for rare labels "
+            "(or try --class_weights=balanced)."
+        )
+    predicted = logits.argmax(axis=1)
+    if (predicted != predicted[0]).any():
+        return None
+    return (
+        f"every one of {len(logits)} rows is predicted {problem.label_names[predicted[0]]!r}: the "
+        "model has collapsed to one class. Usual cause: a learning rate that is too high or has "
+        "too little warm-up (lower --learning_rate); else too little training, or classes of very "
+        "different size (--class_weights=balanced)."
+    )
