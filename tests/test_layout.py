@@ -1,0 +1,97 @@
+"""The structure: who imports whom, and what the configs say."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tf_finetune.flags import parse_flags
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "tf_finetune"
+
+# Each module imports only from lines above its own; those of one line do not import each other.
+ORDER = """
+errors
+files
+config
+flags
+interrupt runtime
+data.tasks data.packing data.words data.files
+data.text data.records
+data.hub_text data.readers data.labels
+data.layout
+data.columns
+data.sources
+data.report data.pipeline
+models.fused
+models.bert
+models.native
+models.presets models.lift models.saved_model
+models.hub_writer models.hub
+models.encoders
+models.heads models.losses
+optimizer
+models.classifier
+inference metrics
+checkpoints progress train_loop
+train evaluate predict export
+summary model_dir
+prepare
+run
+tools.export_hub_encoder
+"""
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tf_finetune"):
+            module = (node.module or "").removeprefix("tf_finetune").removeprefix(".")
+            inner = [f"{module}.{alias.name}".strip(".") for alias in node.names]
+            known = [name for name in inner if name in modules()]
+            found |= set(known) or ({module} if module else set())
+    return found
+
+
+def test_every_module_has_its_place():
+    assert sorted(ORDER.split()) == sorted(modules())
+
+
+def test_modules_import_only_from_above():
+    level = {
+        name: number for number, line in enumerate(ORDER.splitlines()) for name in line.split()
+    }
+    wrong = [
+        f"{name} imports {other}"
+        for name, path in modules().items()
+        for other in imports(path)
+        if level[other] >= level[name]
+    ]
+    assert not wrong
+
+
+def test_only_the_flags_know_absl():
+    users = [name for name, path in modules().items() if "absl" in path.read_text("utf-8")]
+    assert users == ["flags"]
+
+
+def test_the_entry_is_short():
+    assert len((REPOSITORY / "run_classifier.py").read_text().splitlines()) < 45
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "configs").glob("*.cfg")), ids=lambda p: p.stem
+)
+def test_every_config_parses_and_opens_with_its_command(path):
+    assert parse_flags(["x", f"--flagfile={path}"]) is not None
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"run_classifier.py --flagfile=configs/{path.name}" in line for line in header)

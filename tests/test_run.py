@@ -1,0 +1,265 @@
+"""Whole runs through the command line's `main`, on a tiny encoder and real files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run_classifier
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOOD, BAD = ("a good film", "great plot", "very good"), ("bad movie", "boring plot", "not good")
+
+
+def write_rows(path: Path, rows: int, header: str = "text\tlabel") -> None:
+    lines = [header]
+    for i in range(rows):
+        text, label = ((GOOD, "good"), (BAD, "bad"))[i % 2]
+        lines.append(f"{text[i % 3]} {i}\t{label}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, rows in (("train", 40), ("dev", 11), ("test", 13)):
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    return tmp_path
+
+
+def arguments(files: Path, encoder: Path, *more: str) -> list[str]:
+    return [
+        "run_classifier.py",
+        f"--encoder={encoder}",
+        f"--train_file={files}/train.tsv",
+        f"--validation_file={files}/dev.tsv",
+        f"--test_file={files}/test.tsv",
+        f"--model_dir={files}/out",
+        "--max_seq_length=32",
+        "--train_batch_size=8",
+        "--learning_rate=3e-3",
+        "--num_train_epochs=6",
+        *more,
+    ]
+
+
+def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys):
+    everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
+    command = arguments(files, tiny_bert_dir, *everything)
+    assert run_classifier.main(command) == 0
+    out = files / "out"
+    shown = capsys.readouterr().out
+    assert "accuracy" in shown and "-> " in shown and "next:" in shown
+
+    assert (out / "labels.txt").read_text() == "bad\ngood\n"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics) == {"train", "eval", "test", "versions"}
+    names = "steps epochs seconds examples_per_second steady_examples_per_second"
+    names += " tokens_per_second first_step_seconds"
+    assert set(names.split()) <= set(metrics["train"])
+    assert metrics["train"]["steps"] == 30 and metrics["train"]["epochs"] == 6
+    assert metrics["eval"]["accuracy"] > 0.8 and metrics["test"]["accuracy"] > 0.8
+    assert sum(c["support"] for c in metrics["test"]["per_class"].values()) == 13
+
+    with (out / "predictions.tsv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    right = [row["prediction"] == ("good", "bad")[i % 2] for i, row in enumerate(rows)]
+    assert sum(right) / 13 == pytest.approx(metrics["test"]["accuracy"])
+    for row in rows:
+        total = float(row["probability_bad"]) + float(row["probability_good"])
+        assert total == pytest.approx(1, abs=1e-5)
+
+    config = json.loads((out / "config.json").read_text())
+    assert config["problem"]["label_names"] == ["bad", "good"]
+    assert list((out / "train").iterdir()) and list((out / "validation").iterdir())
+    assert (out / "export" / "saved_model.pb").is_file()
+    assert (out / "export" / "model.keras").is_file()
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+    # The same command again finds the training done.
+    before = json.loads((out / "metrics.json").read_text())
+    assert run_classifier.main(command) == 0
+    assert "going on from step 30 of 30" in capsys.readouterr().out
+    assert json.loads((out / "metrics.json").read_text()) == before
+
+    # The flagfile repeats the run.
+    repeat = ["x", f"--flagfile={out}/train.cfg", f"--model_dir={files}/again"]
+    assert run_classifier.main(repeat) == 0
+    again = json.loads((files / "again" / "metrics.json").read_text())
+    assert again["test"] == before["test"]
+
+    # Another run's model is not replaced unless it is said.
+    other = [*command, "--learning_rate=1e-3", "--max_steps=2"]
+    assert run_classifier.main(other) == 2
+    complaint = capsys.readouterr().err
+    assert "--learning_rate: 0.003 there, 0.001 now" in complaint and "--overwrite" in complaint
+    assert json.loads((out / "metrics.json").read_text()) == before
+    lost = [*other, "--overwrite", f"--train_file={files}/missing.tsv"]
+    assert run_classifier.main(lost) == 2
+    assert "missing.tsv" in capsys.readouterr().err
+    assert json.loads((out / "metrics.json").read_text()) == before
+    assert run_classifier.main([*other, "--overwrite"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["train"]["steps"] == 2
+
+    # A trained model predicts new rows without its training data.
+    (files / "train.tsv").unlink()
+    (files / "new.tsv").write_text("text\nvery good great film\n")
+    predict = ["x", f"--model_dir={out}", f"--test_file={files}/new.tsv", "--do_predict"]
+    assert run_classifier.main(predict) == 0
+    assert len((out / "predictions.tsv").read_text().splitlines()) == 2
+    assert run_classifier.main([*predict, "--head=mlp"]) == 2
+    assert "--head: 'linear' there, 'mlp' now" in capsys.readouterr().err
+
+
+def test_init_from_keeps_the_encoder_and_replaces_the_head(files, tiny_bert_dir, capsys):
+    command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval")
+    assert run_classifier.main(command) == 0
+    earlier = json.loads((files / "out" / "metrics.json").read_text())
+    rows = (files / "train.tsv").read_text().replace("\tgood\n", "\tpositive\n")
+    (files / "other.tsv").write_text(rows.replace("\tbad\n", "\tnegative\n"))
+    capsys.readouterr()
+    common = [
+        "x",
+        f"--init_from={files}/out",
+        "--do_train",
+        "--max_steps=1",
+        "--learning_rate=1e-9",
+    ]
+    common += ["--max_seq_length=32"]
+    fresh = [*common, f"--train_file={files}/other.tsv", f"--model_dir={files}/fresh"]
+    assert run_classifier.main(fresh) == 0
+    assert "head       new" in capsys.readouterr().out
+    kept = [*common, f"--train_file={files}/dev.tsv", f"--model_dir={files}/kept"]
+    kept += [f"--test_file={files}/test.tsv", "--do_eval"]
+    assert run_classifier.main(kept) == 0
+    assert "head       kept" in capsys.readouterr().out
+    # At a rate of next to nothing the model is the one it began with.
+    metrics = json.loads((files / "kept" / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == earlier["test"]["accuracy"]
+    assert metrics["test"]["loss"] == pytest.approx(earlier["test"]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+def test_other_problems(problem, tmp_path, tiny_bert_dir):
+    labels = {"multi_label": [["good"], ["bad", "long"]], "regression": [1.5, -0.5]}[problem]
+    lines = [
+        json.dumps({"a": (GOOD, BAD)[i % 2][i % 3], "b": "film", "y": labels[i % 2]})
+        for i in range(24)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/rows.jsonl"]
+    command += [f"--test_file={tmp_path}/rows.jsonl", "--text_columns=a,b", "--label_column=y"]
+    command += [f"--model_dir={tmp_path}/out", "--max_seq_length=32", "--max_steps=60"]
+    command += ["--train_batch_size=8", "--learning_rate=5e-3", "--do_train", "--do_eval"]
+    command += ["--do_predict", "--do_export", "--class_weights=none"]
+    assert run_classifier.main(command) == 0
+    test = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]
+    assert test["micro_f1" if problem == "multi_label" else "pearson"] > 0.95
+
+
+def tsv(content: bytes):
+    return lambda folder: (folder / "train.tsv").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "flags", "complaint"),
+    [
+        (lambda d: (d / "train.tsv").unlink(), [], "train.tsv"),
+        (lambda d: None, ["--text_columns=txt"], "text, label"),
+        (tsv(b""), [], "train.tsv"),
+        (tsv(b"text\tlabel\n"), [], "train.tsv"),
+        (tsv(b"text\tlabel\na\tb\nc\n"), [], "train.tsv:3"),
+        (tsv(b"text\tlabel\na\tb\n\xff\tb\n"), [], "train.tsv:3"),
+        (tsv(b"text\tlabel\na\0\tb\nc\td\n"), [], "train.tsv:2"),
+        (tsv(b"text\tlabel\na\tgood\nb\tgood\n"), [], "two classes"),
+        (tsv(b"text\tlabel\na\tgood\nb\tworse\n"), [], "dev.tsv:3"),
+        (
+            tsv(b"text\tlabel\na\t1.5\nb\tnan\n"),
+            ["--problem_type=regression"],
+            "train.tsv:3",
+        ),
+        (lambda d: None, ["--train_batch_size=0"], "--train_batch_size=0"),
+        (lambda d: None, ["--max_seq_length=65"], "64"),
+        (lambda d: None, ["--encoder=no/such/encoder"], "no/such/encoder"),
+        (lambda d: None, ["--metric_for_best_model=bleu"], "accuracy"),
+        (lambda d: None, ["--early_stopping_patience=1", "--validation_file="], "validation_file"),
+        (lambda d: None, ["--model_dir="], "--model_dir"),
+        (lambda d: None, ["--nodo_train"], "--do_train"),
+        (lambda d: (d / "out").write_text("a file"), [], "is a file"),
+    ],
+)
+def test_bad_input_is_named_and_exits_with_2(files, tiny_bert_dir, capsys, spoil, flags, complaint):
+    spoil(files)
+    assert run_classifier.main(arguments(files, tiny_bert_dir, "--do_train", *flags)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") or "\nerror: " in error
+    assert complaint in error and "Traceback" not in error
+    assert not (files / "out" / "config.json").exists()
+
+
+def test_a_corrupt_checkpoint_is_named_and_exits_with_2(files, tiny_bert_dir, capsys):
+    command = arguments(files, tiny_bert_dir, "--do_train", "--max_steps=4")
+    assert run_classifier.main(command) == 0
+    for data in (files / "out" / "checkpoints").glob("*.data*"):
+        data.write_bytes(data.read_bytes()[:50])
+    assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert run_classifier.main(command) == 2
+    assert "no checkpoint can be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["native", "saved_model"])
+def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
+    everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
+    command = arguments(files, tiny_hub_dir / "encoder", *everything, f"--encoder_mode={mode}")
+    assert run_classifier.main(command) == 0
+    test = json.loads((files / "out" / "metrics.json").read_text())["test"]
+    assert test["accuracy"] > 0.8
+    assert (files / "out" / "export" / "saved_model.pb").is_file()
+
+
+@pytest.mark.slow
+def test_the_fine_tuned_encoder_goes_back_to_tf_hub_format(files, tiny_bert_dir):
+    command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval", "--do_export")
+    assert run_classifier.main([*command, "--export_encoder", "--precision=float32"]) == 0
+    hub = files / "out" / "encoder" / "encoder"
+    more = ["--freeze=encoder", "--precision=float32", "--do_train", "--do_eval"]
+    more.append(f"--model_dir={files}/frozen")
+    assert run_classifier.main([*arguments(files, hub, *more)]) == 0
+    # A fine-tuned encoder needs no more than a head.
+    test = json.loads((files / "frozen" / "metrics.json").read_text())["test"]
+    assert test["accuracy"] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, signum, status):
+    command = [sys.executable, *arguments(files, tiny_bert_dir, "--do_train", "--max_steps=3000")]
+    command[1] = str(REPOSITORY / "run_classifier.py")
+    checkpoints = files / "out" / "checkpoints"
+    events = files / "out" / "train"
+    with subprocess.Popen(
+        [*command, "--save_checkpoints_steps=20"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not list(checkpoints.glob("step-*.index")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signum)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == status, error
+    assert "Traceback" not in error and "goes on from checkpoint" in error
+    steps = [int(p.stem.split("-")[1]) for p in checkpoints.glob("step-*.index")]
+    assert steps and events.is_dir()
+    done = subprocess.run(
+        [*command, f"--max_steps={max(steps) + 5}"], capture_output=True, text=True, check=False
+    )
+    # Another number of steps is another run: the schedule differs.
+    assert done.returncode == 2 and "--max_steps" in done.stderr
+    assert os.path.exists(checkpoints / f"step-{max(steps)}.index")

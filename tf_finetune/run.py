@@ -1,0 +1,301 @@
+"""One run, in order: runtime, encoder, model, training, evaluation, predictions, export."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_finetune.checkpoints import load_weights
+from tf_finetune.config import Config, RuntimeConfig
+from tf_finetune.data.pipeline import (
+    TokenizedExamples,
+    count_steps,
+    length_buckets,
+    make_train_dataset,
+    tokenize,
+)
+from tf_finetune.data.report import length_report
+from tf_finetune.data.sources import TextData
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.export import export
+from tf_finetune.inference import make_logits_fn
+from tf_finetune.interrupt import Interrupted
+from tf_finetune.metrics import (
+    check_metric_name,
+    collapse_warning,
+    compute_metrics,
+    greater_is_better,
+)
+from tf_finetune.model_dir import load_run, save_metrics, save_run
+from tf_finetune.models.classifier import build_classifier
+from tf_finetune.models.encoders import Encoder, load_encoder
+from tf_finetune.models.hub_writer import save_hub_encoder
+from tf_finetune.models.losses import balanced_class_weights
+from tf_finetune.optimizer import build_optimizer, layer_rates
+from tf_finetune.predict import predict_rows, read_logits, write_predictions
+from tf_finetune.progress import write_text_summary
+from tf_finetune.runtime import (
+    choose_jit_compile,
+    choose_precision,
+    choose_steps_per_loop,
+    make_strategy,
+    set_seed,
+)
+from tf_finetune.summary import example_predictions, next_steps, results_table
+from tf_finetune.train import train
+
+Evaluate = Callable[[TokenizedExamples], dict[str, Any]]
+
+
+def run(config: Config, data: TextData) -> int:
+    """Does what a configuration asks for.
+
+    Args:
+        config: The run, from `prepare`.
+        data: Its examples.
+
+    Returns:
+        The exit status: 0, or 128 + a signal's number if that stopped the training.
+
+    Raises:
+        UserError: The encoder, a flag or a checkpoint cannot be used.
+    """
+    runtime = config.runtime
+    directory = runtime.model_dir or ""
+    metric = config.train.metric_for_best_model or data.metric_for_best_model
+    check_metric_name(metric, data.problem)
+    strategy, jit_compile = _set_up(runtime)
+    with strategy.scope():
+        encoder, model = make_model(config, data, jit_compile)
+    if jit_compile and encoder.mode == "saved_model":
+        jit_compile = False
+        print("XLA is off: it would compile a wrapped SavedModel anew at every step")
+    examples = _tokenize(config, data, encoder)
+
+    logits_fn = make_logits_fn(model, strategy, jit_compile=jit_compile)
+    buckets = length_buckets(config.data.max_seq_length, few=jit_compile)
+    threshold = config.model.threshold
+
+    def evaluate(split: TokenizedExamples) -> dict[str, Any]:
+        assert split.labels is not None
+        logits = predict_rows(logits_fn, split, config.data.eval_batch_size, buckets=buckets)
+        if warning := collapse_warning(logits, split.labels, data.problem, threshold=threshold):
+            _warn_once(warning)
+        return compute_metrics(logits, split.labels, data.problem, threshold=threshold)
+
+    if runtime.do_train:
+        save_run(config, data.problem)
+        write_text_summary(directory, "config", config.to_json())
+        try:
+            _train(
+                config, model, encoder, examples, evaluate, metric, strategy, buckets, jit_compile
+            )
+        except Interrupted as interrupted:
+            print(interrupted, file=sys.stderr)
+            return 128 + interrupted.signum
+    else:
+        print(f"weights    {load_weights(model, str(Path(directory) / 'checkpoints'))}")
+
+    if runtime.do_eval:
+        results = {
+            part: evaluate(examples[split])
+            for part, split in (("eval", "validation"), ("test", "test"))
+            if split in examples and examples[split].labels is not None
+        }
+        save_metrics(directory, results)
+        print(results_table(results))
+    if runtime.do_predict:
+        split = "test" if "test" in examples else "validation"
+        texts = getattr(data, split).texts
+        batch_size = config.data.predict_batch_size
+        logits = predict_rows(logits_fn, examples[split], batch_size, buckets=buckets)
+        predictions = read_logits(logits, data.problem, threshold)
+        path = Path(directory) / "predictions.tsv"
+        write_predictions(path, predictions, texts, data.problem)
+        print(f"predictions of {len(logits)} {split} examples are in {path}, e.g.")
+        print(example_predictions(texts, predictions, data.problem))
+    if runtime.do_export:
+        _export(config, model, encoder, data)
+    print(next_steps(directory, exported=runtime.do_export))
+    return 0
+
+
+def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encoder, keras.Model]:
+    """Loads the encoder and puts the head on it, both from `init_from` where that is given.
+
+    Args:
+        config: The run.
+        data: What is learnt, and the training labels if classes are weighed by them.
+        jit_compile: See `build_classifier`.
+
+    Returns:
+        The encoder and the compiled model.
+    """
+    if config.model.init_from:
+        earlier, earlier_problem = load_run(config.model.init_from)
+        earlier = dataclasses.replace(
+            earlier, model=dataclasses.replace(earlier.model, init_from=None, freeze="none")
+        )
+        source = dataclasses.replace(data, train=None, problem=earlier_problem)
+        encoder, fine_tuned = make_model(earlier, source, jit_compile)
+        path = load_weights(fine_tuned, str(Path(config.model.init_from) / "checkpoints"))
+        print(f"init_from  {path}")
+    else:
+        encoder = load_encoder(
+            config.model.encoder or "",
+            mode=config.model.encoder_mode,  # type: ignore[arg-type]
+            preprocessor=config.model.preprocessor,
+            dropout=config.model.encoder_dropout,
+        )
+    class_weights: tuple[float, ...] = ()
+    labels = data.train.labels if data.train else None
+    if config.data.class_weights == "balanced" and labels is not None:
+        if data.problem.problem_type == "regression":
+            raise UserError("--class_weights=balanced: a regression has no classes.")
+        class_weights = balanced_class_weights(labels, data.problem.num_outputs)
+    model = build_classifier(
+        encoder,
+        data.problem,
+        head=config.model.head,
+        pooling=config.model.pooling,
+        dropout=config.model.dropout,
+        freeze=config.model.freeze,
+        label_smoothing=config.train.label_smoothing_factor,
+        class_weights=class_weights,
+        jit_compile=jit_compile and encoder.mode == "native",
+    )
+    if config.model.init_from:
+        same_head = (earlier.model.head, earlier.model.pooling, *_outputs(earlier_problem)) == (
+            config.model.head,
+            config.model.pooling,
+            *_outputs(data.problem),
+        )
+        if same_head:
+            model.get_layer("head").set_weights(fine_tuned.get_layer("head").get_weights())
+        print(f"head       {'kept' if same_head else 'new'}")
+    return encoder, model
+
+
+def _set_up(runtime: RuntimeConfig) -> tuple[tf.distribute.Strategy, bool]:
+    """Chooses strategy, precision and XLA, and says which and why."""
+    strategy, reason = make_strategy(runtime.distribution_strategy, runtime.tpu)
+    policy, policy_reason = choose_precision(runtime.precision)
+    jit_compile = choose_jit_compile(runtime.jit_compile)
+    keras.config.set_dtype_policy(policy)
+    set_seed(runtime.seed)
+    print(
+        f"strategy   {type(strategy).__name__} ({strategy.num_replicas_in_sync}): {reason}\n"
+        f"precision  {policy}: {policy_reason}; XLA {'on' if jit_compile else 'off'}"
+    )
+    return strategy, jit_compile
+
+
+def _tokenize(config: Config, data: TextData, encoder: Encoder) -> dict[str, TokenizedExamples]:
+    length = config.data.max_seq_length
+    if encoder.max_seq_length is not None and length > encoder.max_seq_length:
+        raise UserError(
+            f"--max_seq_length={length}: {encoder.handle} has positions for "
+            f"{encoder.max_seq_length} tokens. Give at most that."
+        )
+    print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
+    examples = {
+        split: tokenize(texts, encoder.preprocessor, length)
+        for split in ("train", "validation", "test")
+        if (texts := getattr(data, split)) is not None
+    }
+    full_lengths = {split: rows.full_lengths for split, rows in examples.items()}
+    print(length_report(full_lengths, length), flush=True)
+    return examples
+
+
+def _train(
+    config: Config,
+    model: keras.Model,
+    encoder: Encoder,
+    examples: dict[str, TokenizedExamples],
+    evaluate: Evaluate,
+    metric: str,
+    strategy: tf.distribute.Strategy,
+    buckets: Sequence[int],
+    jit_compile: bool,
+) -> None:
+    settings, directory = config.train, config.runtime.model_dir or ""
+    rows = examples["train"]
+    dataset = make_train_dataset(
+        rows,
+        config.data.train_batch_size,
+        num_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        seed=config.runtime.seed,
+        buckets=buckets,
+    )
+    with strategy.scope():
+        optimizer = build_optimizer(
+            int(dataset.cardinality()),
+            learning_rate=settings.learning_rate,
+            warmup_proportion=settings.warmup_proportion,
+            lr_scheduler_type=settings.lr_scheduler_type,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            layer_rates=layer_rates(encoder.blocks, settings.layerwise_lr_decay),
+        )
+    steps_per_epoch = count_steps(len(rows), config.data.train_batch_size)
+    state = train(
+        model,
+        dataset,
+        optimizer=optimizer,
+        steps_per_epoch=steps_per_epoch,
+        evaluate=(lambda: evaluate(examples["validation"])) if "validation" in examples else None,
+        eval_steps=settings.eval_steps,
+        metric_for_best_model=metric,
+        greater_is_better=greater_is_better(metric),
+        early_stopping_patience=settings.early_stopping_patience,
+        model_dir=directory,
+        save_checkpoints_steps=settings.save_checkpoints_steps,
+        keep_checkpoint_max=settings.keep_checkpoint_max,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        steps_per_loop=choose_steps_per_loop(settings.steps_per_loop),
+        jit_compile=jit_compile,
+        strategy=strategy,
+    )
+    summary = state.summary(steps_per_epoch)
+    save_metrics(directory, {"train": summary})
+    print(
+        f"trained {state.step} steps in {state.seconds:.1f} s: "
+        f"{summary['examples_per_second']:.1f} examples/s over all, "
+        f"{summary['steady_examples_per_second']:.1f} after the first step"
+    )
+
+
+def _export(config: Config, model: keras.Model, encoder: Encoder, data: TextData) -> None:
+    directory = Path(config.runtime.model_dir or "")
+    known = data.test or data.validation or data.train
+    export(
+        model,
+        encoder.preprocessor,
+        data.problem,
+        directory / "export",
+        max_seq_length=config.data.max_seq_length,
+        example_texts=[column[:8] for column in known.texts] if known else (),
+        threshold=config.model.threshold,
+    )
+    print(f"exported to {directory / 'export'}")
+    if config.runtime.export_encoder:
+        save_hub_encoder(encoder, directory / "encoder")
+        print(f"exported the encoder in TF Hub format to {directory / 'encoder'}")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def _outputs(problem: Problem) -> tuple[str, tuple[str, ...]]:
+    return problem.problem_type, problem.label_names
