@@ -109,8 +109,6 @@ def test_lengths() -> None:
     assert cells(report, "tokens")[-1] == "cut at 90"
     assert cells(report, "train") == ["train", "50", "90", "99", "100", "10 (10.0%)"]
     assert cells(report, "test") == ["test", "8", "8", "8", "8", "0 (0.0%)"]
-    whole = data_report(data(train=single(["a", "b"], [0, 1])), lengths, 90)
-    assert whole.endswith(report)
 
 
 def test_control_characters_are_escaped() -> None:
@@ -124,8 +122,8 @@ def test_lines_are_aligned_and_few(shared_data: Path) -> None:
     for task in ("goemotions", "banking77"):
         config = DataConfig(task_name=task, data_dir=str(shared_data / task))
         loaded = load_data(config)
-        lines = data_report(loaded, {"train": np.arange(9), "test": np.arange(9)}, 128).splitlines()
-        assert len(lines) <= 28
+        lines = data_report(loaded).splitlines()
+        assert len(lines) <= 25
         start = next(row for row, line in enumerate(lines) if line.startswith("label"))
         table = [line for line in lines[start : start + 11] if not line.startswith("...")]
         assert len({len(line) for line in table}) == 1

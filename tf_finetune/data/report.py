@@ -11,17 +11,11 @@ MOST_LABELS = 10
 WIDEST_NAME = 40
 
 
-def data_report(
-    data: TextData,
-    lengths: Mapping[str, np.ndarray] | None = None,
-    max_seq_length: int | None = None,
-) -> str:
+def data_report(data: TextData) -> str:
     """Describes all splits: rows, empty texts, labels, duplicates, and rows in several splits.
 
     Args:
         data: The examples.
-        lengths: If known, the tokens of each row before truncation, int [n], by split.
-        max_seq_length: Where rows are cut; needed with `lengths`.
 
     Returns:
         At most some 25 lines. Control characters of the data are escaped.
@@ -39,8 +33,6 @@ def data_report(
         numeric = problem.problem_type == "regression"
         parts += _number_table(labelled) if numeric else _label_table(labelled, problem.label_names)
     parts += _repetitions(splits)
-    if lengths is not None and max_seq_length is not None:
-        parts.append(length_report(lengths, max_seq_length))
     return "\n".join(parts)
 
 

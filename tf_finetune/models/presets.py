@@ -58,6 +58,12 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
         )
     tokenizer_file = directory / "tokenizer_config.json"
     tokenizer = json.loads(tokenizer_file.read_text("utf-8")) if tokenizer_file.is_file() else {}
+    if tokenizer.get("tokenize_chinese_chars", True) is False:
+        raise UserError(
+            f"--encoder={handle}: {tokenizer_file} has tokenize_chinese_chars=false; only "
+            "tokenizers that make each Chinese character a word can be read. Give the model as a "
+            "SavedModel, and its preprocessor's SavedModel by --preprocessor."
+        )
     if dropout is None:
         dropout = config.get("hidden_dropout_prob", 0.1)
     backbone = _from_preset(
