@@ -216,7 +216,8 @@ def test_a_corrupt_checkpoint_is_named_and_exits_with_2(files, tiny_bert_dir, ca
 @pytest.mark.parametrize("mode", ["native", "saved_model"])
 def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
     everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
-    command = arguments(files, tiny_hub_dir / "encoder", *everything, f"--encoder_mode={mode}")
+    everything += (f"--encoder_mode={mode}", "--num_train_epochs=30")
+    command = arguments(files, tiny_hub_dir / "encoder", *everything)
     assert run_classifier.main(command) == 0
     test = json.loads((files / "out" / "metrics.json").read_text())["test"]
     assert test["accuracy"] > 0.8
