@@ -74,6 +74,7 @@ def test_help_names_every_flag_with_its_default():
         ("--learning_rate=0", "must be > 0"),
         ("--train_batch_size=0", "--train_batch_size=0: must be >= 1"),
         ("--precision=half", "mixed_bfloat16"),
+        ("--task_name=mrcp", "--task_name=mrcp: allowed are cola, .*mrpc"),
         ("--text_columns=a,b,c", "one or two"),
         ("--gradient_accumulation_steps=5", "does not divide"),
         ("--freeze=first_two_layers", "first_N_layers"),

@@ -13,11 +13,12 @@ PACKAGE = REPOSITORY / "tf_finetune"
 # Each module imports only from lines above its own; those of one line do not import each other.
 ORDER = """
 errors
+data.tasks
 files
 config
 flags
 interrupt runtime
-data.tasks data.packing data.words data.files
+data.packing data.words data.files
 data.text data.records
 data.hub_text data.readers data.labels
 data.layout
@@ -85,7 +86,7 @@ def test_only_the_flags_know_absl():
 
 
 def test_the_entry_is_short():
-    assert len((REPOSITORY / "run_classifier.py").read_text().splitlines()) < 45
+    assert len((REPOSITORY / "run_classifier.py").read_text().splitlines()) < 40
 
 
 @pytest.mark.parametrize(

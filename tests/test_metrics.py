@@ -1,6 +1,7 @@
 """Every metric against scikit-learn, scipy and formulas written out in numpy."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.metrics import (
     check_metric_name,
     choose_labels,
+    collapse_warning,
     compute_metrics,
     greater_is_better,
     metric_names,
@@ -269,3 +271,21 @@ def test_metric_name_is_checked() -> None:
         check_metric_name("accuracy", REGRESSION)
     with pytest.raises(UserError):
         check_metric_name("per_class", BINARY)
+
+
+@pytest.mark.parametrize(
+    ("problem", "logits", "labels", "complaint"),
+    [
+        (BINARY, [[2.0, 1.0]] * 3, [0, 1, 0], "every one of 3 rows is predicted 'no'.*rate"),
+        (BINARY, [[2.0, 1.0], [1.0, 2.0]], [0, 1], None),
+        (BINARY, [[2.0, 1.0]] * 3, [0, 0, 0], None),
+        (MULTI, [[-3.0] * 4] * 2, [[1, 0, 0, 0], [0, 0, 1, 0]], "predicted no label.*--threshold"),
+        (MULTI, [[3.0, -3, 3, -3]] * 2, [[1, 0, 0, 0], [0, 0, 1, 0]], "predicted joy, fear"),
+        (MULTI, [[-3.0] * 4, [3.0] * 4], [[1, 0, 0, 0], [0, 0, 1, 0]], None),
+        (REGRESSION, [[1.0]] * 2, [1.0, 2.0], None),
+    ],
+)
+def test_predictions_of_one_class_are_warned_of(problem, logits, labels, complaint) -> None:
+    warning = collapse_warning(np.array(logits, np.float32), np.array(labels), problem)
+    assert (warning is None) == (complaint is None)
+    assert complaint is None or re.search(complaint, warning)

@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from tf_finetune.data.tasks import TASKS
 from tf_finetune.errors import UserError
 
 ENCODER_HELP = (
@@ -42,7 +43,9 @@ class DataConfig:
     """Where the examples come from and how they are batched."""
 
     task_name: str | None = _setting(
-        None, "known data set: gives columns, labels, metric and file names (see README)"
+        None,
+        "known data set: gives columns, labels, metric and file names",
+        choices=tuple(TASKS),
     )
     data_dir: str | None = _setting(None, "folder with the files of --task_name")
     train_file: str | None = _setting(
