@@ -14,7 +14,7 @@ def variables() -> list[keras.Variable]:
     return [layer.kernel, layer.bias]
 
 
-def adamw(weight, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-6):
+def adamw(weight, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-8):
     """Loshchilov & Hutter (2019), algorithm 2, with Keras' epsilon."""
     m = v = 0.0
     for t, gradient in enumerate(gradients, start=1):
@@ -43,7 +43,7 @@ def test_equals_keras_adamw():
     ours, theirs = variables(), variables()
     gradients = [tf.ones((2, 3)), tf.constant([0.5, -2.0, 0.0])]
     mine = AdamW(0.01, weight_decay=0.05, max_grad_norm=0.5)
-    keras_own = keras.optimizers.AdamW(0.01, weight_decay=0.05, epsilon=1e-6, global_clipnorm=0.5)
+    keras_own = keras.optimizers.AdamW(0.01, weight_decay=0.05, epsilon=1e-8, global_clipnorm=0.5)
     keras_own.exclude_from_weight_decay(var_names=["bias"])
     for _ in range(4):
         mine.apply(gradients, ours)

@@ -175,6 +175,31 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(make, rows, tm
     assert_equal(values(fresh), weights[1])
 
 
+def test_the_last_weights_are_kept_where_that_is_asked(make, rows, tmp_path):
+    model = make()
+    weights = []
+
+    def evaluate():
+        weights.append(values(model))
+        return {"accuracy": 1.0 - len(weights) / 10}
+
+    train(
+        model,
+        make_train_dataset(rows, 20, num_epochs=2),
+        optimizer=optimizer(6),
+        steps_per_epoch=3,
+        evaluate=evaluate,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        load_best_model_at_end=False,
+        model_dir=str(tmp_path),
+    )
+    assert_equal(values(model), weights[1])
+    folder = str(tmp_path / "checkpoints")
+    assert find(folder, "best") == []
+    assert load_weights(make(), folder).endswith("step-6")
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(make, rows, tmp_path):
     def poison(step, batch):
         features, labels, weights = batch

@@ -154,6 +154,9 @@ class TrainConfig:
     metric_for_best_model: str | None = _setting(
         None, "validation metric that picks the best checkpoint; none: the task's"
     )
+    load_best_model_at_end: bool = _setting(
+        True, "keep the best checkpoint and end with its weights; false: with the last step's"
+    )
     early_stopping_patience: int | None = _setting(
         None, "evaluations without improvement before training stops; none: never", minimum=1
     )

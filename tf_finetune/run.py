@@ -256,6 +256,7 @@ def _train(
         eval_steps=settings.eval_steps,
         metric_for_best_model=metric,
         greater_is_better=greater_is_better(metric),
+        load_best_model_at_end=settings.load_best_model_at_end,
         early_stopping_patience=settings.early_stopping_patience,
         model_dir=directory,
         save_checkpoints_steps=settings.save_checkpoints_steps,

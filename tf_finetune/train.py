@@ -74,6 +74,7 @@ def train(
     eval_steps: int | None = None,
     metric_for_best_model: str = "loss",
     greater_is_better: bool = False,
+    load_best_model_at_end: bool = True,
     early_stopping_patience: int | None = None,
     model_dir: str | None = None,
     save_checkpoints_steps: int | None = None,
@@ -85,8 +86,6 @@ def train(
 ) -> TrainState:
     """Trains a model on a data set, once through, and goes on where an earlier call stopped.
 
-    At the end the model has the weights of the best evaluation, if there were any.
-
     Args:
         model: A compiled model; its loss is applied to each example.
         dataset: Batches `(features, labels, weights)`, one for each optimizer step, e.g. from
@@ -97,6 +96,8 @@ def train(
         eval_steps: Steps between evaluations.
         metric_for_best_model: The metric of `evaluate` that picks the best weights.
         greater_is_better: Whether a greater value of it is better.
+        load_best_model_at_end: Keep the weights of the best evaluation, if there are any, and end
+            with them; otherwise the model ends with those of the last step.
         early_stopping_patience: Evaluations without improvement before training stops.
         model_dir: Gets `checkpoints/` and TensorBoard events; None: neither, and no best weights.
         save_checkpoints_steps: Steps between checkpoints; default: after each evaluation.
@@ -183,7 +184,7 @@ def train(
                 metrics = evaluate()
                 progress.evaluation(state.step, metrics, state.step / steps_per_epoch)
                 if _improved(state, metrics[metric_for_best_model], greater_is_better):
-                    if checkpoints:
+                    if checkpoints and load_best_model_at_end:
                         checkpoints.save_best(state.step)
                 elif early_stopping_patience and state.stale >= early_stopping_patience:
                     state.stopped_early = True
@@ -200,7 +201,7 @@ def train(
                         f"stopped after step {state.step} of {total_steps}. The same command goes "
                         f"on from checkpoint {path}."
                     )
-    if checkpoints and evaluate is not None:
+    if checkpoints and load_best_model_at_end:
         checkpoints.restore_best()
     return state
 
