@@ -9,21 +9,26 @@ from tf_finetune.flags import help_text, parse_flags
 
 def main(argv: list[str]) -> int:
     """Runs what the flags ask for and returns the exit status (2: bad flags or bad data)."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     # TensorFlow calls it an error that a machine has no GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):  # Data may hold what a terminal cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        config = parse_flags(argv)
-        if config is None:
+        flags = parse_flags(argv)
+        if flags is None:
             print(help_text())
             return 0
         from tf_finetune.prepare import prepare
 
-        config, data = prepare(config)
+        config, data = prepare(*flags)
         from tf_finetune.run import run  # Imports TensorFlow: only once all else is right.
 
         return run(config, data)
-    except UserError as error:
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (UserError, OSError) as error:  # OSError: a full disk, a missing permission.
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

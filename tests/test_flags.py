@@ -13,9 +13,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def parse(*arguments: str) -> Config:
-    config = parse_flags(["run_classifier.py", *arguments])
-    assert config is not None
-    return config
+    flags = parse_flags(["run_classifier.py", *arguments])
+    assert flags is not None
+    return flags[0]
 
 
 def test_defaults_are_those_of_the_dataclasses():
@@ -74,6 +74,15 @@ def test_help_names_every_flag_with_its_default():
         ("--learning_rate=0", "must be > 0"),
         ("--train_batch_size=0", "--train_batch_size=0: must be >= 1"),
         ("--precision=half", "mixed_bfloat16"),
+        ("--learning_rate=inf", "finite"),
+        ("--num_train_epochs=1e300", "<= 10000"),
+        ("--max_steps=100000000000000000000", "must be >= 1 and <= 1e"),
+        ("--seed=1099511627776", "must be >= 0 and <="),
+        ("--freeze=first_²_layers", "first_N_layers"),
+        ("--label_names=a,,b", "empty"),
+        ("--label_separator= ", "blank"),
+        ("--text_columns=a,a", "twice"),
+        ("--export_encoder", "--do_export"),
         ("--task_name=mrcp", "--task_name=mrcp: allowed are cola, .*mrpc"),
         ("--text_columns=a,b,c", "one or two"),
         ("--gradient_accumulation_steps=5", "does not divide"),

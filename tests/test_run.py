@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,7 +190,23 @@ def tsv(content: bytes):
         (lambda d: None, ["--early_stopping_patience=1", "--validation_file="], "validation_file"),
         (lambda d: None, ["--model_dir="], "--model_dir"),
         (lambda d: None, ["--nodo_train"], "--do_train"),
-        (lambda d: (d / "out").write_text("a file"), [], "is a file"),
+        (lambda d: (d / "out").write_text("a file"), [], "out: cannot be written: File exists"),
+        (lambda d: None, ["--model_dir=/proc/none/out"], "/proc/none/out: cannot be written"),
+        (lambda d: None, ["--model_dir=gs://bucket/out"], "only folders of this machine"),
+        (lambda d: (d / "out" / "train").mkdir(parents=True), ["--overwrite"], "holds train"),
+        (lambda d: None, ["--max_seq_length=2"], "need max_seq_length=3 or more"),
+        (lambda d: None, ["--label_column=text"], "a text column too"),
+        (tsv(b'text\tlabel\na\t"\x07"\nb\tgood\n'), [], "control character"),
+        (
+            tsv(b"text\tlabel\na\t1.5\nb\t1e39\n"),
+            ["--problem_type=regression"],
+            "finite number",
+        ),
+        (
+            tsv(b"text\tlabel\na\t1.5\nb\t2\n"),
+            ["--validation_file=", "--test_file=", "--label_smoothing_factor=0.1"],
+            "a regression has no classes",
+        ),
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(files, tiny_bert_dir, capsys, spoil, flags, complaint):
@@ -199,6 +216,112 @@ def test_bad_input_is_named_and_exits_with_2(files, tiny_bert_dir, capsys, spoil
     assert error.startswith("error: ") or "\nerror: " in error
     assert complaint in error and "Traceback" not in error
     assert not (files / "out" / "config.json").exists()
+
+
+@pytest.fixture
+def finished(files, tiny_bert_dir, capsys):
+    """A model directory, and the command that made it."""
+    command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval", "--max_steps=2")
+    assert run_classifier.main(command) == 0
+    capsys.readouterr()
+    return files, command
+
+
+def test_a_model_is_kept_from_data_with_other_labels(finished, capsys):
+    files, command = finished
+    for name in ("train", "dev", "test"):
+        path = files / f"{name}.tsv"
+        path.write_text(path.read_text().replace("\tgood\n", "\tfine\n"))
+    before = (files / "out" / "labels.txt").read_text()
+    assert run_classifier.main(command) == 2
+    assert "labels: ('bad', 'good') there, ('bad', 'fine') now" in capsys.readouterr().err
+    assert (files / "out" / "labels.txt").read_text() == before
+
+
+def test_overwrite_removes_only_what_a_run_has_written(finished, capsys):
+    files, command = finished
+    (files / "out" / "train" / "rows.tsv").write_text("mine")
+    (files / "elsewhere").mkdir()
+    (files / "out" / "export").symlink_to(files / "elsewhere")
+    assert run_classifier.main([*command, "--seed=7", "--overwrite"]) == 0
+    assert (files / "out" / "train" / "rows.tsv").read_text() == "mine"
+    assert len(list((files / "out" / "train").glob("events*"))) > 0
+    assert (files / "elsewhere").is_dir() and not (files / "out" / "export").exists()
+
+
+def test_a_model_directory_without_checkpoints_is_still_taken(finished, capsys):
+    files, command = finished
+    shutil.rmtree(files / "out" / "checkpoints")
+    (files / "out" / "export").mkdir()
+    assert run_classifier.main([*command, "--seed=7"]) == 2
+    assert "--seed: 42 there, 7 now" in capsys.readouterr().err
+    (files / "out" / "config.json").unlink()
+    assert run_classifier.main([*command, "--overwrite"]) == 2
+    assert "not of a run of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["\udcff", "{", "[]", '{"problem": 3}', '{"problem": {}, "data": null}', "typed"]
+)
+def test_a_damaged_config_is_named(finished, capsys, text):
+    files, _ = finished
+    path = files / "out" / "config.json"
+    if text == "typed":
+        text = path.read_text().replace('"max_seq_length": 32', '"max_seq_length": 32.5')
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval"]) == 2
+    error = capsys.readouterr().err
+    assert "config.json is damaged" in error and "Traceback" not in error
+
+
+def test_damaged_metrics_do_not_lose_new_ones(finished, capsys):
+    files, _ = finished
+    (files / "out" / "metrics.json").write_text('{"tes')
+    assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval"]) == 0
+    assert "metrics.json is damaged" in capsys.readouterr().err
+    assert "test" in json.loads((files / "out" / "metrics.json").read_text())
+
+
+def test_a_model_predicts_where_no_file_of_its_training_is(finished, capsys):
+    files, _ = finished
+    (files / "new.tsv").write_text("id\ttext\n1\tvery good\n2\tbad plot\n")
+    for name in ("train", "dev", "test"):
+        (files / f"{name}.tsv").unlink()
+    command = ["x", f"--model_dir={files}/out", f"--test_file={files}/new.tsv", "--do_predict"]
+    assert run_classifier.main(command) == 0
+    assert len((files / "out" / "predictions.tsv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--label_names=x,y", "--label_names: ('bad', 'good') there, ('x', 'y') now"),
+        ("--problem_type=regression", "--problem_type: 'single_label' there, 'regression' now"),
+        ("--class_weights=balanced", "--class_weights: 'none' there"),
+        ("--learning_rate=5e-5", "--learning_rate: 0.003 there, 5e-05 now"),
+    ],
+)
+def test_flags_that_contradict_the_model_are_refused(finished, capsys, flag, complaint):
+    files, _ = finished
+    assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval", flag]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_flag_at_its_default_counts_for_a_trained_model(tmp_path, tiny_bert_dir):
+    lines = [json.dumps({"text": "good film", "label": ["good", "bad"][: i % 2]}) for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, '{"text": "bad", "label": ["bad"]}']))
+    command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/rows.jsonl"]
+    command += [f"--test_file={tmp_path}/rows.jsonl", "--threshold=0.01", "--do_train"]
+    command += [f"--model_dir={tmp_path}/out", "--max_seq_length=16", "--max_steps=1"]
+    assert run_classifier.main([*command, "--do_predict"]) == 0
+    path = tmp_path / "out" / "predictions.tsv"
+    assert "\tbad,good\t" in path.read_text()
+    predict = ["x", f"--model_dir={tmp_path}/out", "--do_predict", "--threshold=0.5"]
+    assert run_classifier.main(predict) == 0
+    with path.open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+            chosen = [n for n in ("bad", "good") if float(row[f"probability_{n}"]) >= 0.5]
+            assert row["prediction"] == ",".join(chosen)
 
 
 def test_a_corrupt_checkpoint_is_named_and_exits_with_2(files, tiny_bert_dir, capsys):

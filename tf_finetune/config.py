@@ -6,6 +6,8 @@ that `--help` and a wrong value answer before TensorFlow is imported.
 
 import dataclasses
 import json
+import math
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -18,6 +20,11 @@ ENCODER_HELP = (
     "TF Hub or Kaggle handle, KerasHub preset (name, kaggle://, hf://), local directory of any of "
     "these kinds, or package:<python module>"
 )
+
+
+# The order of all examples of a training is planned beforehand: it must fit in memory.
+MOST_STEPS = 10_000_000
+MOST_ROWS = 100_000
 
 
 def _setting(
@@ -65,12 +72,14 @@ class DataConfig:
     label_names: tuple[str, ...] = _setting(
         (), "all labels, comma-separated, in order of their index; empty: learnt from training data"
     )
-    label_separator: str = _setting(",", "between the labels of one multi-label row")
+    label_separator: str = _setting(
+        ",", "between the labels of one multi-label row; a blank is written space, a tab tab"
+    )
     max_seq_length: int = _setting(
         128, "longest input in tokens, special tokens included; longer ones are cut", minimum=1
     )
     train_batch_size: int = _setting(
-        32, "examples per optimizer step, over all replicas", minimum=1
+        32, "examples per optimizer step, over all replicas", minimum=1, maximum=MOST_ROWS
     )
     eval_batch_size: int = _setting(64, "examples per evaluation batch", minimum=1)
     predict_batch_size: int = _setting(64, "examples per prediction batch", minimum=1)
@@ -121,8 +130,12 @@ class TrainConfig:
     """The optimizer and the loop."""
 
     learning_rate: float = _setting(5e-5, "peak learning rate", above=0)
-    num_train_epochs: float = _setting(3.0, "passes over the training data", above=0)
-    max_steps: int | None = _setting(None, "optimizer steps, in place of epochs", minimum=1)
+    num_train_epochs: float = _setting(
+        3.0, "passes over the training data", above=0, maximum=10_000
+    )
+    max_steps: int | None = _setting(
+        None, "optimizer steps, in place of epochs", minimum=1, maximum=MOST_STEPS
+    )
     warmup_proportion: float = _setting(
         0.1, "share of the steps that warm up linearly", minimum=0, maximum=1
     )
@@ -176,7 +189,12 @@ class RuntimeConfig:
     do_export: bool = _setting(False, "write export/, a SavedModel that takes raw strings")
     export_encoder: bool = _setting(False, "with --do_export: the encoder too, in TF Hub format")
     overwrite: bool = _setting(False, "replace another run's model in --model_dir")
-    seed: int = _setting(42, "of the head's weights, dropout and the order of examples", minimum=0)
+    seed: int = _setting(
+        42,
+        "of the head's weights, dropout and the order of examples",
+        minimum=0,
+        maximum=2**32 - 1,
+    )
     precision: str = _setting(
         "auto",
         "auto: mixed_bfloat16 where the hardware has it, else float32",
@@ -213,16 +231,25 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Returns the configuration that `to_json` wrote; unknown settings are left out."""
+        """Returns the configuration that `to_json` wrote; unknown settings are left out.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError, UserError: It is damaged.
+        """
         saved = json.loads(text)
         sections = {}
         for section in dataclasses.fields(cls):
             names = {field.name for field in dataclasses.fields(section.type)}  # type: ignore[arg-type]
             values = {
                 name: tuple(value) if isinstance(value, list) else value
-                for name, value in saved.get(section.name, {}).items()
+                for name, value in saved[section.name].items()
                 if name in names
             }
+            for name, value in values.items():
+                kind, may_be_none = value_type(section.type, name)  # type: ignore[arg-type]
+                kinds = (int, float) if kind is float else kind
+                if not (isinstance(value, kinds) or (value is None and may_be_none)):
+                    raise TypeError(f"{name} is {value!r}")
             sections[section.name] = section.type(**values)  # type: ignore[operator]
         return cls(**sections)
 
@@ -270,10 +297,11 @@ def _check(config: Config) -> None:
         )
     if data.task_name and data.tfds_name:
         raise UserError("--task_name and --tfds_name both name the data. Give one of them.")
-    freeze = model.freeze.removeprefix("first_").removesuffix("_layers")
-    if model.freeze not in ("none", "encoder", "embeddings") and not (
-        freeze.isdigit() and model.freeze == f"first_{freeze}_layers"
-    ):
+    if len(set(data.text_columns)) < len(data.text_columns):
+        raise UserError(
+            f"--text_columns={','.join(data.text_columns)}: a column stands there twice."
+        )
+    if not re.fullmatch(r"none|encoder|embeddings|first_[0-9]{1,4}_layers", model.freeze):
         raise UserError(
             f"--freeze={model.freeze}: allowed are none, encoder, embeddings and first_N_layers, "
             "e.g. first_3_layers."
@@ -282,6 +310,8 @@ def _check(config: Config) -> None:
         raise UserError(
             f"--head={model.head}: allowed are linear, mlp, and your own as module:Class."
         )
+    if runtime.export_encoder and not runtime.do_export:
+        raise UserError("--export_encoder is a part of --do_export. Give both or none.")
     if runtime.tpu and runtime.distribution_strategy not in ("auto", "tpu"):
         raise UserError(
             f"--tpu={runtime.tpu} does not go with "
@@ -292,6 +322,15 @@ def _check(config: Config) -> None:
 def _check_value(field: "dataclasses.Field[Any]", value: Any) -> None:
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{field.name}={value}: must be a finite number.")
+    for text in value if isinstance(value, tuple) else [value]:
+        # A flagfile could not hold it.
+        if isinstance(text, str) and (not text or text != text.strip() or set(text) & {*"\r\n"}):
+            raise UserError(
+                f"--{field.name}={value!r}: no part of it may be empty, begin or end with a blank, "
+                "or hold a line end."
+            )
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise UserError(f"--{field.name}={value}: allowed are {', '.join(choices)}.")

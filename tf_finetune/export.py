@@ -121,8 +121,8 @@ def export(
         threshold: A multi-label row gets the labels of at least this probability.
 
     Raises:
-        UserError: What was written, loaded again, differs from the model by more than 1e-4
-            (of the value, where it is above 1). `directory` is as it was.
+        UserError: The disk is full; or what was written, loaded again, differs from the model by
+            more than 1e-4 (of the value, where it is above 1). `directory` is as it was.
     """
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
@@ -133,7 +133,10 @@ def export(
             module = serving_module(
                 model, preprocessor, problem, max_seq_length=max_seq_length, threshold=threshold
             )
-            tf.saved_model.save(module, str(folder), signatures=module.serve)
+            try:
+                tf.saved_model.save(module, str(folder), signatures=module.serve)
+            except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+                raise UserError(f"{directory} cannot be written: {error.message}.") from None
         loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
         inputs = dict(zip(argument_names(problem.text_columns), segments, strict=True))
         _compare("SavedModel", loaded(**inputs), expected)

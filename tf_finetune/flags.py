@@ -17,7 +17,7 @@ USAGE = "python run_classifier.py [--flagfile=FILE] [--FLAG=VALUE ...]"
 TITLES = {"data": "Data", "model": "Model", "train": "Training", "runtime": "Run"}
 
 
-def parse_flags(argv: Sequence[str]) -> Config | None:
+def parse_flags(argv: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
     """Reads the command line.
 
     A `--flagfile` is expanded where it stands, so of two values the later one counts.
@@ -26,7 +26,8 @@ def parse_flags(argv: Sequence[str]) -> Config | None:
         argv: The program's name and its arguments.
 
     Returns:
-        The configuration; None if `--help` was asked for.
+        The configuration and the names of the flags that were given; None if `--help` was asked
+        for.
 
     Raises:
         UserError: An unknown flag, a value that is not allowed, a stray argument.
@@ -40,6 +41,8 @@ def parse_flags(argv: Sequence[str]) -> Config | None:
         raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from None
     except flags.Error as error:
         raise UserError(str(error).replace("flag --", "--")) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--flagfile: the file is not UTF-8 text: {error}.") from None
     if values["help"].value:
         return None
     if rest:
@@ -56,7 +59,8 @@ def parse_flags(argv: Sequence[str]) -> Config | None:
             if value is not None or value_type(section, field.name)[1]:
                 chosen[field.name] = tuple(value) if isinstance(value, list) else value
         sections[section_name] = section(**chosen)
-    return Config(**sections)
+    names = {field.name for _, section in SECTIONS for field in dataclasses.fields(section)}
+    return Config(**sections), frozenset(name for name in names if values[name].present)
 
 
 def help_text() -> str:

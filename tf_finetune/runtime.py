@@ -87,7 +87,7 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu or "")
-        except (ValueError, tf.errors.OpError) as error:
+        except (ValueError, OSError, tf.errors.OpError) as error:
             raise UserError(
                 f"--tpu={tpu or ''}: cannot connect: {error}. "
                 "Give the TPU's name, its grpc:// address, or local on a TPU VM."

@@ -201,7 +201,7 @@ def train(
                         f"stopped after step {state.step} of {total_steps}. The same command goes "
                         f"on from checkpoint {path}."
                     )
-    if checkpoints and load_best_model_at_end:
+    if checkpoints and evaluate is not None and load_best_model_at_end:
         checkpoints.restore_best()
     return state
 

@@ -51,9 +51,15 @@ def test_wrong_column_lists_the_columns() -> None:
 
 def test_column_missing_in_one_row() -> None:
     rows = table({"text": "a", "label": 1}, {"text": "b"})
-    for may_lack_labels in (True, False):
-        with pytest.raises(UserError, match=r"^f:3: there is no column 'label'"):
-            read_columns([rows], ("text",), "label", may_lack_labels=may_lack_labels)
+    with pytest.raises(UserError, match=r"^f:3: there is no column 'label'"):
+        read_columns([rows], ("text",), "label")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_labelled_row_of_test_data_means_that_all_are(order: int) -> None:
+    rows = table(*[{"text": "a", "label": 1}, {"text": "b"}][::order])
+    labels = read_columns([rows], ("text",), "label", may_lack_labels=True).labels
+    assert labels == [1, None][::order]  # None is refused as an empty label, with its line.
 
 
 @pytest.mark.parametrize(
@@ -62,6 +68,7 @@ def test_column_missing_in_one_row() -> None:
         [{"text": "a"}],
         [{"text": "a", "label": ""}, {"text": "b", "label": None}],
         [{"text": "a", "label": -1}, {"text": "b", "label": -1.0}],
+        [{"text": "a", "label": "-1"}],
     ],
 )
 def test_test_data_may_lack_labels(rows: list[dict]) -> None:

@@ -74,6 +74,17 @@ def test_jsonl(tmp_path: Path) -> None:
     ]
 
 
+def test_half_a_surrogate_pair_in_json(tmp_path: Path) -> None:
+    assert rows(write(tmp_path / "a.jsonl", r'{"text": "\ud83d\ude00"}')) == [{"text": "😀"}]
+    with pytest.raises(UserError, match=r"a\.jsonl:2: half of a surrogate pair"):
+        rows(write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": "\\uD83D"}\n'))
+
+
+def test_long_csv_cell(tmp_path: Path) -> None:
+    text = "a" * 200_000
+    assert rows(write(tmp_path / "a.csv", f"text,label\n{text},1\n"))[0]["text"] == text
+
+
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])

@@ -130,14 +130,10 @@ def test_own_head_from_a_module(encoder, rows, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_logits_and_weights_float32(tiny_bert_dir, rows, policy):
-    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    try:
-        model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM)
-        assert model.get_layer("encoder").compute_dtype == policy.removeprefix("mixed_")
-        assert {v.dtype for v in model.trainable_variables} == {"float32"}
-        assert model(features(rows)).dtype == "float32"
-        loss = model.fit(make_train_dataset(rows, 6, num_epochs=3), verbose=0).history["loss"]
-        assert np.isfinite(loss).all()
-    finally:
-        keras.config.set_dtype_policy(before)
+    model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM)
+    assert model.get_layer("encoder").compute_dtype == policy.removeprefix("mixed_")
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    assert model(features(rows)).dtype == "float32"
+    loss = model.fit(make_train_dataset(rows, 6, num_epochs=3), verbose=0).history["loss"]
+    assert np.isfinite(loss).all()

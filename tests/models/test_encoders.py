@@ -39,13 +39,6 @@ def preset_dir(tiny_bert_dir, tmp_path_factory):
     return directory
 
 
-@pytest.fixture
-def global_policy():
-    before = keras.config.dtype_policy()
-    yield keras.config.set_dtype_policy
-    keras.config.set_dtype_policy(before)
-
-
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("epsilon", [1e-12, 0.1])
 def test_hugging_face_directory_computes_what_the_paper_says(
@@ -140,8 +133,8 @@ def test_dropout_is_the_encoders_own_unless_given(tiny_bert_dir, preset_dir, tmp
         assert noise(quiet, dropout=0.5) > 0
 
 
-def test_dtype_policy_is_the_global_one(tiny_bert_dir, global_policy):
-    global_policy("mixed_bfloat16")
+def test_dtype_policy_is_the_global_one(tiny_bert_dir):
+    keras.config.set_dtype_policy("mixed_bfloat16")
     encoder = load_encoder(str(tiny_bert_dir))
     outputs = encoder.network(features(encoder, pairs=True))
     assert {tensor.dtype for tensor in outputs.values()} == {tf.bfloat16}

@@ -186,12 +186,8 @@ def test_canonical_name_of_other_variables_is_none():
 
 
 def test_lifted_dropout_and_dtype_can_be_chosen(tiny_hub_dir):
-    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        encoder = load_encoder(str(tiny_hub_dir / "encoder"), dropout=0.0)
-    finally:
-        keras.config.set_dtype_policy(before)
+    encoder = load_encoder(str(tiny_hub_dir / "encoder"), dropout=0.0)
     inputs = features(encoder, pairs=False)
     once, again = (encoder.network(inputs, training=True)["pooled_output"] for _ in range(2))
     assert once.dtype == tf.bfloat16
@@ -358,13 +354,9 @@ def test_wrapped_saved_model_is_saved_and_exported(wrapped, pairs, tmp_path):
 
 
 def test_wrapped_saved_model_stays_float32(bag_path):
-    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        encoder = load_encoder(bag_path)
-        assert encoder.network(features(encoder, True))["pooled_output"].dtype == tf.float32
-    finally:
-        keras.config.set_dtype_policy(before)
+    encoder = load_encoder(bag_path)
+    assert encoder.network(features(encoder, True))["pooled_output"].dtype == tf.float32
 
 
 def test_two_strings_become_both_vectors_their_difference_and_product(sentence_path):

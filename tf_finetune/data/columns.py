@@ -56,8 +56,6 @@ def read_columns(
         first = next(rows)
         text_names = [_present(column, first[1], aliases) for column in text_columns]
         label_name = _present(label_column, first[1], aliases) if label_column else None
-        if may_lack_labels and label_name not in first[1]:
-            label_name = None
         for location, row in itertools.chain([first], rows):
             try:
                 for name, column in zip(text_names, texts, strict=True):
@@ -65,7 +63,10 @@ def read_columns(
                     if type(cell) is not str or "\0" in cell:
                         cell = _to_text(cell, name, location)
                     column.append(cell)
-                labels.append(row[label_name] if label_name else None)
+                if label_name is None or (may_lack_labels and label_name not in row):
+                    labels.append(None)
+                else:
+                    labels.append(row[label_name])
             except KeyError as error:
                 flag = "label_column" if error.args[0] == label_name else "text_columns"
                 raise UserError(
@@ -85,7 +86,7 @@ def _present(
 
 
 def _is_blank(label: Any) -> bool:
-    return label is None or (not isinstance(label, list) and label in ("", b"", -1))
+    return label is None or (not isinstance(label, list) and label in ("", b"", -1, "-1"))
 
 
 def _to_text(cell: Any, column: str, location: str) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import os.path
 from pathlib import Path
 
 from tf_finetune.errors import UserError
@@ -13,15 +14,15 @@ def find_files(pattern: str) -> list[str]:
     Raises:
         UserError: No such file, or no match.
     """
-    if Path(pattern).is_file():
+    if os.path.isfile(pattern):
         return [pattern]
     found: list[str] = []
     for part in filter(None, (part.strip() for part in pattern.split(","))):
-        if Path(part).is_file():
+        if os.path.isfile(part):
             found.append(part)
         elif glob.has_magic(part):
             matches = sorted(
-                name for name in glob.glob(part, recursive=True) if Path(name).is_file()
+                name for name in glob.glob(part, recursive=True) if os.path.isfile(name)
             )
             if not matches:
                 raise UserError(f"{part}: no file matches this pattern.")
@@ -32,9 +33,9 @@ def find_files(pattern: str) -> list[str]:
 
 
 def _missing(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"{path}: this is a folder; name a file in it, or use a pattern such as *.tsv."
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f"{path}: no such file; the folder {path.parent} does not exist either."
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
     hint = f" Did you mean {', '.join(near)}?" if near else ""

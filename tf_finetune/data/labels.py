@@ -1,6 +1,5 @@
 """Label values as they stand in the data to problem type, label names and arrays."""
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ from tf_finetune.errors import UserError
 # Whole numbers are taken for class numbers, unless there are more distinct ones than this and each
 # of them is rare.
 MOST_NUMBERED_CLASSES = 100
+# What float32 can hold, squared: larger errors have no finite loss.
+LARGEST = 1e18
 
 
 def infer_problem_type(
@@ -109,9 +110,9 @@ def encode_labels(
 def _encode_numbers(values: Sequence[Any], locations: Sequence[str]) -> np.ndarray:
     numbers = [_number(value) for value in values]
     for number, value, location in zip(numbers, values, locations, strict=True):
-        if number is None or not math.isfinite(number):
+        if number is None or not abs(number) <= LARGEST:  # NaN is not.
             raise UserError(
-                f"{location}: the label is {str(value)!r}; regression needs a finite number. "
+                f"{location}: the label is {str(value)!r:.80}; regression needs a finite number. "
                 "Correct or remove the row, or set --problem_type."
             )
     return np.array(numbers, np.float32)
@@ -152,7 +153,7 @@ def _split(value: Any, separator: str) -> list[str]:
 def _number(value: Any) -> float | None:
     try:
         return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -77,7 +77,7 @@ def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[s
     return task, tables
 
 
-def infer_columns(layout: Task, table: Table) -> Task:
+def infer_columns(layout: Task, table: Table, may_lack_label: bool = False) -> Task:
     """Completes the text and label columns from the names that a table has.
 
     Obvious are `text`, `sentence`, or `sentence1` and `sentence2`; `label` or `labels`. A table
@@ -86,6 +86,7 @@ def infer_columns(layout: Task, table: Table) -> Task:
     Args:
         layout: What is known.
         table: The run's first.
+        may_lack_label: Whether the table need not have a label, if none is obvious.
 
     Returns:
         The layout with its text columns, and with its label column unless there is none.
@@ -107,12 +108,12 @@ def infer_columns(layout: Task, table: Table) -> Task:
         text_columns = found[0]
     others = [name for name in row if name not in text_columns]
     labels = [name for name in OBVIOUS_LABEL_COLUMNS if name in others]
-    if others and len(labels) != 1 and not layout.label_column:
+    if others and len(labels) != 1 and not (layout.label_column or may_lack_label):
         raise UserError(
             f"{location}: which column holds the label? Set --label_column to one of "
             f"{', '.join(others)}."
         )
-    label_column = layout.label_column or (labels[0] if labels else None)
+    label_column = layout.label_column or (labels[0] if len(labels) == 1 else None)
     return dataclasses.replace(layout, text_columns=text_columns, label_column=label_column)
 
 

@@ -61,6 +61,8 @@ def tokenize(
         tokens = preprocessor.tokenize(segments)
         return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
 
+    # Outside of a graph, where TensorFlow would wrap the error if max_seq_length is too small.
+    pack(*(tf.constant([""]) for _ in examples.texts))
     texts = tuple(tf.constant(list(column), tf.string) for column in examples.texts)
     dataset = tf.data.Dataset.from_tensor_slices(texts).batch(TOKENIZE_BATCH)
     batches, full_lengths = zip(

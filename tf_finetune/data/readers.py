@@ -114,6 +114,7 @@ def _read_tsv(path: str, header: Sequence[str], skip_ragged: bool) -> Iterator[R
 
 def _read_csv(path: str) -> Iterator[Row]:
     # csv.reader needs the line ends: a quoted cell may contain them.
+    csv.field_size_limit(2**31 - 1)  # By default a cell of 131,073 characters is an error.
     reader = csv.reader((line + "\n" for _, line in _read_lines(path)), strict=True)
     columns: list[str] = []
     start = 1
@@ -145,12 +146,22 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON ({error}).") from None
+        if "\\ud" in line.lower() and not _is_unicode(row):
+            raise UserError(f"{path}:{number}: half of a surrogate pair (\\ud800...). Correct it.")
         if not isinstance(row, dict):
             raise UserError(
                 f"{path}:{number}: a JSON {type(row).__name__}; each line must be an object such "
                 'as {"text": "...", "label": "..."}.'
             )
         yield f"{path}:{number}", row
+
+
+def _is_unicode(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_lines(path: str) -> Iterator[tuple[int, str]]:

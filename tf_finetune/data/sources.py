@@ -1,6 +1,7 @@
 """The examples of a run: from files, a task's folder or TensorFlow Datasets, checked."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from tf_finetune.data.labels import encode_labels, infer_problem_type, learn_lab
 from tf_finetune.data.layout import SPLITS, infer_columns, load_layout
 from tf_finetune.data.tasks import DEFAULT_METRICS, Problem, Task
 from tf_finetune.errors import UserError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,14 @@ def load_data(
     if problem:
         layout = _fit_to_model(layout, problem)
     if tables:
-        layout = infer_columns(layout, next(iter(tables.values()))[0])
+        layout = infer_columns(
+            layout, next(iter(tables.values()))[0], may_lack_label=problem is not None
+        )
+        if layout.label_column in layout.text_columns:
+            raise UserError(
+                f"--label_column={layout.label_column}: this is a text column too. Choose another "
+                "column, or set --text_columns."
+            )
     columns = {
         split: read_columns(
             tables[split],
@@ -87,7 +97,7 @@ def load_data(
         )
         for split in tables
     }
-    separator = config.label_separator
+    separator = {"space": " ", "tab": "\t"}.get(config.label_separator, config.label_separator)
     if problem is None:
         problem = _learn_problem(layout, columns.get("train"), separator)
     limits = {
@@ -146,6 +156,12 @@ def _learn_problem(layout: Task, train: Columns | None, separator: str) -> Probl
         )
     if len(set(names)) < len(names):
         raise UserError(f"--label_names={','.join(names)}: a label stands there twice.")
+    for name in names:
+        if _CONTROL.search(name):
+            raise UserError(
+                f"The label {name!r} holds a line end or another control character, which files of "
+                "label names cannot hold. Rename it in the data."
+            )
     return Problem(problem_type, layout.text_columns, names)
 
 
