@@ -225,6 +225,13 @@ class Unstable(keras.layers.Layer):
         return inputs + 0.01 * Unstable.traces * keras.ops.arange(3, dtype="float32")
 
 
+def test_a_full_disk_fails_the_export(encoder, small_disk: Path) -> None:
+    model = build_classifier(encoder, SINGLE)
+    with pytest.raises((UserError, OSError), match="No space left"):
+        export(model, encoder.preprocessor, SINGLE, small_disk / "export", max_seq_length=LENGTH)
+    assert not list(small_disk.iterdir())
+
+
 def test_a_difference_fails_the_export_and_leaves_what_was_there(encoder, tmp_path) -> None:
     base = build_classifier(encoder, SINGLE)
     model = keras.Model(base.input, Unstable()(base.output))
