@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.optimizer import AdamW, WarmupDecay, build_optimizer, layer_rates
+from tf_finetune.optimizer import AdamW, WarmupDecay, build_optimizer, decays, layer_rates
 
 
 def variables() -> list[keras.Variable]:
@@ -37,6 +37,22 @@ def test_update_is_the_papers_and_biases_do_not_decay():
     np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-5)
     expected = adamw(start[1], [g[1] for g in gradients], 0.01, 0.0)
     np.testing.assert_allclose(bias.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("encoder/layer_0/output/kernel", True),
+        ("encoder/layer_0/output/bias", False),
+        ("encoder/embeddings/norm/gamma", False),
+        # A wrapped SavedModel's, with whatever was before the last part.
+        ("encoder/transformer_layer_0_output_layer_norm_beta", False),
+        ("encoder/pooler_transform_bias:0", False),
+        ("encoder/word_embeddings_embeddings", True),
+    ],
+)
+def test_biases_and_norms_do_not_decay_by_any_name(path, expected):
+    assert decays(path) == expected
 
 
 def test_equals_keras_adamw():

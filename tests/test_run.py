@@ -192,6 +192,7 @@ def tsv(content: bytes):
         (lambda d: None, ["--nodo_train"], "--do_train"),
         (lambda d: (d / "out").write_text("a file"), [], "out: cannot be written: File exists"),
         (lambda d: None, ["--model_dir=/proc/none/out"], "/proc/none/out: cannot be written"),
+        (lambda d: None, ["--model_dir=out[1]"], "for a pattern"),
         (lambda d: None, ["--model_dir=gs://bucket/out"], "only folders of this machine"),
         (lambda d: (d / "out" / "train").mkdir(parents=True), ["--overwrite"], "holds train"),
         (lambda d: None, ["--max_seq_length=2"], "need max_seq_length=3 or more"),

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -215,6 +216,106 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, rows, tmp_path):
             save_checkpoints_steps=4,
             steps_per_loop=4,
         )
+
+
+@keras.saving.register_keras_serializable("test")
+class RootHead(keras.layers.Layer):
+    """Its loss is finite where its gradient is not: the root of 0."""
+
+    def __init__(self, num_outputs: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weight = self.add_weight((1, num_outputs), "zeros")
+
+    def call(self, features):
+        return keras.ops.sum(features, -1, keepdims=True) * 0 + keras.ops.sqrt(self.weight)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(rows, tiny_bert_dir, tmp_path):
+    head = RootHead(2, 0.0, name="head")
+    model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM, head=head)
+    with pytest.raises(UserError, match=r"gradient of step 1 is (nan|inf).*checkpoint is\s+none"):
+        train(
+            model,
+            make_train_dataset(rows, 8),
+            optimizer=optimizer(8),
+            model_dir=str(tmp_path),
+            save_checkpoints_steps=1,
+        )
+    assert find(str(tmp_path / "checkpoints"), "step") == []
+
+
+def test_a_metric_that_is_never_defined_is_never_the_best(make, rows, tmp_path, capsys):
+    state = train(
+        make(),
+        make_train_dataset(rows, 20, num_epochs=5),
+        optimizer=optimizer(15),
+        steps_per_epoch=3,
+        evaluate=lambda: {"pearson": None},
+        metric_for_best_model="pearson",
+        greater_is_better=True,
+        early_stopping_patience=2,
+        model_dir=str(tmp_path),
+    )
+    assert state.stopped_early and state.step == 6
+    assert "has not improved on nothing" in capsys.readouterr().out
+
+
+def test_fit_and_save_go_on_with_the_new_optimizer(make, rows, tmp_path):
+    model = make()
+    batches = make_train_dataset(rows, 20)
+    model.fit(batches, verbose=0)
+    train(model, batches, optimizer=build_optimizer(None, learning_rate=1e-2))
+    assert int(model.optimizer.iterations) == 3
+    model.fit(batches, verbose=0)
+    assert int(model.optimizer.iterations) == 6
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(again.optimizer.learning_rate) == pytest.approx(1e-2)
+    assert int(again.optimizer.iterations) == 6
+
+
+def test_a_model_that_is_no_classifier(rows):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss=keras.losses.MeanSquaredError(reduction=None))
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, x[:, :1], np.ones(64, "float32"))).batch(8)
+    before = model.evaluate(x, x[:, :1], verbose=0)
+    state = train(model, batches.repeat(20), optimizer=optimizer(160, 1e-1))
+    assert state.examples == 20 * 64 and state.tokens == 0
+    assert model.evaluate(x, x[:, :1], verbose=0) < before / 10
+
+
+def test_an_overflow_on_one_replica_skips_the_step():
+    """Under mixed_float16 Keras looks for overflows in the first replica alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", OVERFLOW], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["[1.0]", "0"]
+
+
+OVERFLOW = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from tf_finetune import build_optimizer, train
+from tf_finetune.runtime import make_strategy
+
+keras.config.set_dtype_policy("mixed_float16")
+strategy, _ = make_strategy("mirrored")
+with strategy.scope():
+    dense = keras.layers.Dense(1, "linear", use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), dense])
+    model.compile(loss=keras.losses.MeanSquaredError(reduction=None))
+    optimizer = build_optimizer(None, learning_rate=0.1)
+# The second replica's row alone overflows float16 in the gradient.
+x = np.array([[0.0], [100.0]], np.float32)
+batches = tf.data.Dataset.from_tensors((x, x * 0, np.ones(2, np.float32)))
+train(model, batches, optimizer=optimizer, strategy=strategy)
+print([float(dense.kernel.numpy()[0, 0])], int(optimizer.inner_optimizer.iterations))
+"""
 
 
 def test_an_endless_data_set_is_refused(make, rows):

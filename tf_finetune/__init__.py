@@ -21,6 +21,7 @@ _HOME = {
     "export": "tf_finetune.export",
     "load_encoder": "tf_finetune.models.encoders",
     "make_eval_dataset": "tf_finetune.data.pipeline",
+    "make_logits_fn": "tf_finetune.inference",
     "make_train_dataset": "tf_finetune.data.pipeline",
     "predict": "tf_finetune.predict",
     "tokenize": "tf_finetune.data.pipeline",

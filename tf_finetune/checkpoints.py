@@ -1,6 +1,7 @@
 """Checkpoints of a training: bounded in number, whole or not there, the best one beside."""
 
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -126,8 +127,11 @@ class Checkpoints:
             tf.io.gfile.makedirs(self.directory)
             return checkpoint.write(path)
         except (tf.errors.OpError, OSError) as error:
-            for file in tf.io.gfile.glob(path + "*"):
-                tf.io.gfile.rmtree(file) if tf.io.gfile.isdir(file) else tf.io.gfile.remove(file)
+            for file in _names(self.directory):
+                if re.match(rf"{name}(?!\d)", file):
+                    file = tf.io.gfile.join(self.directory, file)
+                    remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(file) else tf.io.gfile.remove
+                    remove(file)
             raise UserError(
                 f"checkpoint {path} cannot be written: {_first_line(error)} "
                 f"The last good checkpoint is {self.latest() or 'none'}. Free disk space or mend "
@@ -157,12 +161,14 @@ def load_weights(model: keras.Model, directory: str) -> str:
 
 def find(directory: str, kind: str) -> list[str]:
     """Returns the paths of the whole checkpoints of a kind, `step` or `best`, oldest first."""
-    found = []
-    for index in tf.io.gfile.glob(tf.io.gfile.join(directory, f"{kind}-*.index")):
-        match = re.search(rf"{kind}-(\d+)\.index$", index)
-        if match:
-            found.append((int(match[1]), index.removesuffix(".index")))
-    return [path for _, path in sorted(found)]
+    matches = (re.fullmatch(rf"{kind}-(\d+)\.index", name) for name in _names(directory))
+    steps = sorted(int(match[1]) for match in matches if match)
+    return [tf.io.gfile.join(directory, f"{kind}-{step}") for step in steps]
+
+
+def _names(directory: str) -> list[str]:
+    # Not glob: the directory's name may hold a [ or *.
+    return tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
 
 
 def _model_checkpoint(model: keras.Model) -> tf.train.Checkpoint:
@@ -181,8 +187,11 @@ def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
 
 def _remove(path: str) -> None:
     # The index first: data without an index is no checkpoint.
-    for file in (path + ".index", *tf.io.gfile.glob(path + ".data-*")):
-        tf.io.gfile.remove(file)
+    tf.io.gfile.remove(path + ".index")
+    folder, name = os.path.split(path)
+    for file in _names(folder):
+        if file.startswith(f"{name}.data-"):
+            tf.io.gfile.remove(tf.io.gfile.join(folder, file))
 
 
 def _first_line(error: Exception) -> str:

@@ -48,6 +48,11 @@ def check_writable(model_dir: str) -> None:
     """
     if "://" in model_dir:
         raise UserError(f"--model_dir={model_dir}: only folders of this machine can be used.")
+    if set(model_dir) & set("*?[]"):
+        raise UserError(
+            f"--model_dir={model_dir}: TensorFlow takes *, ?, [ and ] for a pattern and could not "
+            "read the checkpoints. Choose another name."
+        )
     try:
         Path(model_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=model_dir):

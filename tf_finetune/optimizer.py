@@ -1,6 +1,7 @@
 """AdamW and its learning rate, as BERT is fine-tuned."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -155,7 +156,8 @@ class AdamW(keras.optimizers.AdamW):
 
 def decays(path: str) -> bool:
     """Whether weight decay applies to a variable, given its path such as `dense/kernel`."""
-    return path.rsplit("/", 1)[-1].split(":")[0] not in NO_DECAY
+    # A wrapped SavedModel's variable is named such as layer_0_output_bias.
+    return re.split(r"[/_]", path.split(":")[0])[-1] not in NO_DECAY
 
 
 def layer_rates(blocks: Sequence[Sequence[keras.layers.Layer]], decay: float) -> dict[str, float]:

@@ -23,7 +23,6 @@ from tf_finetune.data.pipeline import (
 from tf_finetune.data.report import length_report
 from tf_finetune.data.sources import TextData
 from tf_finetune.data.tasks import Problem
-from tf_finetune.errors import UserError
 from tf_finetune.export import export
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.interrupt import Interrupted
@@ -140,9 +139,10 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
     """
     if config.model.init_from:
         earlier, earlier_problem = load_run(config.model.init_from)
-        earlier = dataclasses.replace(
-            earlier, model=dataclasses.replace(earlier.model, init_from=None, freeze="none")
-        )
+        same: dict[str, Any] = {"init_from": None, "freeze": "none"}
+        if config.model.encoder_dropout is not None:
+            same["encoder_dropout"] = config.model.encoder_dropout
+        earlier = dataclasses.replace(earlier, model=dataclasses.replace(earlier.model, **same))
         source = dataclasses.replace(data, train=None, problem=earlier_problem)
         encoder, fine_tuned = make_model(earlier, source, jit_compile)
         path = load_weights(fine_tuned, str(Path(config.model.init_from) / "checkpoints"))
@@ -197,11 +197,6 @@ def _set_up(runtime: RuntimeConfig) -> tuple[tf.distribute.Strategy, bool]:
 
 def _tokenize(config: Config, data: TextData, encoder: Encoder) -> dict[str, TokenizedExamples]:
     length = config.data.max_seq_length
-    if encoder.max_seq_length is not None and length > encoder.max_seq_length:
-        raise UserError(
-            f"--max_seq_length={length}: {encoder.handle} has positions for "
-            f"{encoder.max_seq_length} tokens. Give at most that."
-        )
     print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
     examples = {
         split: tokenize(texts, encoder.preprocessor, length)

@@ -70,7 +70,8 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
     Raises:
         UserError: No such hardware is there.
     """
-    gpus = tf.config.list_logical_devices("GPU")
+    # Not the logical devices yet: to list them starts TensorFlow, and workers must meet before.
+    gpus = tf.config.list_physical_devices("GPU")
     workers = len(
         json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
     )
@@ -102,7 +103,7 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
             )
         return tf.distribute.MultiWorkerMirroredStrategy(), reason
     if name == "mirrored":
-        devices = gpus or tf.config.list_logical_devices("CPU")
+        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices]), reason
     # The default strategy: OneDeviceStrategy only adds copies to it.
     return tf.distribute.get_strategy(), reason

@@ -119,14 +119,18 @@ def train(
     strategy = strategy or tf.distribute.get_strategy()
     total_steps = int(dataset.cardinality())
     if total_steps < 0:
-        raise UserError("the training data set has no known end: make it finite, e.g. with take().")
+        raise UserError(
+            "The training data set has no known end. Make it finite with take(), or say how many "
+            "batches it has with dataset.apply(tf.data.experimental.assert_cardinality(n))."
+        )
     steps_per_epoch = steps_per_epoch or total_steps
     eval_steps = eval_steps or steps_per_epoch
     save_steps = save_checkpoints_steps or eval_steps
     with strategy.scope():
         if optimizer is not None:
-            model.optimizer = optimizer
-        model.optimizer.build(model.trainable_variables)
+            _compile(model, optimizer)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
     loop = make_train_loop(model, strategy, gradient_accumulation_steps, jit_compile)
 
     state = TrainState()
@@ -158,7 +162,8 @@ def train(
                 value.numpy() for value in loop(batches, tf.constant(count))
             )
             seconds = time.perf_counter() - started
-            _require_finite(losses, state.step, checkpoints)
+            gradient_norm = _gradient_norm(model.optimizer)
+            _require_finite(losses, gradient_norm, state.step, checkpoints)
             state.step += count
             state.seconds += seconds
             state.examples += int(examples)
@@ -173,8 +178,8 @@ def train(
                 count,
                 {
                     "loss": float(losses.mean()),
-                    "learning_rate": float(model.optimizer.learning_rate),
-                    "gradient_norm": _gradient_norm(model.optimizer),
+                    "learning_rate": _number(model.optimizer.learning_rate),
+                    **({} if gradient_norm is None else {"gradient_norm": gradient_norm}),
                     "examples_per_second": float(examples) / seconds,
                     "tokens_per_second": float(tokens) / seconds,
                 },
@@ -188,19 +193,19 @@ def train(
                         checkpoints.save_best(state.step)
                 elif early_stopping_patience and state.stale >= early_stopping_patience:
                     state.stopped_early = True
+                    best = state.best_value
                     progress.message(
                         f"stopped early: {metric_for_best_model} has not improved on "
-                        f"{state.best_value:.4f} of step {state.best_step} for {state.stale} "
-                        "evaluations"
+                        f"{'nothing' if best is None else f'{best:.4f}'} of step "
+                        f"{state.best_step} for {state.stale} evaluations"
                     )
             done = done or state.stopped_early
             if done or interruption.came or state.step % save_steps == 0:
                 path = save()
-                if not done:
-                    interruption.stop(
-                        f"stopped after step {state.step} of {total_steps}. The same command goes "
-                        f"on from checkpoint {path}."
-                    )
+                interruption.stop(
+                    f"stopped after step {state.step} of {total_steps}. The same command goes "
+                    f"on from checkpoint {path}."
+                )
     if checkpoints and evaluate is not None and load_best_model_at_end:
         checkpoints.restore_best()
     return state
@@ -213,25 +218,49 @@ def _next(step: int, interval: int) -> int:
 def _improved(state: TrainState, value: float | None, greater_is_better: bool) -> bool:
     sign = 1 if greater_is_better else -1
     # A metric that is not defined, e.g. a correlation with a constant, is None: never better.
-    if value is not None and (state.best_value is None or sign * value > sign * state.best_value):
+    if value is None or math.isnan(value):
+        state.stale += 1
+        return False
+    if state.best_value is None or sign * value > sign * state.best_value:
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
     state.stale += 1
     return False
 
 
-def _require_finite(losses: Any, steps_done: int, checkpoints: Checkpoints | None) -> None:
-    for offset, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
+def _require_finite(
+    losses: Any, gradient_norm: float | None, steps_done: int, checkpoints: Checkpoints | None
+) -> None:
+    values = [("loss", number, loss) for number, loss in enumerate(losses, start=1)]
+    # With the norm of the last gradient the weights are finite too.
+    values += [("gradient", len(losses), gradient_norm)] if gradient_norm is not None else []
+    for kind, number, value in values:
+        if not math.isfinite(value):
             last = checkpoints.latest() if checkpoints else None
             raise UserError(
-                f"the loss of step {steps_done + offset} is {loss}; the last good checkpoint is "
+                f"the {kind} of step {steps_done + number} is {value}; the last good checkpoint is "
                 f"{last or 'none'}. Usual causes: a learning rate that is too high (lower "
                 "--learning_rate or raise --warmup_proportion), mixed_float16 (use "
                 "--precision=mixed_bfloat16 or float32), or labels out of range."
             )
 
 
-def _gradient_norm(optimizer: keras.optimizers.Optimizer) -> float:
+def _gradient_norm(optimizer: keras.optimizers.Optimizer) -> float | None:
     norm = getattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_norm", None)
-    return math.nan if norm is None else float(tf.convert_to_tensor(norm.value))
+    return None if norm is None else _number(norm)
+
+
+def _number(value: Any) -> float:
+    # A variable of several replicas is no number, but a tensor.
+    return float(tf.convert_to_tensor(getattr(value, "value", value)))
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Gives a model another optimizer: `fit` and `save` afterwards use that one too."""
+    config = model.get_compile_config() or {}
+    kept = {
+        name: keras.saving.deserialize_keras_object(value)
+        for name, value in config.items()
+        if name not in ("optimizer", "loss")
+    }
+    model.compile(optimizer=optimizer, loss=model.loss, **kept)

@@ -1,6 +1,6 @@
 """The optimizer step, and the loop over steps that runs inside TensorFlow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -65,6 +65,10 @@ def make_train_loop(
                 new, part_loss = gradients_of(x, y, w, count)
                 gradients = [a + b for a, b in zip(gradients, new, strict=True)]
                 loss += part_loss
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            # It looks for overflows in the first replica alone: NaN if any has one, else 0.
+            overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))
+            gradients = [gradient + overflow for gradient in gradients]
         optimizer.apply(gradients, variables)
         tokens = _sum_over_replicas(_count_tokens(features, weights))
         return _sum_over_replicas(loss), examples, tokens
@@ -96,7 +100,7 @@ def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def _count_tokens(features: Any, weights: tf.Tensor) -> tf.Tensor:
-    if "input_mask" not in features:
+    if not (isinstance(features, Mapping) and "input_mask" in features):
         return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
     real = tf.cast(features["input_mask"], tf.float32) * tf.cast(weights > 0, tf.float32)[:, None]
     return tf.reduce_sum(real)

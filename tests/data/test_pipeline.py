@@ -13,6 +13,7 @@ from tf_finetune.data.pipeline import (
 )
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.text import BertPreprocessor, RawText
+from tf_finetune.errors import UserError
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c"]
 
@@ -103,3 +104,20 @@ def test_raw_text_passes_through():
     ((features, _, weights),) = make_eval_dataset(rows, 4)
     assert sorted(features["text_a"].numpy()) == [b"", b"one", b"two words"]
     assert weights.numpy().tolist() == [1, 1, 1]
+
+
+def test_raw_text_longer_than_the_longest_bucket():
+    texts = ["word " * 200, "short"] * 3
+    rows = tokenize(Examples((texts,), np.zeros(6, np.int32)), RawText(), 16)
+    assert rows.lengths.tolist() == [16, 1] * 3
+    for dataset in (make_eval_dataset(rows, 6), make_train_dataset(rows, 6)):
+        assert sum(len(labels) for _, labels, _ in dataset) == 6
+
+
+def test_no_examples_and_no_positions():
+    with pytest.raises(UserError, match="no examples"):
+        tokenize(Examples(([],), None), BertPreprocessor(VOCABULARY), 16)
+    preprocessor = BertPreprocessor(VOCABULARY)
+    preprocessor.max_positions = 64
+    with pytest.raises(UserError, match="max_seq_length=65: the encoder has positions for 64"):
+        tokenize(Examples((["a"],), None), preprocessor, 65)

@@ -87,6 +87,13 @@ def test_a_frozen_encoder_leaves_the_head_to_train(encoder, rows):
     assert {v.path.split("/")[0] for v in model.trainable_variables} == {"head"}
 
 
+def test_freezing_starts_from_a_trainable_encoder(encoder):
+    build_classifier(encoder, PROBLEM, freeze="encoder")
+    less = build_classifier(encoder, PROBLEM, freeze="embeddings")
+    assert any("layer_0" in variable.path for variable in less.trainable_variables)
+    assert not any("embedding" in variable.path for variable in less.trainable_variables)
+
+
 def test_freezing_more_layers_than_there_are_is_refused(encoder):
     with pytest.raises(UserError, match="has 2 layers"):
         build_classifier(encoder, PROBLEM, freeze="first_3_layers")

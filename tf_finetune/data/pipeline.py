@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.text import TextPreprocessor
+from tf_finetune.errors import UserError
 
 TOKENIZE_BATCH = 512
 # Batches are sorted by length within this many batches, as in Hugging Face's LengthGroupedSampler:
@@ -55,12 +56,17 @@ def tokenize(
 
     Returns:
         The token ids, kept in memory (4 bytes a token and feature).
+
+    Raises:
+        UserError: No examples, or a `max_seq_length` that is too small or too large.
     """
 
     def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
         tokens = preprocessor.tokenize(segments)
         return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
 
+    if not len(examples):
+        raise UserError("There are no examples.")
     # Outside of a graph, where TensorFlow would wrap the error if max_seq_length is too small.
     pack(*(tf.constant([""]) for _ in examples.texts))
     texts = tuple(tf.constant(list(column), tf.string) for column in examples.texts)
@@ -71,7 +77,9 @@ def tokenize(
     packed = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
     full = np.concatenate([lengths.numpy() for lengths in full_lengths])
     ragged = [value for value in packed.values() if isinstance(value, tf.RaggedTensor)]
-    lengths = ragged[0].row_lengths().numpy().astype(np.int32) if ragged else full
+    lengths = np.minimum(full, max_seq_length)
+    if ragged:
+        lengths = ragged[0].row_lengths().numpy().astype(np.int32)
     return TokenizedExamples(preprocessor, packed, examples.labels, lengths, full, max_seq_length)
 
 
@@ -163,8 +171,8 @@ def length_buckets(max_seq_length: int, *, few: bool = False) -> tuple[int, ...]
 
     Args:
         max_seq_length: The longest.
-        few: Six lengths at most, for XLA, which compiles a program for each. Without it, multiples
-            of 8, which one program serves.
+        few: Six lengths at most, for XLA, which compiles the whole step for each. Without it,
+            multiples of 8, for each of which only some small kernels are compiled.
     """
     if not few:
         return (*range(8, max_seq_length, 8), max_seq_length)

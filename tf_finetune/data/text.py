@@ -24,9 +24,11 @@ class TextPreprocessor(tf.Module):
 
     Attributes:
         max_segments: The most segments that an example may have.
+        max_positions: The most tokens that the encoder takes; None: there is no limit.
     """
 
     max_segments: int = 2
+    max_positions: int | None = None
 
     def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
         """Cuts each segment into tokens.
@@ -50,7 +52,8 @@ class TextPreprocessor(tf.Module):
             Feature name to int32 [batch, (length)].
 
         Raises:
-            UserError: `max_seq_length` has no place for a token of each segment.
+            UserError: `max_seq_length` has no place for a token of each segment, or is more than
+                the encoder takes.
         """
         raise NotImplementedError
 
@@ -134,6 +137,11 @@ class TokenPreprocessor(TextPreprocessor):
             raise UserError(
                 f"max_seq_length={max_seq_length} is too small: {special} special tokens and one "
                 f"token of each text need max_seq_length={special + len(tokens)} or more"
+            )
+        if self.max_positions is not None and max_seq_length > self.max_positions:
+            raise UserError(
+                f"max_seq_length={max_seq_length}: the encoder has positions for "
+                f"{self.max_positions} tokens. Give at most that."
             )
         lengths = fair_lengths(
             [segment.row_lengths() for segment in tokens], max_seq_length - special

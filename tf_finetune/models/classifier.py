@@ -33,7 +33,8 @@ def build_classifier(
         head: A name (see `load_head`) or a layer that takes [batch, hidden] to logits.
         pooling: The head's input: `pooled`, `cls`, `mean` or `max` (see `Pooling`).
         dropout: Share of the head's inputs dropped in training.
-        freeze: `none`, `encoder`, `embeddings`, or `first_N_layers` (embeddings included).
+        freeze: `encoder`, `embeddings`, or `first_N_layers` (embeddings included); `none` leaves
+            the encoder as it is.
         label_smoothing: See `LogitsLoss`.
         class_weights: See `LogitsLoss`.
         jit_compile: Compile with XLA in `fit`, `evaluate` and `predict`.
@@ -76,6 +77,7 @@ def apply_freeze(encoder: Encoder, freeze: str) -> None:
     """Sets which of the encoder's layers train; see `build_classifier`."""
     if freeze == "none":
         return
+    encoder.network.trainable = True
     if freeze == "encoder":
         encoder.network.trainable = False
         return

@@ -82,12 +82,13 @@ def load_hub(
         for variable in wrapped.variables
         if canonical_name(variable.value.name) == "position_embedding/embeddings"
     ]
+    text.max_positions = positions[0] if positions else None
     return Encoder(
         handle=handle,
         network=wrapped,
         preprocessor=text,
         hidden_size=wrapped.hidden_size,
-        max_seq_length=positions[0] if positions else None,
+        max_seq_length=text.max_positions,
         blocks=(),
         mode="saved_model",
     )

@@ -43,6 +43,7 @@ class LogitsLoss(keras.losses.Loss):
         if self.problem_type == "regression":
             return ops.square(ops.reshape(logits, (-1,)) - ops.reshape(y_true, (-1,)))
         if self.problem_type == "multi_label":
+            y_true = ops.cast(y_true, "float32")
             target = y_true * (1 - smoothing) + 0.5 * smoothing
             loss = ops.maximum(logits, 0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
             if self.class_weights:

@@ -189,12 +189,13 @@ def native_encoder(
             f"embeddings for {backbone.vocabulary_size}. Give it its own vocabulary."
         )
     network = _network(backbone)
+    preprocessor.max_positions = getattr(backbone, "max_sequence_length", None)
     return Encoder(
         handle=handle,
         network=network,
         preprocessor=preprocessor,
         hidden_size=backbone.hidden_dim,
-        max_seq_length=getattr(backbone, "max_sequence_length", None),
+        max_seq_length=preprocessor.max_positions,
         blocks=network.blocks,
         mode="native",
     )

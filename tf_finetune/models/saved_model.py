@@ -1,6 +1,7 @@
 """A SavedModel that follows TF Hub's text API, as one Keras 3 layer."""
 
 import inspect
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class SavedModelNetwork(keras.layers.Layer):
 
     def __init__(self, directory: str, **kwargs: Any) -> None:
         super().__init__(**{"name": "encoder", **kwargs, "dtype": "float32"})
-        self.directory = directory
+        self.directory = os.path.abspath(directory)
         self.saved_model = _load(directory)
         self._has_training = "training" in inspect.signature(self.saved_model.__call__).parameters
         self._input_spec_of_call = _find_input(directory, self.saved_model)
