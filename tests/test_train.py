@@ -314,7 +314,8 @@ with strategy.scope():
 x = np.array([[0.0], [100.0]], np.float32)
 batches = tf.data.Dataset.from_tensors((x, x * 0, np.ones(2, np.float32)))
 train(model, batches, optimizer=optimizer, strategy=strategy)
-print([float(dense.kernel.numpy()[0, 0])], int(tf.convert_to_tensor(optimizer.inner_optimizer.iterations.value)))
+steps = tf.convert_to_tensor(optimizer.inner_optimizer.iterations.value)
+print([float(dense.kernel.numpy()[0, 0])], int(steps))
 """
 
 
