@@ -15,22 +15,26 @@ def variables() -> list[keras.Variable]:
 
 
 def adamw(weight, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-8):
-    """Loshchilov & Hutter (2019), algorithm 2, with Keras' epsilon."""
+    """Loshchilov & Hutter (2019), algorithm 2."""
     m = v = 0.0
     for t, gradient in enumerate(gradients, start=1):
         m = b1 * m + (1 - b1) * gradient
         v = b2 * v + (1 - b2) * gradient**2
-        step = rate * np.sqrt(1 - b2**t) / (1 - b1**t)
-        weight = weight * (1 - rate * decay) - step * m / (np.sqrt(v) + eps)
+        update = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        weight = weight * (1 - rate * decay) - rate * update
     return weight
 
 
-def test_update_is_the_papers_and_biases_do_not_decay():
+# With gradients near epsilon the place where it is added shows.
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_update_is_the_papers_and_biases_do_not_decay(scale):
     kernel, bias = variables()
     start = [v.numpy() for v in (kernel, bias)]
     optimizer = AdamW(0.01, weight_decay=0.1, max_grad_norm=0)
     rng = np.random.default_rng(0)
-    gradients = [[rng.normal(size=v.shape).astype("f") for v in (kernel, bias)] for _ in range(5)]
+    gradients = [
+        [(scale * rng.normal(size=v.shape)).astype("f") for v in (kernel, bias)] for _ in range(5)
+    ]
     for pair in gradients:
         optimizer.apply([tf.constant(g) for g in pair], [kernel, bias])
     expected = adamw(start[0], [g[0] for g in gradients], 0.01, 0.1)
