@@ -293,3 +293,16 @@ def test_attention_dropout_and_its_gradient() -> None:
     assert abs((np.array(kernel) == 0).mean() - 0.1) < 0.02
     ours, automatic = (tape.gradient(loss, scores) for loss in losses)
     np.testing.assert_allclose(ours, automatic, atol=1e-6)
+
+
+def test_a_bias_gradient_is_summed_in_float32() -> None:
+    """A sum of thousands of terms in bfloat16 would stop growing at 256 times a term."""
+    x = tf.random.stateless_normal((4096, 8), [1, 2])
+    expected = []
+    for dtype in (tf.float32, tf.bfloat16):
+        bias = tf.zeros(8, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(bias)
+            loss = tf.reduce_sum(tf.cast(fused.fused_gelu(tf.cast(x, dtype), bias), tf.float32))
+        expected.append(tf.cast(tape.gradient(loss, bias), tf.float32).numpy())
+    np.testing.assert_allclose(expected[1], expected[0], rtol=0.005)

@@ -36,16 +36,22 @@ class Norm(keras.layers.Layer):
         self.beta = self.add_weight(shape, "zeros", autocast=False, name="beta")
 
     def call(
-        self, x: Tensor, seed: Tensor, residual: Tensor | None = None, training: bool = False
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        *,
+        seed: Tensor,
+        residual: Tensor | None = None,
+        training: bool = False,
     ) -> Tensor:
-        """Returns norm(residual + dropout(x)), or without residual dropout(norm(x))."""
+        """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
         if residual is None:
             function = fused.fused_norm_dropout if training else fused.norm_dropout
             return function(x, *weights, seed, dtype=self.compute_dtype, **static)
         function = fused.fused_residual_norm if training else fused.residual_norm
-        return function(x, residual, *weights, seed, **static)
+        return function(x, bias, residual, *weights, seed, **static)
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -89,7 +95,7 @@ class BertEmbeddings(keras.layers.Layer):
         """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
         x = ops.take(self.token, ids, axis=0) + ops.take(self.type, types, axis=0)
         x = x + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
-        return self.norm(ops.reshape(x, (-1, self.hidden_size)), seed, training=training)
+        return self.norm(ops.reshape(x, (-1, self.hidden_size)), seed=seed, training=training)
 
 
 class BertLayer(keras.layers.Layer):
@@ -156,19 +162,27 @@ class BertLayer(keras.layers.Layer):
             [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
         """
         tokens = 1 if first_token_only else None
-        attended = self.attention_output(self._attend(x, mask, seed, tokens, training))
+        attended = _product(self.attention_output, self._attend(x, mask, seed, tokens, training))
         if first_token_only:
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
-        x = self.attention_norm(attended, _use(seed, 1), x, training=training)
-        inner = self.intermediate(x)
-        inner = fused.fused_gelu(inner) if training else ops.gelu(inner, approximate=True)
-        return self.output_norm(self.output_dense(inner), _use(seed, 2), x, training=training)
+        x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), training=training)
+        if training:
+            inner = fused.fused_gelu(*_product(self.intermediate, x))
+        else:
+            inner = ops.gelu(self.intermediate(x), approximate=True)
+        output = _product(self.output_dense, inner)
+        return self.output_norm(*output, residual=x, seed=_use(seed, 2), training=training)
 
     def _attend(
         self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool
     ) -> Tensor:
         width = self.hidden_size // self.num_heads
-        heads = ops.reshape(self.query_key_value(x), (*_shape(mask), 3, self.num_heads, width))
+        product, bias = _product(self.query_key_value, x)
+        query, key, value = ops.split(bias, 3)
+        # A key's bias shifts all scores of a query alike, which the softmax ignores: its gradient
+        # is zero but for rounding, which Adam would blow up.
+        bias = ops.concatenate([query, ops.stop_gradient(key), value])
+        heads = ops.reshape(ops.add(product, bias), (*_shape(mask), 3, self.num_heads, width))
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
         if training:
@@ -384,6 +398,11 @@ class BertEncoder(keras.layers.Layer):
 def _shape(ids: Tensor) -> tuple[Any, Any]:
     shape = ops.shape(ids)
     return shape[0], shape[1]
+
+
+def _product(dense: keras.layers.Dense, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns a layer's product, LoRA included, and its bias, which the kernel behind it adds."""
+    return ops.matmul(x, dense.kernel), ops.convert_to_tensor(dense.bias)
 
 
 def _use(seed: Tensor, number: int | Tensor) -> Tensor:

@@ -100,6 +100,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor
 
 def residual_norm(
     x: Tensor,
+    bias: Tensor,
     residual: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -108,10 +109,11 @@ def residual_norm(
     rate: float,
     epsilon: float,
 ) -> Tensor:
-    """Layer normalisation of `residual + dropout(x)`, computed in float32.
+    """Layer normalisation of `residual + dropout(x + bias)`, computed in float32.
 
     Args:
         x: [rows, hidden].
+        bias: [hidden].
         residual: [rows, hidden].
         gamma: float32 [hidden].
         beta: float32 [hidden].
@@ -122,7 +124,8 @@ def residual_norm(
     Returns:
         [rows, hidden] in the dtype of `x`.
     """
-    total = ops.cast(residual, "float32") + dropout(ops.cast(x, "float32"), seed, rate)
+    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
+    total = ops.cast(residual, "float32") + dropout(biased, seed, rate)
     return ops.cast(layer_norm(total, gamma, beta, epsilon), x.dtype)
 
 
@@ -133,9 +136,10 @@ def norm_dropout(
     return ops.cast(dropout(layer_norm(x, gamma, beta, epsilon), seed, rate), dtype)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GELU by its tanh formula, as in google-research/bert's modeling.py, computed in float32."""
-    return ops.cast(ops.gelu(ops.cast(x, "float32"), approximate=True), x.dtype)
+def gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """GELU of `x + bias` by its tanh formula, as in google-research/bert's modeling.py."""
+    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
+    return ops.cast(ops.gelu(biased, approximate=True), x.dtype)
 
 
 def attention_weights(
