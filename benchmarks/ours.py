@@ -80,7 +80,7 @@ def train(work: Work, variant: str, max_steps: int | None = None) -> None:
         ),
         steps_per_epoch=work.steps_per_epoch,
         evaluate=evaluate,
-        jit_compile=choose_jit_compile("auto") and variant == "lifted",
+        jit_compile=choose_jit_compile("auto"),
     )
     if max_steps:
         report_start()

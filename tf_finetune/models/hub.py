@@ -21,7 +21,7 @@ from tf_finetune.models.native import (
     with_global_policy,
 )
 from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
-from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModelNetwork
+from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 
 # Of 6 layers float32 rounding makes some 1e-6, another layer norm or activation some 1e-3.
 LIFT_TOLERANCE = 1e-4
@@ -51,17 +51,17 @@ def load_hub(
     Raises:
         UserError: The SavedModel cannot be used.
     """
-    wrapped = SavedModelNetwork(str(path))
+    saved = SavedModel(str(path))
     text: TextPreprocessor
-    if wrapped.takes_text:
+    if saved.takes_text:
         text = RawText()
     elif preprocessor:
         text = HubPreprocessor(str(preprocessor))
     else:
-        text = _own_preprocessor(handle, wrapped.saved_model)
+        text = _own_preprocessor(handle, saved.module)
     if mode != "saved_model":
         try:
-            backbone = _lift(wrapped, 0.1 if dropout is None else dropout)
+            backbone = _lift(saved, 0.1 if dropout is None else dropout)
             return native_encoder(handle, with_global_policy(backbone), text)
         except CannotLiftError as error:
             if mode == "native":
@@ -69,7 +69,7 @@ def load_hub(
                     f"--encoder={handle}: cannot be made of Keras layers: {error}. "
                     "Use --encoder_mode=saved_model."
                 ) from error
-            if not wrapped.takes_text:
+            if not saved.takes_text:
                 logging.getLogger(__name__).warning(
                     "%s stays a SavedModel, in float32 and whole: %s", handle, error
                 )
@@ -79,32 +79,31 @@ def load_hub(
         )
     positions = [
         variable.shape[0]
-        for variable in wrapped.variables
-        if canonical_name(variable.value.name) == "position_embedding/embeddings"
+        for variable in saved.variables
+        if canonical_name(variable.name) == "position_embedding/embeddings"
     ]
     text.max_positions = positions[0] if positions else None
     return Encoder(
         handle=handle,
-        network=wrapped,
+        network=SavedModelNetwork(str(path), saved),
         preprocessor=text,
-        hidden_size=wrapped.hidden_size,
+        hidden_size=saved.widths["pooled_output"],
         max_seq_length=text.max_positions,
         blocks=(),
         mode="saved_model",
     )
 
 
-def _lift(wrapped: SavedModelNetwork, dropout: float) -> keras_hub.models.BertBackbone:
-    if wrapped.takes_text:
+def _lift(saved: SavedModel, dropout: float) -> keras_hub.models.BertBackbone:
+    if saved.takes_text:
         raise CannotLiftError("it takes raw strings")
-    variables = [variable.value for variable in wrapped.variables]
     smallest = np.inf
-    for backbone in lift_backbones(variables, dropout):
+    for backbone in lift_backbones(saved.variables, dropout):
         differences = {}
         # The tanh GELU is what TF Models means by gelu, and KerasHub's own.
         for activation in (backbone.transformer_layers[0].activation, keras.activations.gelu):
             set_activation(backbone, activation)
-            differences[activation] = _largest_difference(wrapped, BackboneNetwork(backbone))
+            differences[activation] = _largest_difference(saved, BackboneNetwork(backbone))
         activation = min(differences, key=lambda activation: differences[activation])
         set_activation(backbone, activation)
         smallest = min(smallest, differences[activation])
@@ -115,7 +114,7 @@ def _lift(wrapped: SavedModelNetwork, dropout: float) -> keras_hub.models.BertBa
     )
 
 
-def _largest_difference(wrapped: SavedModelNetwork, network: BackboneNetwork) -> float:
+def _largest_difference(saved: SavedModel, network: BackboneNetwork) -> float:
     """Returns the largest difference of any output on random tokens, a pair and padding among."""
     backbone = network.backbone
     length = min(16, backbone.max_sequence_length)
@@ -130,7 +129,7 @@ def _largest_difference(wrapped: SavedModelNetwork, network: BackboneNetwork) ->
         name: tf.constant(value.astype("int32"))
         for name, value in zip(TOKEN_INPUTS, values, strict=True)
     }
-    expected, actual = wrapped(inputs, training=False), network(inputs, training=False)
+    expected, actual = saved.run(saved.inputs(inputs)), network(inputs, training=False)
     mask = values[1]
     differences = [np.abs(expected["pooled_output"] - actual["pooled_output"])]
     if "sequence_output" in expected:

@@ -30,7 +30,7 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
     """
     if isinstance(encoder.network, SavedModelNetwork):
         with replaced_directory(directory) as target:
-            tf.saved_model.save(encoder.network.saved_model, str(target / "encoder"))
+            encoder.network.saved.write(str(target / "encoder"), encoder.network.values)
         return
     preprocessor, backbone = encoder.preprocessor, encoder.network.to_backbone()
     is_bert = isinstance(backbone, keras_hub.models.BertBackbone)

@@ -9,7 +9,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tf_finetune.data.text import TextPreprocessor
+from tf_finetune.data.text import RawText, TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import EPSILON, BertEncoder
 
@@ -39,6 +39,11 @@ class Encoder:
     max_seq_length: int | None
     blocks: tuple[tuple[keras.layers.Layer, ...], ...]
     mode: Literal["native", "saved_model"]
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether `network` takes raw strings."""
+        return isinstance(self.preprocessor, RawText)
 
 
 @keras.saving.register_keras_serializable("tf_finetune")

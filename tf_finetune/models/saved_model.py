@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401 (registers the ops that SavedModels of text models use)
 
 from tf_finetune.errors import UserError
+from tf_finetune.models.flat_function import FlatFunction, outside_of_strategies
 
 TOKEN_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 
@@ -17,47 +18,109 @@ TOKEN_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 TF1_REMEDY = "Use the encoder's TensorFlow 2 version, or a Hugging Face or KerasHub one."
 
 
-@keras.saving.register_keras_serializable("tf_finetune")
-class SavedModelNetwork(keras.layers.Layer):
-    """A SavedModel that follows TF Hub's text API, as a Keras layer that trains.
+class SavedModel:
+    """A SavedModel that follows TF Hub's text API, as TensorFlow loads it.
 
-    The layer's variables are the SavedModel's own. It computes in float32 whatever the policy.
-    See https://www.tensorflow.org/hub/common_saved_model_apis/text.
+    See https://www.tensorflow.org/hub/common_saved_model_apis/text. Its variables are ordinary
+    ones, also under a strategy.
 
     Args:
-        directory: The SavedModel's; also needed when a Keras model with this layer is loaded.
-        **kwargs: Passed to `keras.layers.Layer`.
+        directory: The SavedModel's.
 
     Attributes:
+        module: What TensorFlow loads.
+        variables: Its float variables.
+        resources: Its lookup tables, assets and other variables.
         takes_text: Whether its inputs are raw strings.
-        hidden_size: The width of what it returns for one segment.
+        widths: The last dimension of each of its outputs.
 
     Raises:
         UserError: The SavedModel cannot be used.
     """
 
-    def __init__(self, directory: str, **kwargs: Any) -> None:
-        super().__init__(**{"name": "encoder", **kwargs, "dtype": "float32"})
+    def __init__(self, directory: str) -> None:
         self.directory = os.path.abspath(directory)
-        self.saved_model = _load(directory)
-        self._has_training = "training" in inspect.signature(self.saved_model.__call__).parameters
-        self._input_spec_of_call = _find_input(directory, self.saved_model)
-        self.takes_text = isinstance(self._input_spec_of_call, tf.TensorSpec)
-        for variable in _variables(self.saved_model):
-            self._track_variable(
-                keras.Variable(
-                    variable,
-                    shape=variable.shape,
-                    dtype=variable.dtype.name,
-                    trainable=variable.trainable,
-                    name=variable.name.split(":")[0].replace("/", "_"),
-                )
+        self.module = _load(directory)
+        self._has_training = "training" in inspect.signature(self.module.__call__).parameters
+        self.input_spec = _find_input(directory, self.module)
+        self.takes_text = isinstance(self.input_spec, tf.TensorSpec)
+        self.variables = _variables(self.module)
+        self.resources = _resources(self.module)
+        self.widths = self._probe()
+
+    def inputs(self, features: Any) -> Any:
+        """Returns features, named or a tensor of strings, in the structure that it takes."""
+        spec = self.input_spec
+        if isinstance(spec, Mapping):
+            return {name: tf.cast(features[name], spec[name].dtype) for name in spec}
+        if isinstance(spec, Sequence):
+            return [tf.cast(features[n], s.dtype) for n, s in zip(TOKEN_INPUTS, spec, strict=True)]
+        return features
+
+    def run(self, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns `pooled_output` and `sequence_output`, as far as the SavedModel has them."""
+        options = {"training": training} if self._has_training else {}
+        return _named_outputs(self.module(inputs, **options))
+
+    def write(self, directory: str, weights: Sequence[keras.Variable]) -> None:
+        """Writes it with other values of its float variables."""
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(keras.ops.convert_to_tensor(weight))
+        tf.saved_model.save(self.module, directory)
+
+    def _probe(self) -> dict[str, int]:
+        features: Any = dict.fromkeys(TOKEN_INPUTS, tf.ones([2, 8], tf.int32))
+        if self.takes_text:
+            features = tf.constant(["a", "b"])
+        try:
+            outputs = self.run(self.inputs(features))
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"--encoder={self.directory}: the SavedModel fails on 2 rows of 8 tokens: {reason}"
+            ) from error
+        if "pooled_output" not in outputs:
+            raise UserError(
+                f"--encoder={self.directory}: the SavedModel returns {_describe(outputs)}; "
+                "needed is a dict with 'pooled_output' [batch, width] or 'sequence_output' "
+                "[batch, length, width], or one tensor [batch, width]."
             )
-        self.hidden_size = self._probe()
+        return {name: int(tensor.shape[-1]) for name, tensor in outputs.items()}
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class SavedModelNetwork(keras.layers.Layer):
+    """A SavedModel that follows TF Hub's text API, as a Keras layer that trains.
+
+    Its weights start as the SavedModel's variables. It computes in float32 whatever the policy.
+
+    Args:
+        directory: The SavedModel's; also needed when a Keras model with this layer is loaded.
+        saved: What was loaded from there already.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Raises:
+        UserError: The SavedModel cannot be used.
+    """
+
+    def __init__(self, directory: str, saved: SavedModel | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"name": "encoder", **kwargs, "dtype": "float32"})
+        self.saved = saved or SavedModel(directory)
+        self.resources = self.saved.resources  # What an export has to carry besides the weights.
+        self._functions: dict[bool, FlatFunction] = {}
 
     def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the SavedModel brought its variables."""
-        self.built = True
+        """Makes the weights."""
+        self.values = [
+            self.add_weight(
+                variable.shape,
+                initializer=lambda shape, dtype, value=variable: tf.cast(value, dtype),
+                dtype=variable.dtype.name,
+                trainable=variable.trainable,
+                name=variable.name.split(":")[0].replace("/", "_"),
+            )
+            for variable in self.saved.variables
+        ]
 
     def call(
         self, inputs: Mapping[str, tf.Tensor], training: bool | None = None
@@ -74,51 +137,50 @@ class SavedModelNetwork(keras.layers.Layer):
             `sequence_output` [batch, seq_length, hidden_size]. For two strings `pooled_output` is
             (u, v, |u-v|, u*v), of 4 * hidden_size: Conneau et al. 2017, arXiv:1705.02364.
         """
-        if not self.takes_text:
-            return self._run(inputs, training)
-        first = self._run(inputs["text_a"], training)["pooled_output"]
+        if not self.saved.takes_text:
+            return self._run(inputs, bool(training))
+        first = self._run(inputs["text_a"], bool(training))["pooled_output"]
         if "text_b" not in inputs:
             return {"pooled_output": first}
-        second = self._run(inputs["text_b"], training)["pooled_output"]
+        second = self._run(inputs["text_b"], bool(training))["pooled_output"]
         parts = [first, second, tf.abs(first - second), first * second]
         return {"pooled_output": tf.concat(parts, axis=-1)}
 
+    def compute_output_spec(
+        self, inputs: Mapping[str, keras.KerasTensor], training: bool | None = None
+    ) -> dict[str, keras.KerasTensor]:
+        """Returns the outputs' shapes and dtypes; no weight is read, for no replica asks for it."""
+        shape, widths = next(iter(inputs.values())).shape, self.saved.widths
+        if self.saved.takes_text:
+            width = widths["pooled_output"] * (4 if "text_b" in inputs else 1)
+            return {"pooled_output": keras.KerasTensor((*shape[:1], width), "float32")}
+        return {
+            name: keras.KerasTensor((*shape[: 2 if "sequence" in name else 1], width), "float32")
+            for name, width in widths.items()
+        }
+
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs."""
-        return {**super().get_config(), "directory": self.directory}
+        return {**super().get_config(), "directory": self.saved.directory}
 
-    def _run(self, inputs: Any, training: bool | None) -> dict[str, tf.Tensor]:
-        spec = self._input_spec_of_call
-        if isinstance(spec, Mapping):
-            inputs = {name: tf.cast(inputs[name], spec[name].dtype) for name in spec}
-        elif isinstance(spec, Sequence):
-            inputs = [tf.cast(inputs[n], s.dtype) for n, s in zip(TOKEN_INPUTS, spec, strict=True)]
-        options = {"training": bool(training)} if self._has_training else {}
-        return _named_outputs(self.saved_model(inputs, **options))
-
-    def _probe(self) -> int:
-        inputs: Any = dict.fromkeys(TOKEN_INPUTS, tf.ones([2, 8], tf.int32))
-        if self.takes_text:
-            inputs = tf.constant(["a", "b"])
-        try:
-            outputs = self._run(inputs, training=False)
-        except (ValueError, TypeError, tf.errors.OpError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(
-                f"--encoder={self.directory}: the SavedModel fails on 2 rows of 8 tokens: {reason}"
-            ) from error
-        if "pooled_output" not in outputs:
-            raise UserError(
-                f"--encoder={self.directory}: the SavedModel returns {_describe(outputs)}; "
-                "needed is a dict with 'pooled_output' [batch, width] or 'sequence_output' "
-                "[batch, length, width], or one tensor [batch, width]."
+    def _run(self, features: Any, training: bool) -> dict[str, tf.Tensor]:
+        if tf.executing_eagerly():
+            return tf.function(self._run)(features, training)
+        saved = self.saved
+        if training not in self._functions:
+            self._functions[training] = FlatFunction(
+                lambda inputs: saved.run(inputs, training), saved.input_spec
             )
-        return int(outputs["pooled_output"].shape[-1])
+        weights = {
+            id(variable.handle): weight
+            for variable, weight in zip(saved.variables, self.values, strict=True)
+        }
+        return self._functions[training](saved.inputs(features), weights)
 
 
 def _load(path: str) -> Any:
     try:
-        loaded = tf.saved_model.load(path)
+        loaded = outside_of_strategies(lambda: tf.saved_model.load(path))
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"--encoder={path}: cannot be read as a SavedModel: {reason}") from error
@@ -167,6 +229,15 @@ def _variables(loaded: Any) -> list[tf.Variable]:
         found = {id(v): v for function in functions for v in function.graph.variables}
         variables = found.values()
     return [variable for variable in variables if variable.dtype.is_floating]
+
+
+def _resources(loaded: Any) -> list[Any]:
+    kinds = (tf.saved_model.Asset, tf.saved_model.experimental.TrackableResource)
+    return [
+        item
+        for item in tf.train.TrackableView(loaded).descendants()
+        if isinstance(item, kinds) or (isinstance(item, tf.Variable) and not item.dtype.is_floating)
+    ]
 
 
 def _named_outputs(outputs: Any) -> dict[str, tf.Tensor]:

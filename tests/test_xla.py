@@ -1,0 +1,71 @@
+"""XLA compiles the whole step, few programs, and computes the same."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tf_finetune import load_encoder
+from tf_finetune.models.hub_writer import save_hub_encoder
+
+# Trains, evaluates, and prints the losses and how often XLA compiled.
+TRAIN = """
+import json, pathlib, sys
+import keras, numpy as np, tensorflow as tf
+from tf_finetune import *
+from tf_finetune.data.pipeline import length_buckets
+from tf_finetune.train_loop import make_train_loop
+
+folder, mode, dump = sys.argv[1:]
+keras.utils.set_random_seed(1)
+problem = Problem("single_label", ("text",), ("bad", "good"))
+encoder = load_encoder(folder, mode=mode)
+model = build_classifier(encoder, problem, dropout=0.0)
+model.optimizer = build_optimizer(50, learning_rate=1e-3)
+model.optimizer.build(model.trainable_variables)
+texts = ["good " * (1 + i % 60) + "film" for i in range(100)]
+examples = Examples((texts,), np.arange(100, dtype="int32") % 2)
+rows = tokenize(examples, encoder.preprocessor, 64)
+buckets = length_buckets(64, few=True)
+dataset = make_train_dataset(rows, 10, num_epochs=5, buckets=buckets)
+lengths = {features["input_word_ids"].shape[1] for features, _, _ in dataset}
+loop = make_train_loop(model, tf.distribute.get_strategy(), 1, bool(dump))
+losses, _, _ = loop(iter(dataset), tf.constant(50))
+logits_fn = make_logits_fn(model, jit_compile=bool(dump))
+held_out = make_eval_dataset(rows, 16, buckets=buckets)
+loss = evaluate(logits_fn, held_out, problem)["loss"]
+compiled = len(list(pathlib.Path(dump).glob("*before_optimizations.txt"))) if dump else 0
+print(json.dumps({"losses": [*map(float, losses), loss], "lengths": len(lengths),
+    "compiled": compiled}))
+"""
+
+
+def run(folder: str, mode: str, dump: str) -> dict:
+    environment = dict(os.environ)
+    if dump:
+        environment["XLA_FLAGS"] = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, folder, mode, dump],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["native", "saved_model"])
+def test_a_program_for_each_length_and_the_same_losses(mode, tiny_bert_dir, tmp_path):
+    save_hub_encoder(load_encoder(str(tiny_bert_dir), dropout=0.0), tmp_path / "hub")
+    folder = str(tmp_path / "hub" / "encoder")
+    compiled = run(folder, mode, str(tmp_path / "dump"))
+    plain = run(folder, mode, "")
+    assert compiled["lengths"] == plain["lengths"] >= 3
+    # Training and evaluation, on the same rows.
+    assert 2 <= compiled["compiled"] <= 2 * compiled["lengths"]
+    assert len(plain["losses"]) == 51
+    assert compiled["losses"] == pytest.approx(plain["losses"], abs=1e-4)
+    assert compiled["losses"][-1] != pytest.approx(compiled["losses"][0], abs=1e-3)
