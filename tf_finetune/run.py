@@ -36,7 +36,7 @@ from tf_finetune.model_dir import load_run, save_metrics, save_run
 from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.encoders import Encoder, load_encoder
 from tf_finetune.models.hub_writer import save_hub_encoder
-from tf_finetune.models.losses import balanced_class_weights
+from tf_finetune.models.losses import balanced_class_weights, constant_logits
 from tf_finetune.optimizer import build_optimizer, layer_rates
 from tf_finetune.predict import predict_rows, read_logits, write_predictions
 from tf_finetune.progress import write_text_summary
@@ -73,9 +73,9 @@ def run(config: Config, data: TextData) -> int:
     strategy, jit_compile = _set_up(runtime)
     with strategy.scope():
         encoder, model = make_model(config, data, jit_compile)
-    if jit_compile and encoder.mode == "saved_model":
+    if jit_compile and encoder.takes_text:
         jit_compile = False
-        print("XLA is off: it would compile a wrapped SavedModel anew at every step")
+        print("XLA is off: it does not compile what this encoder does with strings")
     examples = _tokenize(config, data, encoder)
 
     logits_fn = make_logits_fn(model, strategy, jit_compile=jit_compile)
@@ -155,9 +155,11 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
             dropout=config.model.encoder_dropout,
         )
     class_weights: tuple[float, ...] = ()
-    labels = data.train.labels if data.train else None
-    if config.data.class_weights == "balanced" and labels is not None:
-        class_weights = balanced_class_weights(labels, data.problem.num_outputs)
+    output_bias: tuple[float, ...] = ()
+    if data.train and (labels := data.train.labels) is not None:
+        if config.data.class_weights == "balanced":
+            class_weights = balanced_class_weights(labels, data.problem.num_outputs)
+        output_bias = constant_logits(labels, data.problem.num_outputs, class_weights)
     model = build_classifier(
         encoder,
         data.problem,
@@ -167,7 +169,8 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
         freeze=config.model.freeze,
         label_smoothing=config.train.label_smoothing_factor,
         class_weights=class_weights,
-        jit_compile=jit_compile and encoder.mode == "native",
+        output_bias=output_bias,
+        jit_compile=jit_compile and not encoder.takes_text,
     )
     if config.model.init_from:
         same_head = (earlier.model.head, earlier.model.pooling, *_outputs(earlier_problem)) == (

@@ -39,6 +39,14 @@ def test_every_head_and_pooling_gives_logits(encoder, rows, head, pooling):
     assert np.ptp(np.array(logits), axis=0).min() > 0
 
 
+@pytest.mark.parametrize("head", list(HEADS))
+def test_logits_start_at_the_output_bias(encoder, rows, head):
+    """An untrained head of small kernels says little more than its biases."""
+    model = build_classifier(encoder, PROBLEM, head=head, output_bias=(3.0, -2.0))
+    logits = np.array(model(features(rows)))
+    np.testing.assert_allclose(logits, [[3.0, -2.0]] * 6, atol=0.5)
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"), [("mean", [2.0, 3.0]), ("max", [3.0, 4.0]), ("cls", [1.0, 2.0])]
 )

@@ -23,6 +23,7 @@ def build_classifier(
     freeze: str = "none",
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] = (),
+    output_bias: Sequence[float] = (),
     jit_compile: bool = False,
 ) -> keras.Model:
     """Puts a head on an encoder.
@@ -37,6 +38,8 @@ def build_classifier(
             the encoder as it is.
         label_smoothing: See `LogitsLoss`.
         class_weights: See `LogitsLoss`.
+        output_bias: What the biases of the head's last layer, its attribute `logits`, start at,
+            such as `constant_logits(labels, num_outputs)`; empty, or a head without: unchanged.
         jit_compile: Compile with XLA in `fit`, `evaluate` and `predict`.
 
     Returns:
@@ -63,6 +66,8 @@ def build_classifier(
             f"The head gives outputs of shape {tuple(logits.shape)}; the problem needs "
             f"(None, {problem.num_outputs}), one logit per label."
         )
+    if len(output_bias) and hasattr(head, "logits"):
+        head.logits.bias.assign(output_bias)
     model = keras.Model(inputs, logits, name="classifier")
     model.compile(
         optimizer=build_optimizer(total_steps=None),

@@ -117,6 +117,11 @@ class MlpHead(keras.layers.Layer):
         hidden = self.hidden(self.dropout(features, training=training))
         return self.linear(hidden, training=training)
 
+    @property
+    def logits(self) -> keras.layers.Dense:
+        """The last layer."""
+        return self.linear.logits
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the layer."""
         config = super().get_config()
@@ -138,6 +143,7 @@ def load_head(name: str) -> type[keras.layers.Layer]:
         name: A key of `HEADS`, or `module:Class` for a Keras layer of the user's own; the module is
             looked for in the current folder too. It is called as
             `Class(num_outputs=..., dropout=..., name="head")`, then on features [batch, hidden].
+            Where its last layer is named `logits`, the biases of that start at the labels' shares.
 
     Returns:
         The class.

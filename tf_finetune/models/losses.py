@@ -90,3 +90,32 @@ def balanced_class_weights(labels: np.ndarray, num_labels: int) -> tuple[float, 
         counts = labels.sum(axis=0)
         weights = (len(labels) - counts) / np.maximum(counts, 1)
     return tuple(float(w) for w in np.where(counts > 0, weights, 1.0))
+
+
+def constant_logits(
+    labels: np.ndarray, num_outputs: int, class_weights: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Returns the logits of least loss for a head that knows the labels' shares and nothing else.
+
+    A head whose biases start there has no need to learn them first, with gradients that say the
+    same of every text (Lin et al., 2017, section 3.3; TensorFlow's tutorial on imbalanced data).
+
+    Args:
+        labels: int [n] (one label each), float [n, num_outputs] (several), or float [n] (a number).
+        num_outputs: Number of logits.
+        class_weights: See `LogitsLoss`.
+
+    Returns:
+        Log of each label's weighted share, the log of the odds, or the mean. Each count is one
+        more than it is, so that a label that never occurs has a finite logit.
+    """
+    weights = np.array(class_weights or (1.0,) * num_outputs)
+    if labels.ndim == 2:
+        positives = labels.sum(axis=0)
+        logits = np.log(weights * (positives + 1) / (len(labels) - positives + 1))
+    elif np.issubdtype(labels.dtype, np.integer):
+        counts = weights * (np.bincount(labels, minlength=num_outputs) + 1)
+        logits = np.log(counts / counts.sum())
+    else:
+        logits = np.array([labels.mean()])
+    return tuple(float(logit) for logit in logits)
