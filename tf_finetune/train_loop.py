@@ -45,6 +45,8 @@ def make_train_loop(
             for gradient, variable in zip(gradients, variables, strict=True)
         ], loss
 
+    # AutoGraph would spend a second on the sources of the model and the optimizer.
+    @tf.autograph.experimental.do_not_convert
     def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
         # Divided by the examples of all replicas, the replicas' gradients add up to the mean's.
         examples = _sum_over_replicas(tf.reduce_sum(weights))
@@ -56,15 +58,19 @@ def make_train_loop(
                 lambda x: tf.reshape(x, tf.concat([[slices, -1], tf.shape(x)[1:]], 0)),
                 (features, labels, weights),
             )
-            gradients = [tf.zeros_like(variable.value) for variable in variables]
-            loss = tf.constant(0.0)
-            for i in tf.range(slices):
-                # One slice at a time: in parallel they would need the memory they should save.
-                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                x, y, w = tf.nest.map_structure(lambda part: part[i], parts)  # noqa: B023
+
+            def add_slice(i: Any, loss: Any, *total: Any) -> tuple[Any, ...]:
+                x, y, w = tf.nest.map_structure(lambda part: part[i], parts)
                 new, part_loss = gradients_of(x, y, w, count)
-                gradients = [a + b for a, b in zip(gradients, new, strict=True)]
-                loss += part_loss
+                return i + 1, loss + part_loss, *(a + b for a, b in zip(total, new, strict=True))
+
+            # One slice at a time: in parallel they would need the memory they should save.
+            _, loss, *gradients = tf.while_loop(
+                lambda i, *_: i < slices,
+                add_slice,
+                (0, tf.constant(0.0), *(tf.zeros_like(variable.value) for variable in variables)),
+                parallel_iterations=1,
+            )
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             # It looks for overflows in the first replica alone: NaN if any has one, else 0.
             overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))

@@ -46,11 +46,12 @@ class Norm(keras.layers.Layer):
     ) -> Tensor:
         """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        fuse = _fuses(self, training)
         static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
         if residual is None:
-            function = fused.fused_norm_dropout if training else fused.norm_dropout
+            function = fused.fused_norm_dropout if fuse else fused.norm_dropout
             return function(x, *weights, seed, dtype=self.compute_dtype, **static)
-        function = fused.fused_residual_norm if training else fused.residual_norm
+        function = fused.fused_residual_norm if fuse else fused.residual_norm
         return function(x, bias, residual, *weights, seed, **static)
 
 
@@ -166,7 +167,7 @@ class BertLayer(keras.layers.Layer):
         if first_token_only:
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
         x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), training=training)
-        if training:
+        if _fuses(self, training):
             inner = fused.fused_gelu(*_product(self.intermediate, x))
         else:
             inner = ops.gelu(self.intermediate(x), approximate=True)
@@ -185,12 +186,11 @@ class BertLayer(keras.layers.Layer):
         heads = ops.reshape(ops.add(product, bias), (*_shape(mask), 3, self.num_heads, width))
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
-        if training:
-            weights = fused.fused_attention_weights(
-                scores, mask, seed, scale=width**-0.5, rate=self.dropout
-            )
+        static: dict[str, Any] = {"scale": width**-0.5, "rate": self.dropout if training else 0.0}
+        if _fuses(self, training):
+            weights = fused.fused_attention_weights(scores, mask, seed, **static)
         else:
-            weights, _ = fused.attention_weights(scores, mask, seed, scale=width**-0.5, rate=0.0)
+            weights, _ = fused.attention_weights(scores, mask, seed, **static)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return ops.reshape(context, (-1, self.hidden_size))
 
@@ -398,6 +398,11 @@ class BertEncoder(keras.layers.Layer):
 def _shape(ids: Tensor) -> tuple[Any, Any]:
     shape = ops.shape(ids)
     return shape[0], shape[1]
+
+
+def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
+    """Whether XLA kernels stand between the products: not in an export, which is float32."""
+    return training or layer.compute_dtype != "float32"
 
 
 def _product(dense: keras.layers.Dense, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -21,8 +22,8 @@ def fused(
     Where XLA compiles the whole step, and with other backends, it is the same mathematics.
 
     Args:
-        function: From tensors, and keywords that are Python values, to one tensor. With `gradients`
-            it returns a pair, of which the second is kept for them.
+        function: From tensors, and keywords that are Python values, to one tensor, or to a pair of
+            which the second is kept for `gradients`.
         gradients: From the gradient of the result, what was kept, and the arguments, to the
             gradient of each argument. None: automatic, computing `function` again instead of
             keeping its intermediate tensors.
@@ -31,7 +32,7 @@ def fused(
         The function, giving one tensor.
     """
     if keras.config.backend() != "tensorflow":
-        return function if gradients is None else lambda *args, **kw: function(*args, **kw)[0]
+        return lambda *tensors, **static: _split(function(*tensors, **static))[0]
     import tensorflow as tf
 
     def automatic(upstream: Tensor, _: None, *tensors: Tensor, **static: Any) -> Any:
@@ -48,14 +49,16 @@ def fused(
     def call(*tensors: Tensor, **static: Any) -> Tensor:
         @tf.custom_gradient
         def kernel(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-            result, kept = forward(*tensors, **static), None
-            if gradients is not None:
-                result, kept = result
+            result, kept = _split(forward(*tensors, **static))
             return result, lambda upstream: backward(upstream, kept, *tensors, **static)
 
         return kernel(*map(tf.convert_to_tensor, tensors))
 
     return call
+
+
+def _split(results: Any) -> tuple[Tensor, Tensor | None]:
+    return tuple(results) if isinstance(results, (list, tuple)) else (results, None)
 
 
 def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
@@ -93,9 +96,47 @@ def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """Layer normalisation over the last axis; all arguments float32."""
-    centred = x - ops.mean(x, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    return centred * ops.rsqrt(variance + epsilon) * gamma + beta
+    return _normalize(x, epsilon)[0] * gamma + beta
+
+
+def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Returns the normalised rows of `x` and their factors, [rows, 1]."""
+    centred = x - _reduce(ops.add, x) / x.shape[-1]
+    factor = ops.rsqrt(_reduce(ops.add, ops.square(centred)) / x.shape[-1] + epsilon)
+    return centred * factor, factor
+
+
+def _layer_norm_gradients(
+    upstream: Tensor, x: Tensor, gamma: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of `layer_norm` by `x`, `gamma` and `beta`; all float32."""
+    normalized, factor = _normalize(x, epsilon)
+    change = upstream * gamma
+    common = _reduce(ops.add, change) + normalized * _reduce(ops.add, change * normalized)
+    change = factor * (change - common / x.shape[-1])
+    return change, ops.sum(upstream * normalized, axis=0), ops.sum(upstream, axis=0)
+
+
+def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+    """Reduces the last axis to one element by `ops.add` or `ops.maximum`.
+
+    XLA's CPU compiler reduces neighbours one by one, and an axis of more than 32 at a greater price
+    still. So elements that are some lanes apart are reduced first, then the lanes by halves.
+    """
+    width, lanes = ops.shape(x)[-1], 8
+    if isinstance(width, int):
+        while width > 32 * lanes:
+            lanes *= 2
+    reduce, neutral = (ops.sum, 0.0) if function is ops.add else (ops.max, -np.inf)
+    filling = -width % lanes
+    if not isinstance(filling, int) or filling:
+        padding = [[0, 0]] * (len(x.shape) - 1) + [[0, filling]]
+        x = ops.pad(x, padding, constant_values=neutral)
+    x = reduce(ops.reshape(x, (*ops.shape(x)[:-1], -1, lanes)), axis=-2)
+    while lanes > 1:
+        lanes //= 2
+        x = function(x[..., :lanes], x[..., lanes:])
+    return x
 
 
 def residual_norm(
@@ -129,6 +170,36 @@ def residual_norm(
     return ops.cast(layer_norm(total, gamma, beta, epsilon), x.dtype)
 
 
+def residual_norm_gradients(
+    upstream: Tensor,
+    _: None,
+    x: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    seed: Tensor,
+    *,
+    rate: float,
+    epsilon: float,
+) -> tuple[Tensor | None, ...]:
+    """The gradient of `residual_norm` by each of its arguments."""
+    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
+    total = ops.cast(residual, "float32") + dropout(biased, seed, rate)
+    change, by_gamma, by_beta = _layer_norm_gradients(
+        ops.cast(upstream, "float32"), total, gamma, epsilon
+    )
+    by_x = dropout(change, seed, rate)
+    return (
+        ops.cast(by_x, x.dtype),
+        ops.cast(ops.sum(by_x, axis=0), bias.dtype),
+        ops.cast(change, residual.dtype),
+        by_gamma,
+        by_beta,
+        None,
+    )
+
+
 def norm_dropout(
     x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
 ) -> Tensor:
@@ -158,7 +229,9 @@ def attention_weights(
         The weights after dropout and before it, in the shape and dtype of `scores`.
     """
     allowed = ops.cast(mask, "bool")[:, None, None, :]
-    weights = ops.softmax(ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9), axis=-1)
+    logits = ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9)
+    weights = ops.exp(logits - _reduce(ops.maximum, logits))
+    weights = weights / _reduce(ops.add, weights)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -175,11 +248,11 @@ def attention_weights_gradients(
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
     change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * ops.sum(change, axis=-1, keepdims=True)) * scale
+    change = (change - weights * _reduce(ops.add, change)) * scale
     return ops.cast(change, scores.dtype), None, None
 
 
-fused_residual_norm = fused(residual_norm)
+fused_residual_norm = fused(residual_norm, residual_norm_gradients)
 fused_norm_dropout = fused(norm_dropout)
 fused_gelu = fused(gelu)
 fused_attention_weights = fused(attention_weights, attention_weights_gradients)
