@@ -25,7 +25,7 @@ data.layout
 data.columns
 data.sources
 data.report data.pipeline
-models.fused
+models.flat_function models.fused
 models.bert
 models.native
 models.presets models.lift models.saved_model

@@ -186,7 +186,8 @@ def _resources(model: keras.Model) -> Iterator[Any]:
     kinds = (tf.Variable, tf.saved_model.Asset, tf.saved_model.experimental.TrackableResource)
     seen = set()
     for layer in model._flatten_layers():
-        for item in tf.train.TrackableView(layer).descendants():
+        # What a layer holds in a list is a weight for Keras alone.
+        for item in [*tf.train.TrackableView(layer).descendants(), *layer.weights]:
             item = item.value if isinstance(item, keras.Variable) else item
             if isinstance(item, kinds) and id(item) not in seen:
                 seen.add(id(item))

@@ -106,7 +106,9 @@ class SavedModelNetwork(keras.layers.Layer):
     def __init__(self, directory: str, saved: SavedModel | None = None, **kwargs: Any) -> None:
         super().__init__(**{"name": "encoder", **kwargs, "dtype": "float32"})
         self.saved = saved or SavedModel(directory)
-        self.resources = self.saved.resources  # What an export has to carry besides the weights.
+        # What an export has to carry besides the weights; Keras would not track a list.
+        self.resources = tf.Module()
+        self.resources.all = self.saved.resources
         self._functions: dict[bool, FlatFunction] = {}
 
     def build(self, input_shape: Any = None) -> None:
@@ -175,7 +177,11 @@ class SavedModelNetwork(keras.layers.Layer):
             id(variable.handle): weight
             for variable, weight in zip(saved.variables, self.values, strict=True)
         }
-        return self._functions[training](saved.inputs(features), weights)
+        outputs = self._functions[training](saved.inputs(features), weights)
+        for name, tensor in outputs.items():  # which its function may not tell
+            leading = 2 if name == "sequence_output" else 1
+            tensor.set_shape([None] * leading + [saved.widths[name]])
+        return outputs
 
 
 def _load(path: str) -> Any:
