@@ -318,7 +318,6 @@ def test_every_trainable_variable_of_a_wrapped_saved_model_trains(wrapped, pairs
 
 def test_frozen_and_non_trainable_variables_stay(bag_path):
     network = load_encoder(bag_path).network
-    network.build()
     assert [v.name for v in network.trainable_variables] == ["bag_embeddings", "bag_scale"]
     assert [v.name for v in network.non_trainable_variables] == ["bag_steps"]
     network.trainable = False

@@ -83,9 +83,11 @@ def load_hub(
         if canonical_name(variable.name) == "position_embedding/embeddings"
     ]
     text.max_positions = positions[0] if positions else None
+    network = SavedModelNetwork(str(path), saved)
+    network.build()
     return Encoder(
         handle=handle,
-        network=SavedModelNetwork(str(path), saved),
+        network=network,
         preprocessor=text,
         hidden_size=saved.widths["pooled_output"],
         max_seq_length=text.max_positions,
