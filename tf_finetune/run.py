@@ -159,7 +159,7 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
     if data.train and (labels := data.train.labels) is not None:
         if config.data.class_weights == "balanced":
             class_weights = balanced_class_weights(labels, data.problem.num_outputs)
-        output_bias = constant_logits(labels, data.problem.num_outputs, class_weights)
+        output_bias = constant_logits(labels, data.problem.problem_type, class_weights)
     model = build_classifier(
         encoder,
         data.problem,

@@ -39,7 +39,7 @@ def build_classifier(
         label_smoothing: See `LogitsLoss`.
         class_weights: See `LogitsLoss`.
         output_bias: What the biases of the head's last layer, its attribute `logits`, start at,
-            such as `constant_logits(labels, num_outputs)`; empty, or a head without: unchanged.
+            such as `constant_logits(labels, problem_type)`; empty, or a head without: unchanged.
         jit_compile: Compile with XLA in `fit`, `evaluate` and `predict`.
 
     Returns:

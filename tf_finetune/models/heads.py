@@ -143,7 +143,7 @@ def load_head(name: str) -> type[keras.layers.Layer]:
         name: A key of `HEADS`, or `module:Class` for a Keras layer of the user's own; the module is
             looked for in the current folder too. It is called as
             `Class(num_outputs=..., dropout=..., name="head")`, then on features [batch, hidden].
-            Where its last layer is named `logits`, the biases of that start at the labels' shares.
+            Where its last layer is named `logits`, its biases start as `constant_logits` says.
 
     Returns:
         The class.
