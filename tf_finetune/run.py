@@ -131,7 +131,7 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
 
     Args:
         config: The run.
-        data: What is learnt, and the training labels if classes are weighed by them.
+        data: What is learnt, and the training labels, from which weights and biases start.
         jit_compile: See `build_classifier`.
 
     Returns:

@@ -47,6 +47,19 @@ def test_logits_start_at_the_output_bias(encoder, rows, head):
     np.testing.assert_allclose(logits, [[3.0, -2.0]] * 6, atol=0.5)
 
 
+def test_a_head_without_a_bias_of_that_size_stays_as_it_is(encoder, rows):
+    class Plain(keras.layers.Layer):
+        def build(self, shape):
+            self.logits = keras.layers.Dense(2, use_bias=False)
+            self.logits.build(shape)
+
+        def call(self, features):
+            return self.logits(features)
+
+    model = build_classifier(encoder, PROBLEM, head=Plain(name="head"), output_bias=(3.0, -2.0))
+    assert model(features(rows)).shape == (6, 2)
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"), [("mean", [2.0, 3.0]), ("max", [3.0, 4.0]), ("cls", [1.0, 2.0])]
 )

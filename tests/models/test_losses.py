@@ -101,5 +101,11 @@ def test_constant_logits_of_a_label_that_never_occurs_are_finite():
     assert np.isfinite(constant_logits(np.zeros([2, 3], "f"), "multi_label")).all()
 
 
+def test_constant_logits_of_a_label_that_every_row_has_are_finite():
+    labels = np.array([[1, 0], [1, 1], [1, 0]], "f")
+    weights = balanced_class_weights(labels, 2)
+    assert np.isfinite(constant_logits(labels, "multi_label", weights)).all()
+
+
 def test_one_label_each_starts_at_no_bias():
     assert constant_logits(np.array([0, 0, 1]), "single_label") == ()

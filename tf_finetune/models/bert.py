@@ -200,8 +200,8 @@ class BertEncoder(keras.layers.Layer):
     """The BERT encoder (Devlin et al., 2019), equal to `keras_hub.models.BertBackbone`.
 
     Its sublayers are exposed, so that each can be frozen; its `Dense` layers take LoRA. Query, key
-    and value are one `Dense` layer. In training, what is between matrix products runs as XLA
-    kernels whether or not the step around them is compiled.
+    and value are one `Dense` layer. In training and in half precision, what is between matrix
+    products runs as XLA kernels whether or not the step around them is compiled.
 
     Args:
         vocabulary_size: Number of tokens.
@@ -401,7 +401,7 @@ def _shape(ids: Tensor) -> tuple[Any, Any]:
 
 
 def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
-    """Whether XLA kernels stand between the products: not in an export, which is float32."""
+    """Whether XLA kernels stand between the products: not in float32 predictions and exports."""
     return training or layer.compute_dtype != "float32"
 
 

@@ -66,8 +66,9 @@ def build_classifier(
             f"The head gives outputs of shape {tuple(logits.shape)}; the problem needs "
             f"(None, {problem.num_outputs}), one logit per label."
         )
-    if len(output_bias) and hasattr(head, "logits"):
-        head.logits.bias.assign(output_bias)
+    bias = getattr(getattr(head, "logits", None), "bias", None)
+    if bias is not None and tuple(bias.shape) == (len(output_bias),):
+        bias.assign(output_bias)
     model = keras.Model(inputs, logits, name="classifier")
     model.compile(
         optimizer=build_optimizer(total_steps=None),

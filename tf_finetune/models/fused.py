@@ -4,6 +4,7 @@ Between its matrix products a transformer is bound by memory. Run op by op, a GE
 writes its [tokens, width] tensor eight times forward and more backward; as one kernel, once.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -101,8 +102,8 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor
 
 def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Returns the normalised rows of `x` and their factors, [rows, 1]."""
-    centred = x - _reduce(ops.add, x) / x.shape[-1]
-    factor = ops.rsqrt(_reduce(ops.add, ops.square(centred)) / x.shape[-1] + epsilon)
+    centred = x - _reduce(operator.add, x) / x.shape[-1]
+    factor = ops.rsqrt(_reduce(operator.add, ops.square(centred)) / x.shape[-1] + epsilon)
     return centred * factor, factor
 
 
@@ -112,13 +113,13 @@ def _layer_norm_gradients(
     """The gradient of `layer_norm` by `x`, `gamma` and `beta`; all float32."""
     normalized, factor = _normalize(x, epsilon)
     change = upstream * gamma
-    common = _reduce(ops.add, change) + normalized * _reduce(ops.add, change * normalized)
+    common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
     change = factor * (change - common / x.shape[-1])
     return change, ops.sum(upstream * normalized, axis=0), ops.sum(upstream, axis=0)
 
 
 def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-    """Reduces the last axis to one element by `ops.add` or `ops.maximum`.
+    """Reduces the last axis to one element by `operator.add` or `ops.maximum`.
 
     XLA's CPU compiler reduces neighbours one by one, and an axis of more than 32 at a greater price
     still. So elements that are some lanes apart are reduced first, then the lanes by halves.
@@ -127,7 +128,7 @@ def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     if isinstance(width, int):
         while width > 32 * lanes:
             lanes *= 2
-    reduce, neutral = (ops.sum, 0.0) if function is ops.add else (ops.max, -np.inf)
+    reduce, neutral = (ops.sum, 0.0) if function is operator.add else (ops.max, -np.inf)
     filling = -width % lanes
     if not isinstance(filling, int) or filling:
         padding = [[0, 0]] * (len(x.shape) - 1) + [[0, filling]]
@@ -231,7 +232,7 @@ def attention_weights(
     allowed = ops.cast(mask, "bool")[:, None, None, :]
     logits = ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9)
     weights = ops.exp(logits - _reduce(ops.maximum, logits))
-    weights = weights / _reduce(ops.add, weights)
+    weights = weights / _reduce(operator.add, weights)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -248,7 +249,7 @@ def attention_weights_gradients(
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
     change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * _reduce(ops.add, change)) * scale
+    change = (change - weights * _reduce(operator.add, change)) * scale
     return ops.cast(change, scores.dtype), None, None
 
 

@@ -100,8 +100,7 @@ def constant_logits(
     Of several labels or a number it is what has the least loss if nothing is known of the text: the
     network need not learn it first, with gradients that say the same of every text (Lin et al.,
     2017, section 3.3; TensorFlow's tutorial on imbalanced data). Of one label each it is nothing:
-    there is little to make up for, and a test set may have other shares (banking77's accuracy of
-    0.914 became 0.903).
+    there is little to make up for, and a test set may have other shares.
 
     Args:
         labels: int [n] (one label each), float [n, labels] (several), or float [n] (a number).
@@ -118,4 +117,6 @@ def constant_logits(
         return (float(labels.mean()),)
     positives = labels.sum(axis=0)
     odds = (positives + 1) / (len(labels) - positives + 1)
-    return tuple(float(logit) for logit in np.log(np.array(class_weights or 1.0) * odds))
+    weights = np.array(class_weights or (1.0,) * len(odds))
+    # A label that every text has weighs nothing when balanced: there is nothing to learn of it.
+    return tuple(float(logit) for logit in np.log(np.where(weights > 0, weights, 1.0) * odds))

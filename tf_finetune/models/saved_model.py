@@ -60,7 +60,13 @@ class SavedModel:
     def run(self, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `pooled_output` and `sequence_output`, as far as the SavedModel has them."""
         options = {"training": training} if self._has_training else {}
-        return _named_outputs(self.module(inputs, **options))
+        # A call may count or average; what is read here should be as it was on disk.
+        changing = [v for v in self.variables if not v.trainable] if tf.executing_eagerly() else []
+        before = [variable.numpy() for variable in changing]
+        outputs = _named_outputs(self.module(inputs, **options))
+        for variable, value in zip(changing, before, strict=True):
+            variable.assign(value)
+        return outputs
 
     def write(self, directory: str, weights: Sequence[keras.Variable]) -> None:
         """Writes it with other values of its float variables."""
