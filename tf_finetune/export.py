@@ -33,6 +33,7 @@ from tf_finetune.data.tasks import Problem
 from tf_finetune.data.text import TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
+from tf_finetune.models.saved_model import RESOURCE_KINDS
 
 TOLERANCE = 1e-4
 
@@ -183,13 +184,12 @@ def float32_compute(model: keras.Model) -> Iterator[None]:
 
 def _resources(model: keras.Model) -> Iterator[Any]:
     """Yields once each TensorFlow variable, lookup table and asset that a model uses."""
-    kinds = (tf.Variable, tf.saved_model.Asset, tf.saved_model.experimental.TrackableResource)
     seen = set()
     for layer in model._flatten_layers():
         # What a layer holds in a list is a weight for Keras alone.
         for item in [*tf.train.TrackableView(layer).descendants(), *layer.weights]:
             item = item.value if isinstance(item, keras.Variable) else item
-            if isinstance(item, kinds) and id(item) not in seen:
+            if isinstance(item, RESOURCE_KINDS) and id(item) not in seen:
                 seen.add(id(item))
                 yield item
 

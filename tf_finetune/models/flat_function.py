@@ -61,15 +61,12 @@ class FlatFunction:
         graph = tf.compat.v1.get_default_graph()
         for variable in variables.values():
             tf.convert_to_tensor(variable)  # so that gradient tapes watch it
-        handles = {
-            index: graph.capture(variables[id(tensor)].value.handle)
-            for index, tensor in enumerate(self._function.captured_inputs)
-            if id(tensor) in variables
-        }
-        captured = [
-            handles[index] if index in handles else graph.capture(tensor)
-            for index, tensor in enumerate(self._function.captured_inputs)
-        ]
+        captured, sources = [], []
+        for tensor in self._function.captured_inputs:
+            variable = variables.get(id(tensor))
+            captured.append(graph.capture(tensor if variable is None else variable.value.handle))
+            if variable is not None:
+                sources.append(captured[-1])
         replaced = zip(self._function.inputs, [*tf.nest.flatten(inputs), *captured], strict=True)
         outputs = tf.graph_util.import_graph_def(
             self._graph_def,
@@ -77,7 +74,6 @@ class FlatFunction:
             return_elements=[tensor.name for tensor in self._function.outputs],
             name="saved_model",
         )
-        sources = list(handles.values())
 
         def backward(*upstream: tf.Tensor) -> list[tf.Tensor | tf.IndexedSlices | None]:
             return _GradientsHelper(outputs, sources, upstream, src_graph=graph)

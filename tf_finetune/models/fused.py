@@ -166,8 +166,7 @@ def residual_norm(
     Returns:
         [rows, hidden] in the dtype of `x`.
     """
-    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
-    total = ops.cast(residual, "float32") + dropout(biased, seed, rate)
+    total = _residual_sum(x, bias, residual, seed, rate)
     return ops.cast(layer_norm(total, gamma, beta, epsilon), x.dtype)
 
 
@@ -185,8 +184,7 @@ def residual_norm_gradients(
     epsilon: float,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of `residual_norm` by each of its arguments."""
-    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
-    total = ops.cast(residual, "float32") + dropout(biased, seed, rate)
+    total = _residual_sum(x, bias, residual, seed, rate)
     change, by_gamma, by_beta = _layer_norm_gradients(
         ops.cast(upstream, "float32"), total, gamma, epsilon
     )
@@ -201,6 +199,14 @@ def residual_norm_gradients(
     )
 
 
+def _residual_sum(x: Tensor, bias: Tensor, residual: Tensor, seed: Tensor, rate: float) -> Tensor:
+    return ops.cast(residual, "float32") + dropout(_biased(x, bias), seed, rate)
+
+
+def _biased(x: Tensor, bias: Tensor) -> Tensor:
+    return ops.cast(x, "float32") + ops.cast(bias, "float32")
+
+
 def norm_dropout(
     x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
 ) -> Tensor:
@@ -210,8 +216,7 @@ def norm_dropout(
 
 def gelu(x: Tensor, bias: Tensor) -> Tensor:
     """GELU of `x + bias` by its tanh formula, as in google-research/bert's modeling.py."""
-    biased = ops.cast(x, "float32") + ops.cast(bias, "float32")
-    return ops.cast(ops.gelu(biased, approximate=True), x.dtype)
+    return ops.cast(ops.gelu(_biased(x, bias), approximate=True), x.dtype)
 
 
 def attention_weights(

@@ -13,7 +13,12 @@ from tf_finetune.errors import UserError
 from tf_finetune.models.flat_function import FlatFunction, outside_of_strategies
 
 TOKEN_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
-
+# What a SavedModel stores of the objects that its functions use.
+RESOURCE_KINDS = (
+    tf.Variable,
+    tf.saved_model.Asset,
+    tf.saved_model.experimental.TrackableResource,
+)
 
 TF1_REMEDY = "Use the encoder's TensorFlow 2 version, or a Hugging Face or KerasHub one."
 
@@ -67,6 +72,10 @@ class SavedModel:
         for variable, value in zip(changing, before, strict=True):
             variable.assign(value)
         return outputs
+
+    def output_shape(self, name: str, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Returns the shape of an output for token ids of the given shape, [batch, length]."""
+        return (*shape[: 2 if name == "sequence_output" else 1], self.widths[name])
 
     def write(self, directory: str, weights: Sequence[keras.Variable]) -> None:
         """Writes it with other values of its float variables."""
@@ -146,11 +155,11 @@ class SavedModelNetwork(keras.layers.Layer):
             (u, v, |u-v|, u*v), of 4 * hidden_size: Conneau et al. 2017, arXiv:1705.02364.
         """
         if not self.saved.takes_text:
-            return self._run(inputs, bool(training))
-        first = self._run(inputs["text_a"], bool(training))["pooled_output"]
+            return self._run(inputs, training)
+        first = self._run(inputs["text_a"], training)["pooled_output"]
         if "text_b" not in inputs:
             return {"pooled_output": first}
-        second = self._run(inputs["text_b"], bool(training))["pooled_output"]
+        second = self._run(inputs["text_b"], training)["pooled_output"]
         parts = [first, second, tf.abs(first - second), first * second]
         return {"pooled_output": tf.concat(parts, axis=-1)}
 
@@ -158,23 +167,23 @@ class SavedModelNetwork(keras.layers.Layer):
         self, inputs: Mapping[str, keras.KerasTensor], training: bool | None = None
     ) -> dict[str, keras.KerasTensor]:
         """Returns the outputs' shapes and dtypes; no weight is read, for no replica asks for it."""
-        shape, widths = next(iter(inputs.values())).shape, self.saved.widths
+        shape = next(iter(inputs.values())).shape
         if self.saved.takes_text:
-            width = widths["pooled_output"] * (4 if "text_b" in inputs else 1)
+            width = self.saved.widths["pooled_output"] * (4 if "text_b" in inputs else 1)
             return {"pooled_output": keras.KerasTensor((*shape[:1], width), "float32")}
         return {
-            name: keras.KerasTensor((*shape[: 2 if "sequence" in name else 1], width), "float32")
-            for name, width in widths.items()
+            name: keras.KerasTensor(self.saved.output_shape(name, shape), "float32")
+            for name in self.saved.widths
         }
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor needs."""
         return {**super().get_config(), "directory": self.saved.directory}
 
-    def _run(self, features: Any, training: bool) -> dict[str, tf.Tensor]:
+    def _run(self, features: Any, training: bool | None) -> dict[str, tf.Tensor]:
         if tf.executing_eagerly():
             return tf.function(self._run)(features, training)
-        saved = self.saved
+        saved, training = self.saved, bool(training)
         if training not in self._functions:
             self._functions[training] = FlatFunction(
                 lambda inputs: saved.run(inputs, training), saved.input_spec
@@ -185,8 +194,7 @@ class SavedModelNetwork(keras.layers.Layer):
         }
         outputs = self._functions[training](saved.inputs(features), weights)
         for name, tensor in outputs.items():  # which its function may not tell
-            leading = 2 if name == "sequence_output" else 1
-            tensor.set_shape([None] * leading + [saved.widths[name]])
+            tensor.set_shape(saved.output_shape(name, (None, None)))
         return outputs
 
 
@@ -244,11 +252,11 @@ def _variables(loaded: Any) -> list[tf.Variable]:
 
 
 def _resources(loaded: Any) -> list[Any]:
-    kinds = (tf.saved_model.Asset, tf.saved_model.experimental.TrackableResource)
     return [
         item
         for item in tf.train.TrackableView(loaded).descendants()
-        if isinstance(item, kinds) or (isinstance(item, tf.Variable) and not item.dtype.is_floating)
+        if isinstance(item, RESOURCE_KINDS)
+        and not (isinstance(item, tf.Variable) and item.dtype.is_floating)
     ]
 
 
