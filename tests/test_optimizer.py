@@ -78,8 +78,11 @@ def test_sparse_gradients_equal_dense_ones():
     dense, sparse = variables()[0], variables()[0]
     rows = tf.IndexedSlices(tf.ones((3, 3)), tf.constant([1, 1, 0]), tf.constant([2, 3]))
     AdamW(0.01).apply([tf.convert_to_tensor(rows)], [dense])
-    AdamW(0.01).apply([rows], [sparse])
+    optimizer = AdamW(0.01)
+    optimizer.apply([rows], [sparse])
     np.testing.assert_array_equal(dense.numpy(), sparse.numpy())
+    # A row that comes twice counts once, with the sum.
+    assert float(optimizer.gradient_norm) == pytest.approx(15**0.5)
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])

@@ -3,11 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 from keras import ops
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 # Kept out of weight decay, as in google-research/bert's optimization.py.
 NO_DECAY = ("bias", "beta", "gamma", "scale")
@@ -120,15 +122,17 @@ class AdamW(keras.optimizers.AdamW):
         pass  # Part of `update_step`.
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
-        dense = [(tf.convert_to_tensor(grad), variable) for grad, variable in grads_and_vars]
-        reduced = super()._all_reduce_sum_gradients(dense)
-        gradients = [grad for grad, _ in reduced]
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            grads_and_vars = super()._all_reduce_sum_gradients(
+                [(tf.convert_to_tensor(grad), variable) for grad, variable in grads_and_vars]
+            )
+        gradients = [_sum_duplicates(grad) for grad, _ in grads_and_vars]
         norm = tf.linalg.global_norm(gradients)
         self.gradient_norm.assign(norm)
         if self.max_grad_norm:
             scale = self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
-            gradients = [grad * scale for grad in gradients]
-        return [(grad, var) for grad, (_, var) in zip(gradients, reduced, strict=True)]
+            gradients = [_scaled(grad, scale) for grad in gradients]
+        return [(grad, var) for grad, (_, var) in zip(gradients, grads_and_vars, strict=True)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its two moments in place."""
@@ -149,13 +153,28 @@ class AdamW(keras.optimizers.AdamW):
             beta2=self.beta_2,
             # The kernel adds it before the second moment is corrected for its start at zero.
             epsilon=self.epsilon * tf.sqrt(1.0 - beta2_power),
-            grad=gradient,
+            grad=tf.convert_to_tensor(gradient),
         )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the optimizer."""
         config = super().get_config()
         return {**config, "max_grad_norm": self.max_grad_norm, "layer_rates": self.layer_rates}
+
+
+def _sum_duplicates(gradient: Gradient) -> Gradient:
+    """Gives each row of an embedding table's gradient once, as its norm needs it."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, numbers = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, numbers, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def _scaled(gradient: Gradient, scale: tf.Tensor) -> Gradient:
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient * scale
+    return tf.IndexedSlices(gradient.values * scale, gradient.indices, gradient.dense_shape)
 
 
 def decays(path: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_finetune.optimizer import AdamW
+
 
 def make_train_loop(
     model: keras.Model,
@@ -30,6 +32,9 @@ def make_train_loop(
     variables = model.trainable_variables
     optimizer = model.optimizer
     slices = gradient_accumulation_steps
+    # One replica's optimizer takes the rows of an embedding table as they are; XLA has no unique.
+    sparse = not jit_compile and slices == 1 and isinstance(optimizer, AdamW)
+    dense = (lambda gradient: gradient) if sparse else tf.convert_to_tensor
 
     def gradients_of(features: Any, labels: Any, weights: Any, count: Any) -> tuple[list[Any], Any]:
         """Gradients of the sum of the losses divided by `count`, and that quotient."""
@@ -41,7 +46,7 @@ def make_train_loop(
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         return [
-            tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+            tf.zeros_like(variable.value) if gradient is None else dense(gradient)
             for gradient, variable in zip(gradients, variables, strict=True)
         ], loss
 
