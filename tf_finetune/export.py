@@ -60,7 +60,9 @@ def serving_module(
     """
     names = argument_names(problem.text_columns)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name) for name in names])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name) for name in names], autograph=False
+    )
     def serve(*segments: tf.Tensor) -> dict[str, tf.Tensor]:
         features = preprocessor(segments, max_seq_length)
         return answer(model(features, training=False), problem, threshold)

@@ -42,6 +42,8 @@ def make_logits_fn(
     """
     names = list(model.input)
 
+    # As in training: AutoGraph would only cost time.
+    @tf.autograph.experimental.do_not_convert
     def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
         inputs = {name: features[name] for name in names}
         return tf.cast(model(inputs, training=False), tf.float32)

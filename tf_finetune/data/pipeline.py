@@ -61,6 +61,8 @@ def tokenize(
         UserError: No examples, or a `max_seq_length` that is too small or too large.
     """
 
+    # AutoGraph would spend most of a second on sources that need none of it.
+    @tf.autograph.experimental.do_not_convert
     def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
         tokens = preprocessor.tokenize(segments)
         return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
