@@ -1,7 +1,7 @@
 """A BERT encoder that trains fast: KerasHub's `BertBackbone` in fewer and larger operations."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import keras
 import keras_hub
@@ -11,6 +11,7 @@ from keras import ops
 from tf_finetune.models import fused
 
 Tensor = Any
+Initializer: TypeAlias = keras.initializers.Initializer | str
 
 # google-research/bert, modeling.py
 EPSILON = 1e-12
@@ -43,10 +44,10 @@ class Norm(keras.layers.Layer):
         seed: Tensor,
         residual: Tensor | None = None,
         training: bool = False,
+        fuse: bool = False,
     ) -> Tensor:
         """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        fuse = _fuses(self, training)
         static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
         if residual is None:
             function = fused.fused_norm_dropout if fuse else fused.norm_dropout
@@ -64,6 +65,7 @@ class BertEmbeddings(keras.layers.Layer):
         num_types: Number of token types.
         hidden_size: The width.
         dropout: The dropout rate.
+        initializer: Of the tables.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -74,19 +76,20 @@ class BertEmbeddings(keras.layers.Layer):
         num_types: int,
         hidden_size: int,
         dropout: float,
+        initializer: Initializer,
         **kwargs: Any,
     ) -> None:
         # Float32 rows are summed; `autocast` is off as it would convert the whole table each step.
         super().__init__(autocast=False, **kwargs)
         self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
-        self.hidden_size = hidden_size
+        self.hidden_size, self.initializer = hidden_size, initializer
         self.norm = Norm(dropout, autocast=False, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
         self.token, self.position, self.type = (
             self.add_weight(
-                (size, self.hidden_size), INITIALIZER, autocast=False, name=f"{name}_embedding"
+                (size, self.hidden_size), self.initializer, autocast=False, name=f"{name}_embedding"
             )
             for name, size in self.sizes.items()
         )
@@ -96,7 +99,8 @@ class BertEmbeddings(keras.layers.Layer):
         """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
         x = ops.take(self.token, ids, axis=0) + ops.take(self.type, types, axis=0)
         x = x + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
-        return self.norm(ops.reshape(x, (-1, self.hidden_size)), seed=seed, training=training)
+        x = ops.reshape(x, (-1, self.hidden_size))
+        return self.norm(x, seed=seed, training=training, fuse=_fuses(self.norm, training))
 
 
 class BertLayer(keras.layers.Layer):
@@ -107,6 +111,7 @@ class BertLayer(keras.layers.Layer):
         hidden_size: The width.
         intermediate_size: The width between the two feed-forward layers.
         dropout: The rate for the hidden rows and for the attention weights.
+        initializer: Of the kernels.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -116,6 +121,7 @@ class BertLayer(keras.layers.Layer):
         hidden_size: int,
         intermediate_size: int,
         dropout: float,
+        initializer: Initializer,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -123,7 +129,7 @@ class BertLayer(keras.layers.Layer):
 
         def dense(units: int, name: str) -> keras.layers.Dense:
             return keras.layers.Dense(
-                units, kernel_initializer=INITIALIZER, dtype=self.dtype_policy, name=name
+                units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
             )
 
         self.query_key_value = dense(3 * hidden_size, "query_key_value")
@@ -162,20 +168,24 @@ class BertLayer(keras.layers.Layer):
         Returns:
             [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
         """
+        # For one token of each text a kernel would not earn what its compilation costs.
+        fuse = _fuses(self, training) and not first_token_only
         tokens = 1 if first_token_only else None
-        attended = _product(self.attention_output, self._attend(x, mask, seed, tokens, training))
+        context = self._attend(x, mask, seed, tokens, training, fuse)
+        attended = _product(self.attention_output, context)
         if first_token_only:
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
-        x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), training=training)
-        if _fuses(self, training):
+        options = {"training": training, "fuse": fuse}
+        x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), **options)
+        if fuse:
             inner = fused.fused_gelu(*_product(self.intermediate, x))
         else:
             inner = ops.gelu(self.intermediate(x), approximate=True)
         output = _product(self.output_dense, inner)
-        return self.output_norm(*output, residual=x, seed=_use(seed, 2), training=training)
+        return self.output_norm(*output, residual=x, seed=_use(seed, 2), **options)
 
     def _attend(
-        self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool
+        self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool, fuse: bool
     ) -> Tensor:
         width = self.hidden_size // self.num_heads
         product, bias = _product(self.query_key_value, x)
@@ -187,7 +197,7 @@ class BertLayer(keras.layers.Layer):
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
         static: dict[str, Any] = {"scale": width**-0.5, "rate": self.dropout if training else 0.0}
-        if _fuses(self, training):
+        if fuse:
             weights = fused.fused_attention_weights(scores, mask, seed, **static)
         else:
             weights, _ = fused.attention_weights(scores, mask, seed, **static)
@@ -213,6 +223,7 @@ class BertEncoder(keras.layers.Layer):
         num_types: Number of token types.
         dropout: The rate for the hidden rows and for the attention weights.
         seed: For dropout; None: random.
+        initializer: Of tables and kernels.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -227,6 +238,7 @@ class BertEncoder(keras.layers.Layer):
         num_types: int = 2,
         dropout: float = 0.1,
         seed: int | None = None,
+        initializer: Initializer = INITIALIZER,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "encoder")
@@ -243,6 +255,7 @@ class BertEncoder(keras.layers.Layer):
             num_types,
             hidden_size,
             dropout,
+            initializer,
             dtype=policy,
             name="embeddings",
         )
@@ -252,13 +265,14 @@ class BertEncoder(keras.layers.Layer):
                 hidden_size,
                 intermediate_size,
                 dropout,
+                initializer,
                 dtype=policy,
                 name=f"layer_{index}",
             )
             for index in range(num_layers)
         ]
         self.pooler = keras.layers.Dense(
-            hidden_size, "tanh", kernel_initializer=INITIALIZER, dtype=policy, name="pooler"
+            hidden_size, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler"
         )
 
     @property
@@ -338,6 +352,7 @@ class BertEncoder(keras.layers.Layer):
             backbone.max_sequence_length,
             backbone.num_segments,
             backbone.dropout if dropout is None else dropout,
+            initializer="zeros",  # Random numbers would take a second, to be overwritten.
             dtype=backbone.dtype_policy,
         )
         encoder.build()
