@@ -295,6 +295,31 @@ def test_attention_dropout_and_its_gradient() -> None:
     np.testing.assert_allclose(ours, automatic, atol=1e-6)
 
 
+def test_norms_with_dropout_and_their_gradients() -> None:
+    x, residual, weight = (tf.random.stateless_normal((50, 72), [1, n]) for n in range(3))
+    bias, gamma, beta = (tf.random.stateless_normal((72,), [2, n]) for n in range(3))
+    seed, static = tf.constant([5, 6]), {"rate": 0.1, "epsilon": 1e-12}
+    cases = (
+        (fused.fused_residual_norm, fused.residual_norm, [x, bias, residual, gamma, beta], {}),
+        (fused.fused_norm_dropout, fused.norm_dropout, [x, gamma, beta], {"dtype": "float32"}),
+    )
+    for kernel, plain, arguments, more in cases:
+        gradients = []
+        for function in (kernel, lambda *a, plain=plain, **k: plain(*a, **k)[0]):
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                result = function(*arguments, seed, **static, **more)
+                loss = tf.reduce_sum(result * weight)
+            gradients.append([result, *tape.gradient(loss, arguments)])
+        for ours, automatic in zip(*gradients, strict=True):
+            np.testing.assert_allclose(ours, automatic, atol=2e-5)
+        undropped = kernel(*arguments, seed, training=False, **{**static, "rate": 0.0}, **more)
+        total = x + bias + residual if len(arguments) > 3 else x
+        mean, variance = tf.nn.moments(total, axes=[1], keepdims=True)
+        expected = (total - mean) / tf.sqrt(variance) * gamma + beta
+        np.testing.assert_allclose(undropped, expected, atol=1e-5)
+
+
 def test_a_bias_gradient_is_summed_in_float32() -> None:
     """A sum of thousands of terms in bfloat16 would stop growing at 256 times a term."""
     x = tf.random.stateless_normal((4096, 8), [1, 2])

@@ -49,11 +49,15 @@ class Norm(keras.layers.Layer):
         """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
-        if residual is None:
-            function = fused.fused_norm_dropout if fuse else fused.norm_dropout
-            return function(x, *weights, seed, dtype=self.compute_dtype, **static)
-        function = fused.fused_residual_norm if fuse else fused.residual_norm
-        return function(x, bias, residual, *weights, seed, **static)
+        if residual is not None:
+            arguments = (x, bias, residual, *weights, seed)
+            if fuse:
+                return fused.fused_residual_norm(*arguments, training=training, **static)
+            return fused.residual_norm(*arguments, **static)[0]
+        static["dtype"] = self.compute_dtype
+        if fuse:
+            return fused.fused_norm_dropout(x, *weights, seed, training=training, **static)
+        return fused.norm_dropout(x, *weights, seed, **static)[0]
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -178,7 +182,7 @@ class BertLayer(keras.layers.Layer):
         options = {"training": training, "fuse": fuse}
         x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), **options)
         if fuse:
-            inner = fused.fused_gelu(*_product(self.intermediate, x))
+            inner = fused.fused_gelu(*_product(self.intermediate, x), training=training)
         else:
             inner = ops.gelu(self.intermediate(x), approximate=True)
         output = _product(self.output_dense, inner)
@@ -198,7 +202,7 @@ class BertLayer(keras.layers.Layer):
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
         static: dict[str, Any] = {"scale": width**-0.5, "rate": self.dropout if training else 0.0}
         if fuse:
-            weights = fused.fused_attention_weights(scores, mask, seed, **static)
+            weights = fused.fused_attention_weights(scores, mask, seed, training=training, **static)
         else:
             weights, _ = fused.attention_weights(scores, mask, seed, **static)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))

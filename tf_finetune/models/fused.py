@@ -24,16 +24,21 @@ def fused(
 
     Args:
         function: From tensors, and keywords that are Python values, to one tensor, or to a pair of
-            which the second is kept for `gradients`.
+            which the second, tensors in any structure, is kept for `gradients`.
         gradients: From the gradient of the result, what was kept, and the arguments, to the
             gradient of each argument. None: automatic, computing `function` again instead of
             keeping its intermediate tensors.
 
     Returns:
-        The function, giving one tensor.
+        The function, giving one tensor. With `training=False` it keeps nothing, and its gradient is
+        TensorFlow's own.
     """
+
+    def predict(*tensors: Tensor, **static: Any) -> Tensor:
+        return _split(function(*tensors, **static))[0]
+
     if keras.config.backend() != "tensorflow":
-        return lambda *tensors, **static: _split(function(*tensors, **static))[0]
+        return lambda *tensors, training=True, **static: predict(*tensors, **static)
     import tensorflow as tf
 
     def automatic(upstream: Tensor, _: None, *tensors: Tensor, **static: Any) -> Any:
@@ -44,21 +49,26 @@ def fused(
         found = iter(tape.gradient(result, real, upstream))
         return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
 
+    predict = tf.function(predict, jit_compile=True, autograph=False)
     forward = tf.function(function, jit_compile=True, autograph=False)
     backward = tf.function(gradients or automatic, jit_compile=True, autograph=False)
 
-    def call(*tensors: Tensor, **static: Any) -> Tensor:
+    def call(*tensors: Tensor, training: bool = True, **static: Any) -> Tensor:
+        tensors = tuple(map(tf.convert_to_tensor, tensors))
+        if not training:
+            return predict(*tensors, **static)
+
         @tf.custom_gradient
         def kernel(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
             result, kept = _split(forward(*tensors, **static))
             return result, lambda upstream: backward(upstream, kept, *tensors, **static)
 
-        return kernel(*map(tf.convert_to_tensor, tensors))
+        return kernel(*tensors)
 
     return call
 
 
-def _split(results: Any) -> tuple[Tensor, Tensor | None]:
+def _split(results: Any) -> tuple[Tensor, Any]:
     return tuple(results) if isinstance(results, (list, tuple)) else (results, None)
 
 
@@ -95,26 +105,20 @@ def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
     return ops.where(kept, x / (1 - rate), ops.zeros((), x.dtype))
 
 
-def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
-    """Layer normalisation over the last axis; all arguments float32."""
-    return _normalize(x, epsilon)[0] * gamma + beta
-
-
 def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Returns the normalised rows of `x` and their factors, [rows, 1]."""
+    """Returns the rows of `x`, float32, at mean 0 and variance 1, and their factors, [rows, 1]."""
     centred = x - _reduce(operator.add, x) / x.shape[-1]
     factor = ops.rsqrt(_reduce(operator.add, ops.square(centred)) / x.shape[-1] + epsilon)
     return centred * factor, factor
 
 
-def _layer_norm_gradients(
-    upstream: Tensor, x: Tensor, gamma: Tensor, epsilon: float
+def _norm_gradients(
+    upstream: Tensor, normalized: Tensor, factor: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of `layer_norm` by `x`, `gamma` and `beta`; all float32."""
-    normalized, factor = _normalize(x, epsilon)
+    """The gradient of `_normalize(x) * gamma + beta` by `x`, `gamma` and `beta`; all float32."""
     change = upstream * gamma
     common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
-    change = factor * (change - common / x.shape[-1])
+    change = factor * (change - common / normalized.shape[-1])
     return change, ops.sum(upstream * normalized, axis=0), ops.sum(upstream, axis=0)
 
 
@@ -126,7 +130,7 @@ def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     """
     width, lanes = ops.shape(x)[-1], 8
     if isinstance(width, int):
-        while width > 32 * lanes:
+        while width > 16 * lanes:
             lanes *= 2
     reduce, neutral = (ops.sum, 0.0) if function is operator.add else (ops.max, -np.inf)
     filling = -width % lanes
@@ -150,7 +154,7 @@ def residual_norm(
     *,
     rate: float,
     epsilon: float,
-) -> Tensor:
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Layer normalisation of `residual + dropout(x + bias)`, computed in float32.
 
     Args:
@@ -164,15 +168,18 @@ def residual_norm(
         epsilon: Added to the variance.
 
     Returns:
-        [rows, hidden] in the dtype of `x`.
+        [rows, hidden] in the dtype of `x`, and for the gradient the same before gamma and beta, and
+        the factor of each row, float32 [rows, 1].
     """
-    total = _residual_sum(x, bias, residual, seed, rate)
-    return ops.cast(layer_norm(total, gamma, beta, epsilon), x.dtype)
+    total = ops.cast(residual, "float32") + dropout(_biased(x, bias), seed, rate)
+    normalized, factor = _normalize(total, epsilon)
+    result = ops.cast(normalized * gamma + beta, x.dtype)
+    return result, (ops.cast(normalized, x.dtype), factor)
 
 
 def residual_norm_gradients(
     upstream: Tensor,
-    _: None,
+    kept: tuple[Tensor, Tensor],
     x: Tensor,
     bias: Tensor,
     residual: Tensor,
@@ -183,10 +190,9 @@ def residual_norm_gradients(
     rate: float,
     epsilon: float,
 ) -> tuple[Tensor | None, ...]:
-    """The gradient of `residual_norm` by each of its arguments."""
-    total = _residual_sum(x, bias, residual, seed, rate)
-    change, by_gamma, by_beta = _layer_norm_gradients(
-        ops.cast(upstream, "float32"), total, gamma, epsilon
+    """The gradient of the first result of `residual_norm` by each of its arguments."""
+    change, by_gamma, by_beta = _norm_gradients(
+        ops.cast(upstream, "float32"), ops.cast(kept[0], "float32"), kept[1], gamma
     )
     by_x = dropout(change, seed, rate)
     return (
@@ -199,19 +205,37 @@ def residual_norm_gradients(
     )
 
 
-def _residual_sum(x: Tensor, bias: Tensor, residual: Tensor, seed: Tensor, rate: float) -> Tensor:
-    return ops.cast(residual, "float32") + dropout(_biased(x, bias), seed, rate)
+def norm_dropout(
+    x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Dropout of the layer normalisation of `x`, float32 [rows, hidden], in `dtype`.
+
+    It also returns for the gradient what `residual_norm` does.
+    """
+    normalized, factor = _normalize(x, epsilon)
+    result = ops.cast(dropout(normalized * gamma + beta, seed, rate), dtype)
+    return result, (ops.cast(normalized, dtype), factor)
+
+
+def norm_dropout_gradients(
+    upstream: Tensor,
+    kept: tuple[Tensor, Tensor],
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    seed: Tensor,
+    *,
+    rate: float,
+    epsilon: float,
+    dtype: str,
+) -> tuple[Tensor | None, ...]:
+    """The gradient of the first result of `norm_dropout` by each of its arguments."""
+    upstream = dropout(ops.cast(upstream, "float32"), seed, rate)
+    return *_norm_gradients(upstream, ops.cast(kept[0], "float32"), kept[1], gamma), None
 
 
 def _biased(x: Tensor, bias: Tensor) -> Tensor:
     return ops.cast(x, "float32") + ops.cast(bias, "float32")
-
-
-def norm_dropout(
-    x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
-) -> Tensor:
-    """Dropout of the layer normalisation of `x`, float32 [..., hidden], in `dtype`."""
-    return ops.cast(dropout(layer_norm(x, gamma, beta, epsilon), seed, rate), dtype)
 
 
 def gelu(x: Tensor, bias: Tensor) -> Tensor:
@@ -259,6 +283,6 @@ def attention_weights_gradients(
 
 
 fused_residual_norm = fused(residual_norm, residual_norm_gradients)
-fused_norm_dropout = fused(norm_dropout)
+fused_norm_dropout = fused(norm_dropout, norm_dropout_gradients)
 fused_gelu = fused(gelu)
 fused_attention_weights = fused(attention_weights, attention_weights_gradients)
