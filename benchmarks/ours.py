@@ -90,9 +90,7 @@ def train(work: Work, variant: str, max_steps: int | None = None) -> None:
     timing.accuracy = tff.evaluate(model, tff.make_eval_dataset(test, EVAL_BATCH_SIZE), problem)[
         "accuracy"
     ]
-    timing.flops_per_second = training_flops(rows.lengths) * (
-        timing.steady_examples_per_second / len(rows)
-    )
+    timing.flops_per_example = training_flops(rows.lengths) / len(rows)
     report(timing)
 
 

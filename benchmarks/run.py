@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
         write(arguments.output, results)
     for task, found in results.items():
+        add_shares(found)
         print(f"\n{task}, median of {arguments.rounds} rounds (lowest to highest)\n")
         print(table(found))
     return 0
@@ -105,6 +106,20 @@ def contend(name: str, task: str, data_dir: Path, num_train_epochs: int) -> Resu
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def add_shares(found: dict[str, list[Result]]) -> None:
+    """Adds to each training its FLOP/s at the steady rate, and their share of the ceiling."""
+    # Every contender is credited with the same arithmetic, which ours counts: see `flops.py`.
+    per_example = max((one["flops_per_example"] for one in found.get("ours", ())), default=0.0)
+    ceiling = medians(found["ceilings"])["bfloat16"] if found.get("ceilings") else None
+    for name, rounds in found.items():
+        for one in rounds if CONTENDERS[name][1] == "train" else ():
+            del one["flops_per_example"]
+            if per_example:
+                one["flops_per_second"] = one["steady_examples_per_second"] * per_example
+            if per_example and ceiling:
+                one["share_of_bfloat16_ceiling"] = one["flops_per_second"] / ceiling
 
 
 def medians(rounds: Sequence[Result]) -> Result:

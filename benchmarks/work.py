@@ -117,7 +117,8 @@ class Timing:
             traced and compiled.
         peak_memory_mib: The largest resident memory of the process until the training's end.
         accuracy: On the test part, with the last step's weights.
-        flops_per_second: Of the model, on real tokens, at the steady rate; see `flops.py`.
+        flops_per_example: Mean of the model's own over the training texts, see `flops.py`; only
+            ours counts them.
     """
 
     seconds: float
@@ -125,7 +126,7 @@ class Timing:
     steady_examples_per_second: float
     peak_memory_mib: float
     accuracy: float = 0.0
-    flops_per_second: float = 0.0
+    flops_per_example: float = 0.0
 
 
 class Clock:

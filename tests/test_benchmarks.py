@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.flops import NUM_LAYERS, training_flops
-from benchmarks.run import main, medians, table
+from benchmarks.run import add_shares, main, medians, table
 from benchmarks.work import _read
 from tf_finetune import load_encoder
 
@@ -36,6 +36,22 @@ def test_table_compares_ours_with_the_others_of_the_mode():
     assert lines[2] == "| ours | seconds | 2 | 1 to 9 |  |"
     assert lines[3] == "| hf | seconds | 4 | 4 to 5 | 0.50 |"
     assert lines[4] == "| ceilings | float32 | 1 | 1 to 1 |  |"
+
+
+def test_every_training_is_credited_with_the_arithmetic_that_ours_counts():
+    def training(rate, flops=0.0):
+        return {"steady_examples_per_second": rate, "flops_per_example": flops}
+
+    found = {
+        "hf": [training(2.0), training(3.0)],
+        "ours": [training(4.0, 10.0), training(5.0, 10.0)],
+        "ceilings": [{"bfloat16": 80.0}, {"bfloat16": 120.0}],
+        "hf_start": [{"start_to_first_step_seconds": 1.0}],
+    }
+    add_shares(found)
+    assert [one["flops_per_second"] for one in found["hf"]] == [20, 30]
+    assert [one["share_of_bfloat16_ceiling"] for one in found["ours"]] == [0.4, 0.5]
+    assert found["hf_start"] == [{"start_to_first_step_seconds": 1.0}]
 
 
 def test_a_quote_in_a_tsv_is_an_ordinary_character(tmp_path):
