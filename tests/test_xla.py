@@ -15,7 +15,7 @@ TRAIN = """
 import json, pathlib, sys
 import keras, numpy as np, tensorflow as tf
 from tf_finetune import *
-from tf_finetune.data.pipeline import length_buckets
+from tf_finetune.data.pipeline import xla_buckets
 from tf_finetune.train_loop import make_train_loop
 
 folder, mode, dump = sys.argv[1:]
@@ -28,7 +28,7 @@ model.optimizer.build(model.trainable_variables)
 texts = ["good " * (1 + i % 60) + "film" for i in range(100)]
 examples = Examples((texts,), np.arange(100, dtype="int32") % 2)
 rows = tokenize(examples, encoder.preprocessor, 64)
-buckets = length_buckets(64, few=True)
+buckets = xla_buckets(64)
 dataset = make_train_dataset(rows, 10, num_epochs=5, buckets=buckets)
 lengths = {features["input_word_ids"].shape[1] for features, _, _ in dataset}
 loop = make_train_loop(model, tf.distribute.get_strategy(), 1, bool(dump))

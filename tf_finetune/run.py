@@ -16,9 +16,9 @@ from tf_finetune.config import Config, RuntimeConfig
 from tf_finetune.data.pipeline import (
     TokenizedExamples,
     count_steps,
-    length_buckets,
     make_train_dataset,
     tokenize,
+    xla_buckets,
 )
 from tf_finetune.data.report import length_report
 from tf_finetune.data.sources import TextData
@@ -79,7 +79,7 @@ def run(config: Config, data: TextData) -> int:
     examples = _tokenize(config, data, encoder)
 
     logits_fn = make_logits_fn(model, strategy, jit_compile=jit_compile)
-    buckets = length_buckets(config.data.max_seq_length, few=jit_compile)
+    buckets = xla_buckets(config.data.max_seq_length) if jit_compile else None
     threshold = config.model.threshold
 
     def evaluate(split: TokenizedExamples) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _train(
     evaluate: Evaluate,
     metric: str,
     strategy: tf.distribute.Strategy,
-    buckets: Sequence[int],
+    buckets: Sequence[int] | None,
     jit_compile: bool,
 ) -> None:
     settings, directory = config.train, config.runtime.model_dir or ""

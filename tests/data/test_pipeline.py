@@ -1,15 +1,19 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_finetune.data.pipeline import (
+    NEW_LENGTH_TOKENS,
+    choose_buckets,
     count_steps,
     eval_order,
-    length_buckets,
     make_eval_dataset,
     make_train_dataset,
     plan_training,
     tokenize,
+    xla_buckets,
 )
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.text import BertPreprocessor, RawText
@@ -91,11 +95,35 @@ def test_a_skipped_data_set_goes_on_where_it_was(rows):
 
 
 @pytest.mark.parametrize("longest", [8, 10, 64, 128, 512])
-@pytest.mark.parametrize("few", [True, False])
-def test_buckets_end_with_the_longest(longest, few):
-    buckets = length_buckets(longest, few=few)
+def test_xla_has_six_lengths_at_most_and_the_longest_among_them(longest):
+    buckets = xla_buckets(longest)
     assert buckets[-1] == longest and list(buckets) == sorted(set(buckets))
-    assert len(buckets) <= 6 or not few
+    assert len(buckets) <= 6
+
+
+def cost(buckets, longest, batch_size):
+    padded = sum(min(b for b in buckets if b >= n) for n in longest)
+    return padded * batch_size + len(buckets) * NEW_LENGTH_TOKENS
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("batch_size", [1, 32, 500])
+def test_the_chosen_lengths_cost_no_more_than_any_others(seed, batch_size):
+    longest = np.random.default_rng(seed).integers(1, 31, size=40)
+    buckets = choose_buckets(longest, batch_size, max_seq_length=30)
+    assert max(buckets) <= 30 and all(b % 4 == 0 or b == 30 for b in buckets)
+    *lower, highest = sorted({min(-(-int(n) // 4) * 4, 30) for n in longest})
+    others = ((*some, highest) for k in range(len(lower) + 1) for some in combinations(lower, k))
+    least = min(cost(other, longest, batch_size) for other in others)
+    assert cost(buckets, longest, batch_size) == least
+
+
+def test_few_batches_share_a_length_and_many_do_not(rows):
+    def shapes(**options):
+        return {x["input_word_ids"].shape[1] for x, *_ in make_train_dataset(rows, 8, **options)}
+
+    assert shapes(num_epochs=1) == {24}  # 13 batches of 8 rows
+    assert len(shapes(num_epochs=40)) >= 3
 
 
 def test_raw_text_passes_through():
