@@ -78,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     flush=True,
                 )
         write(arguments.output, results)
-    for task, found in results.items():
+    for found in results.values():
         add_shares(found)
+    write(arguments.output, results)
+    for task, found in results.items():
         print(f"\n{task}, median of {arguments.rounds} rounds (lowest to highest)\n")
         print(table(found))
     return 0
@@ -115,7 +117,7 @@ def add_shares(found: dict[str, list[Result]]) -> None:
     ceiling = medians(found["ceilings"])["bfloat16"] if found.get("ceilings") else None
     for name, rounds in found.items():
         for one in rounds if CONTENDERS[name][1] == "train" else ():
-            del one["flops_per_example"]
+            one.pop("flops_per_example", None)
             if per_example:
                 one["flops_per_second"] = one["steady_examples_per_second"] * per_example
             if per_example and ceiling:

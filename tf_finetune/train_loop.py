@@ -32,9 +32,14 @@ def make_train_loop(
     variables = model.trainable_variables
     optimizer = model.optimizer
     slices = gradient_accumulation_steps
-    # One replica's optimizer takes the rows of an embedding table as they are; XLA has no unique.
-    sparse = not jit_compile and slices == 1 and isinstance(optimizer, AdamW)
-    dense = (lambda gradient: gradient) if sparse else tf.convert_to_tensor
+    # Our optimizer takes an embedding table's gradient as rows, whose number is known only at run
+    # time: not for XLA, nor for sums of slices or scaled losses.
+    keep_rows = (
+        isinstance(optimizer, AdamW)
+        and optimizer.loss_scale_factor is None
+        and slices == 1
+        and not jit_compile
+    )
 
     def gradients_of(features: Any, labels: Any, weights: Any, count: Any) -> tuple[list[Any], Any]:
         """Gradients of the sum of the losses divided by `count`, and that quotient."""
@@ -45,10 +50,11 @@ def make_train_loop(
                 loss += tf.add_n(model.losses) * tf.reduce_sum(weights) / count
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        return [
-            tf.zeros_like(variable.value) if gradient is None else dense(gradient)
+        gradients = [
+            tf.zeros_like(variable.value) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
-        ], loss
+        ]
+        return gradients if keep_rows else [*map(tf.convert_to_tensor, gradients)], loss
 
     # AutoGraph would spend a second on the sources of the model and the optimizer.
     @tf.autograph.experimental.do_not_convert

@@ -118,6 +118,13 @@ def test_the_chosen_lengths_cost_no_more_than_any_others(seed, batch_size):
     assert cost(buckets, longest, batch_size) == least
 
 
+def test_buckets_that_are_too_short_are_refused_at_once(rows):
+    with pytest.raises(ValueError, match="24 tokens is longer than the buckets"):
+        make_train_dataset(rows, 8, buckets=(8, 16))
+    shapes = {x["input_word_ids"].shape[1] for x, *_ in make_eval_dataset(rows, 8, buckets=(32, 8))}
+    assert shapes == {8, 32}
+
+
 def test_few_batches_share_a_length_and_many_do_not(rows):
     def shapes(**options):
         return {x["input_word_ids"].shape[1] for x, *_ in make_train_dataset(rows, 8, **options)}

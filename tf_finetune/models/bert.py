@@ -184,7 +184,7 @@ class BertLayer(keras.layers.Layer):
         if fuse:
             inner = fused.fused_gelu(*_product(self.intermediate, x), training=training)
         else:
-            inner = ops.gelu(self.intermediate(x), approximate=True)
+            inner = fused.gelu(*_product(self.intermediate, x))
         output = _product(self.output_dense, inner)
         return self.output_norm(*output, residual=x, seed=_use(seed, 2), **options)
 
@@ -197,7 +197,9 @@ class BertLayer(keras.layers.Layer):
         # A key's bias shifts all scores of a query alike, which the softmax ignores: its gradient
         # is zero but for rounding, which Adam would blow up.
         bias = ops.concatenate([query, ops.stop_gradient(key), value])
-        heads = ops.reshape(ops.add(product, bias), (*_shape(mask), 3, self.num_heads, width))
+        heads = ops.reshape(
+            fused.add_bias(product, bias), (*_shape(mask), 3, self.num_heads, width)
+        )
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
         static: dict[str, Any] = {"scale": width**-0.5, "rate": self.dropout if training else 0.0}
@@ -215,7 +217,8 @@ class BertEncoder(keras.layers.Layer):
 
     Its sublayers are exposed, so that each can be frozen; its `Dense` layers take LoRA. Query, key
     and value are one `Dense` layer. In training and in half precision, what is between matrix
-    products runs as XLA kernels whether or not the step around them is compiled.
+    products runs as XLA kernels whether or not the step around them is compiled, but for the first
+    tokens of the last layer.
 
     Args:
         vocabulary_size: Number of tokens.
@@ -327,7 +330,7 @@ class BertEncoder(keras.layers.Layer):
         return _use(seed, 2**16 * replica.replica_id_in_sync_group) if replica else seed
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that rebuild the layer."""
+        """Returns the arguments that rebuild the layer, to which weights are given afterwards."""
         names = (
             *("vocabulary_size", "num_layers", "num_heads", "hidden_size", "intermediate_size"),
             *("max_seq_length", "num_types", "dropout", "seed"),
