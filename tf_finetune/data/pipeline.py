@@ -19,9 +19,9 @@ TOKENIZE_BATCH = 512
 # enough rows to find neighbours of equal length, few enough to keep the order random.
 GROUP_BATCHES = 50
 # What a further length costs a training, in tokens: the kernels between the products are compiled
-# for each (models/fused.py), in 0.9 s on 2 cores. In that time 6 layers of 384 train 5,000 tokens
-# and BERT-base 600; near the best choice the cost hardly changes.
-NEW_LENGTH_TOKENS = 2048
+# for each (models/fused.py), in 0.9 s on 2 cores. In that time 6 layers of 384 train 5,000 tokens;
+# BERT-base trains 600, so that it pays for this price with some seconds of padding, once.
+NEW_LENGTH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
