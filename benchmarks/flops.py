@@ -8,7 +8,12 @@ HIDDEN_SIZE = 384
 INTERMEDIATE_SIZE = 1536
 
 
-def training_flops(lengths: np.ndarray) -> float:
+def training_flops(
+    lengths: np.ndarray,
+    num_layers: int = NUM_LAYERS,
+    hidden_size: int = HIDDEN_SIZE,
+    intermediate_size: int = INTERMEDIATE_SIZE,
+) -> float:
     """Returns the floating-point operations of one training pass over texts.
 
     The model's own, on real tokens: 2 for each multiplication with an addition, a backward pass
@@ -22,8 +27,11 @@ def training_flops(lengths: np.ndarray) -> float:
 
     Args:
         lengths: int [n], tokens of each text.
+        num_layers: Transformer layers.
+        hidden_size: Their width.
+        intermediate_size: The width between the two feed-forward layers.
     """
     n = lengths.astype(np.float64)
-    products = 2 * n * (4 * HIDDEN_SIZE**2 + 2 * HIDDEN_SIZE * INTERMEDIATE_SIZE)
-    attention = 4 * n**2 * HIDDEN_SIZE
-    return float(np.sum(3 * NUM_LAYERS * (products + attention)))
+    products = 2 * n * (4 * hidden_size**2 + 2 * hidden_size * intermediate_size)
+    attention = 4 * n**2 * hidden_size
+    return float(np.sum(3 * num_layers * (products + attention)))
