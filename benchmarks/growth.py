@@ -22,6 +22,7 @@ from benchmarks.flops import training_flops
 from tf_finetune import build_optimizer
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.losses import LogitsLoss
+from tf_finetune.models.saved_model import TOKEN_INPUTS
 from tf_finetune.runtime import choose_jit_compile, choose_precision, set_seed
 from tf_finetune.train_loop import make_train_loop
 
@@ -73,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for axis in arguments.curves.split(","):
         points = CURVES[axis]
         places = [getattr(point, axis) for point in points]
-        print(
-            f"\n| {axis} | step, ms | examples/s | share of the bfloat16 ceiling |\n" + "|---" * 4
-        )
+        print(f"\n| {axis} | step, ms | examples/s | share of the bfloat16 ceiling |")
+        print("| --- | --- | --- | --- |")
         rates, shares = [], []
         for place, point in zip(places, points, strict=True):
             seconds = time_step(point, arguments.max_seconds)
@@ -88,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def time_step(point: Point, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
     keras.backend.clear_session()
-    names = ("input_word_ids", "input_mask", "input_type_ids")
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TOKEN_INPUTS}
     network = BertEncoder(
         VOCABULARY_SIZE,
         point.num_layers,
@@ -104,7 +103,7 @@ def time_step(point: Point, max_seconds: float) -> float:
     shape = (point.batch_size, point.length)
     # Few words are frequent and most are rare, as in text.
     ids = (VOCABULARY_SIZE * np.random.default_rng(0).random(shape) ** 4).astype(np.int32)
-    features = dict(zip(names, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    features = dict(zip(TOKEN_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
     labels, weights = np.zeros(point.batch_size, np.int32), np.ones(point.batch_size, np.float32)
     batches = iter(tf.data.Dataset.from_tensors((features, labels, weights)).repeat())
     loop = make_train_loop(

@@ -113,9 +113,13 @@ def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def _norm_gradients(
-    upstream: Tensor, normalized: Tensor, factor: Tensor, gamma: Tensor
+    upstream: Tensor, kept: tuple[Tensor, Tensor], gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of `_normalize(x) * gamma + beta` by `x`, `gamma` and `beta`; all float32."""
+    """The gradient of `_normalize(x) * gamma + beta` by `x`, `gamma` and `beta`; all float32.
+
+    What is kept are the two results of `_normalize`, the first in any dtype.
+    """
+    normalized, factor = ops.cast(kept[0], "float32"), kept[1]
     change = upstream * gamma
     common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
     change = factor * (change - common / normalized.shape[-1])
@@ -191,9 +195,7 @@ def residual_norm_gradients(
     epsilon: float,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `residual_norm` by each of its arguments."""
-    change, by_gamma, by_beta = _norm_gradients(
-        ops.cast(upstream, "float32"), ops.cast(kept[0], "float32"), kept[1], gamma
-    )
+    change, by_gamma, by_beta = _norm_gradients(ops.cast(upstream, "float32"), kept, gamma)
     by_x = dropout(change, seed, rate)
     return (
         ops.cast(by_x, x.dtype),
@@ -231,7 +233,7 @@ def norm_dropout_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `norm_dropout` by each of its arguments."""
     upstream = dropout(ops.cast(upstream, "float32"), seed, rate)
-    return *_norm_gradients(upstream, ops.cast(kept[0], "float32"), kept[1], gamma), None
+    return *_norm_gradients(upstream, kept, gamma), None
 
 
 @ops.custom_gradient
