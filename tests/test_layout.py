@@ -34,6 +34,7 @@ models.encoders
 models.heads models.losses
 optimizer
 models.classifier
+compile_ahead
 inference metrics
 checkpoints progress train_loop
 train evaluate predict export

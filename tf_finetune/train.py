@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from tf_finetune.checkpoints import Checkpoints
+from tf_finetune.compile_ahead import compiling_ahead
 from tf_finetune.errors import UserError
 from tf_finetune.interrupt import interruptible
 from tf_finetune.progress import Progress
@@ -146,7 +147,7 @@ def train(
     def save() -> str:
         return checkpoints.save(state.step, dataclasses.asdict(state)) if checkpoints else "none"
 
-    with interruptible() as interruption, closing(progress):
+    with interruptible() as interruption, closing(progress), ExitStack() as stack:
         batches: Iterator[Any] | None = None
         while state.step < total_steps and not state.stopped_early:
             started = time.perf_counter()
@@ -154,6 +155,12 @@ def train(
             if batches is None:
                 remaining = dataset.skip(state.step)
                 batches = iter(strategy.experimental_distribute_dataset(remaining))
+                # On one device, with whole batches, whose steps XLA does not compile whole.
+                if (
+                    strategy.num_replicas_in_sync == gradient_accumulation_steps == 1
+                    and not jit_compile
+                ):
+                    stack.enter_context(compiling_ahead(model, dataset))
             boundary = min(_next(state.step, eval_steps), _next(state.step, save_steps))
             count = min(
                 1 if first else steps_per_loop, boundary - state.step, total_steps - state.step

@@ -117,7 +117,7 @@ def make_train_dataset(
     steps = max_steps or count_steps(len(examples), batch_size, num_epochs)
     plan = plan_training(examples.lengths, batch_size, steps, seed)
     if buckets is None:
-        longest = np.where(plan >= 0, examples.lengths[plan], 0).max(axis=1)
+        longest = _longest(examples.lengths, plan)
         buckets = choose_buckets(longest, batch_size, examples.max_seq_length)
     return _assemble(examples, plan, buckets)
 
@@ -222,6 +222,11 @@ def _split(rows: np.ndarray, batch_size: int) -> np.ndarray:
     return filled.reshape(-1, batch_size)
 
 
+def _longest(lengths: np.ndarray, plan: np.ndarray) -> np.ndarray:
+    """Returns the tokens of the longest row of each batch, int [batches]."""
+    return np.where(plan >= 0, lengths[plan], 0).max(axis=1)
+
+
 def _assemble(
     examples: TokenizedExamples, plan: np.ndarray, buckets: Sequence[int]
 ) -> tf.data.Dataset:
@@ -232,10 +237,10 @@ def _assemble(
     if longest > max(buckets):
         raise ValueError(f"A row of {longest} tokens is longer than the buckets {buckets}.")
     # The bucket of each length, looked up by the length itself.
-    bucket_of = tf.constant(
-        [min(b for b in buckets if b >= length) for length in range(longest + 1)], tf.int32
+    bucket_of = np.array(
+        [min(b for b in buckets if b >= length) for length in range(longest + 1)], np.int32
     )
-    lengths = tf.constant(examples.lengths, tf.int32)
+    padded = tf.constant(bucket_of[examples.lengths])
 
     def batch(
         planned: tf.Tensor,
@@ -244,9 +249,13 @@ def _assemble(
         # A filling row repeats a row of its batch, so that it makes the batch no longer.
         rows = tf.where(real, planned, planned[0])
         packed = {name: tf.gather(value, rows) for name, value in examples.packed.items()}
-        length = tf.gather(bucket_of, tf.reduce_max(tf.gather(lengths, rows)))
+        length = tf.reduce_max(tf.gather(padded, rows))
         features = examples.preprocessor.pad(packed, length)
         return features, tf.gather(labels, rows), tf.cast(real, tf.float32)
 
     dataset = tf.data.Dataset.from_tensor_slices(plan)
-    return dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    # For `compile_ahead`: the shapes of the batches, in the order of their first appearance.
+    needed = dict.fromkeys(bucket_of[_longest(examples.lengths, plan)].tolist())
+    dataset.batch_shapes = [(plan.shape[1], length) for length in needed]
+    return dataset

@@ -1,6 +1,6 @@
 """A BERT encoder that trains fast: KerasHub's `BertBackbone` in fewer and larger operations."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import keras
@@ -318,6 +318,31 @@ class BertEncoder(keras.layers.Layer):
             "pooled_output": self.pooler(first),
             "sequence_output": ops.reshape(sequence, (*_shape(ids), self.hidden_size)),
         }
+
+    def kernels(self, shape: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns a function that runs each kernel of a training step once; TensorFlow only.
+
+        After it XLA need not compile them for a step whose inputs have the same static shape.
+
+        Args:
+            shape: The static shape of a step's inputs, such as (None, None).
+
+        Returns:
+            A traced function of ids and mask, int32 [batch, seq_length], that does the work of one
+            layer.
+        """
+        import tensorflow as tf
+
+        def run(ids: Tensor, mask: Tensor) -> Tensor:
+            seed, gamma = ops.zeros((2,), "int32"), self.embeddings.norm.gamma.value
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(gamma)
+                x = self.embeddings(ids, ops.zeros_like(ids), seed, training=True)
+                x = self.layers[0](x, mask, seed, training=True)
+            return tape.gradient(x, gamma)
+
+        spec = tf.TensorSpec(shape, "int32")
+        return tf.function(run, autograph=False).get_concrete_function(spec, spec)
 
     def _draw_seed(self) -> Tensor:
         seed = ops.cast(self.seed_generator.next(), "int32")
