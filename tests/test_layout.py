@@ -27,6 +27,7 @@ data.sources
 data.report data.pipeline
 models.flat_function models.fused
 models.bert
+models.bert_weights
 models.native
 models.presets models.lift models.saved_model
 models.hub_writer models.hub

@@ -1,12 +1,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors.numpy import load_file, save_file
 
 from tf_finetune.errors import UserError
 from tf_finetune.models.encoders import Encoder, load_encoder
@@ -216,6 +218,38 @@ def _remove(directory: Path, file: str) -> None:
     (directory / file).unlink()
 
 
+def _drop(directory: Path, tensor: str) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    del tensors[tensor]
+    save_file(tensors, directory / "model.safetensors")
+
+
+def _edit(directory: Path, **values: Any) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def test_half_precision_in_several_files_with_a_prefix_and_a_head(tiny_bert_dir, tmp_path):
+    directory = Path(shutil.copytree(tiny_bert_dir, tmp_path / "bert"))
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    parts: list[dict[str, Any]] = [{"cls.predictions.decoder.weight": np.zeros((9, 16), "float32")}]
+    parts.append({})
+    for number, (name, tensor) in enumerate(tensors.items()):
+        parts[number % 2][f"bert.{name}"] = tensor.astype("bfloat16")
+    where = {}
+    for number, part in enumerate(parts):
+        save_file(part, directory / f"model-{number}.safetensors")
+        where |= dict.fromkeys(part, f"model-{number}.safetensors")
+    index = json.dumps({"weight_map": where})
+    (directory / "model.safetensors.index.json").write_text(index)
+    rounded = load_encoder(str(directory))
+    exact = load_encoder(str(tiny_bert_dir))
+    inputs = features(exact, pairs=True)
+    for name, value in exact.network(inputs).items():
+        np.testing.assert_allclose(rounded.network(inputs)[name], value, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -223,8 +257,11 @@ def _remove(directory: Path, file: str) -> None:
         (lambda d: _remove(d, "model.safetensors"), "model.safetensors.*Compare its files"),
         (
             lambda d: (d / "model.safetensors").write_bytes(b"x" * 99),
-            "cannot load its BertBackbone",
+            "its weights cannot be loaded: .*header",
         ),
+        (lambda d: _drop(d, "pooler.dense.bias"), "it has no variable 'pooler_transform/bias'"),
+        (lambda d: _edit(d, num_attention_heads=3), "16 columns cannot be split into 3 heads"),
+        (lambda d: _edit(d, num_attention_heads=None), "into None heads"),
         (lambda d: (d / "config.json").write_text("{"), "no TensorFlow 2 SavedModel, KerasHub"),
         (
             lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "more\n"),

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
+from tf_finetune.models.bert_weights import canonical_name
 from tf_finetune.models.encoders import Encoder, load_encoder
 from tf_finetune.models.hub_writer import save_hub_encoder
-from tf_finetune.models.lift import canonical_name
 
 FIRST = ["The movie is not good.", "a very, very boring plot", "", "naïve film!"]
 SECOND = ["great", "the acting was bad, and so was everything else in this film", "not", ""]

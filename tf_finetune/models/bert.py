@@ -1,11 +1,9 @@
 """A BERT encoder that trains fast: KerasHub's `BertBackbone` in fewer and larger operations."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
-import keras_hub
-import numpy as np
 from keras import ops
 
 from tf_finetune.models import fused
@@ -23,12 +21,13 @@ class Norm(keras.layers.Layer):
 
     Args:
         dropout: The dropout rate.
+        epsilon: Added to the variance.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
-    def __init__(self, dropout: float, **kwargs: Any) -> None:
+    def __init__(self, dropout: float, epsilon: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.dropout = dropout
+        self.dropout, self.epsilon = dropout, epsilon
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the weights."""
@@ -48,7 +47,8 @@ class Norm(keras.layers.Layer):
     ) -> Tensor:
         """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        static: dict[str, Any] = {"rate": self.dropout if training else 0.0, "epsilon": EPSILON}
+        rate = self.dropout if training else 0.0
+        static: dict[str, Any] = {"rate": rate, "epsilon": self.epsilon}
         if residual is not None:
             arguments = (x, bias, residual, *weights, seed)
             if fuse:
@@ -69,6 +69,7 @@ class BertEmbeddings(keras.layers.Layer):
         num_types: Number of token types.
         hidden_size: The width.
         dropout: The dropout rate.
+        epsilon: Added to the variance.
         initializer: Of the tables.
         **kwargs: Passed to `keras.layers.Layer`.
     """
@@ -80,6 +81,7 @@ class BertEmbeddings(keras.layers.Layer):
         num_types: int,
         hidden_size: int,
         dropout: float,
+        epsilon: float,
         initializer: Initializer,
         **kwargs: Any,
     ) -> None:
@@ -87,7 +89,7 @@ class BertEmbeddings(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
         self.hidden_size, self.initializer = hidden_size, initializer
-        self.norm = Norm(dropout, autocast=False, dtype=self.dtype_policy, name="norm")
+        self.norm = Norm(dropout, epsilon, autocast=False, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
@@ -115,6 +117,8 @@ class BertLayer(keras.layers.Layer):
         hidden_size: The width.
         intermediate_size: The width between the two feed-forward layers.
         dropout: The rate for the hidden rows and for the attention weights.
+        epsilon: Added to the variance.
+        approximate_gelu: GELU by its tanh formula.
         initializer: Of the kernels.
         **kwargs: Passed to `keras.layers.Layer`.
     """
@@ -125,11 +129,14 @@ class BertLayer(keras.layers.Layer):
         hidden_size: int,
         intermediate_size: int,
         dropout: float,
+        epsilon: float,
+        approximate_gelu: bool,
         initializer: Initializer,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_heads, self.hidden_size, self.dropout = num_heads, hidden_size, dropout
+        self.approximate_gelu = approximate_gelu
 
         def dense(units: int, name: str) -> keras.layers.Dense:
             return keras.layers.Dense(
@@ -138,10 +145,10 @@ class BertLayer(keras.layers.Layer):
 
         self.query_key_value = dense(3 * hidden_size, "query_key_value")
         self.attention_output = dense(hidden_size, "attention_output")
-        self.attention_norm = Norm(dropout, dtype=self.dtype_policy, name="attention_norm")
+        self.attention_norm = Norm(dropout, epsilon, dtype=self.dtype_policy, name="attention_norm")
         self.intermediate = dense(intermediate_size, "intermediate")
         self.output_dense = dense(hidden_size, "output")
-        self.output_norm = Norm(dropout, dtype=self.dtype_policy, name="output_norm")
+        self.output_norm = Norm(dropout, epsilon, dtype=self.dtype_policy, name="output_norm")
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
@@ -181,10 +188,11 @@ class BertLayer(keras.layers.Layer):
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
         options = {"training": training, "fuse": fuse}
         x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), **options)
+        product, gelu = _product(self.intermediate, x), {"approximate": self.approximate_gelu}
         if fuse:
-            inner = fused.fused_gelu(*_product(self.intermediate, x), training=training)
+            inner = fused.fused_gelu(*product, training=training, **gelu)
         else:
-            inner = fused.gelu(*_product(self.intermediate, x))
+            inner = fused.gelu(*product, **gelu)
         output = _product(self.output_dense, inner)
         return self.output_norm(*output, residual=x, seed=_use(seed, 2), **options)
 
@@ -229,6 +237,8 @@ class BertEncoder(keras.layers.Layer):
         max_seq_length: Number of positions.
         num_types: Number of token types.
         dropout: The rate for the hidden rows and for the attention weights.
+        epsilon: Added to the variance by the layer norms.
+        approximate_gelu: GELU by its tanh formula, as google-research/bert has it, or exact.
         seed: For dropout; None: random.
         initializer: Of tables and kernels.
         **kwargs: Passed to `keras.layers.Layer`.
@@ -244,6 +254,8 @@ class BertEncoder(keras.layers.Layer):
         max_seq_length: int = 512,
         num_types: int = 2,
         dropout: float = 0.1,
+        epsilon: float = EPSILON,
+        approximate_gelu: bool = True,
         seed: int | None = None,
         initializer: Initializer = INITIALIZER,
         **kwargs: Any,
@@ -254,6 +266,7 @@ class BertEncoder(keras.layers.Layer):
         self.num_heads, self.max_seq_length = num_heads, max_seq_length
         self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
         self.num_types, self.dropout, self.seed = num_types, dropout, seed
+        self.epsilon, self.approximate_gelu = epsilon, approximate_gelu
         self.seed_generator = keras.random.SeedGenerator(seed)
         policy = self.dtype_policy
         self.embeddings = BertEmbeddings(
@@ -262,6 +275,7 @@ class BertEncoder(keras.layers.Layer):
             num_types,
             hidden_size,
             dropout,
+            epsilon,
             initializer,
             dtype=policy,
             name="embeddings",
@@ -272,6 +286,8 @@ class BertEncoder(keras.layers.Layer):
                 hidden_size,
                 intermediate_size,
                 dropout,
+                epsilon,
+                approximate_gelu,
                 initializer,
                 dtype=policy,
                 name=f"layer_{index}",
@@ -358,88 +374,9 @@ class BertEncoder(keras.layers.Layer):
         """Returns the arguments that rebuild the layer, to which weights are given afterwards."""
         names = (
             *("vocabulary_size", "num_layers", "num_heads", "hidden_size", "intermediate_size"),
-            *("max_seq_length", "num_types", "dropout", "seed"),
+            *("max_seq_length", "num_types", "dropout", "epsilon", "approximate_gelu", "seed"),
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-    @classmethod
-    def from_backbone(
-        cls, backbone: keras_hub.models.BertBackbone, dropout: float | None = None
-    ) -> Self:
-        """Makes an encoder with a copy of a backbone's weights, in the backbone's dtype policy.
-
-        Args:
-            backbone: The backbone.
-            dropout: Replaces the backbone's rate; None keeps it.
-
-        Returns:
-            The encoder.
-        """
-        encoder = cls(
-            backbone.vocabulary_size,
-            backbone.num_layers,
-            backbone.num_heads,
-            backbone.hidden_dim,
-            backbone.intermediate_dim,
-            backbone.max_sequence_length,
-            backbone.num_segments,
-            backbone.dropout if dropout is None else dropout,
-            initializer="zeros",  # Random numbers would take a second, to be overwritten.
-            dtype=backbone.dtype_policy,
-        )
-        encoder.build()
-        for own, parts in encoder._pairs(backbone):
-            rows = own.shape[:-1]
-            values = [np.reshape(ops.convert_to_numpy(part), (*rows, -1)) for part in parts]
-            own.assign(np.concatenate(values, axis=-1))
-        return encoder
-
-    def to_backbone(self) -> keras_hub.models.BertBackbone:
-        """Makes a KerasHub backbone with a copy of the weights, LoRA merged in."""
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=self.vocabulary_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            hidden_dim=self.hidden_size,
-            intermediate_dim=self.intermediate_size,
-            dropout=self.dropout,
-            max_sequence_length=self.max_seq_length,
-            num_segments=self.num_types,
-            dtype=self.dtype_policy,
-        )
-        for own, parts in self._pairs(backbone):
-            values = np.split(ops.convert_to_numpy(own), len(parts), axis=-1)
-            for part, value in zip(parts, values, strict=True):
-                part.assign(np.reshape(value, part.shape))
-        return backbone
-
-    def _pairs(
-        self, backbone: keras_hub.models.BertBackbone
-    ) -> Iterator[tuple[Tensor, list[keras.Variable]]]:
-        """Yields each of our weights and the backbone's that side by side are the same."""
-        tables = self.embeddings
-        yield tables.token, [backbone.token_embedding.embeddings]
-        yield tables.position, [backbone.position_embedding.position_embeddings]
-        yield tables.type, [backbone.segment_embedding.embeddings]
-        layers = [
-            (tables.norm, [backbone.embeddings_layer_norm]),
-            (self.pooler, [backbone.pooled_dense]),
-        ]
-        for own, other in zip(self.layers, backbone.transformer_layers, strict=True):
-            attention = other._self_attention_layer
-            products = [attention.query_dense, attention.key_dense, attention.value_dense]
-            layers += [
-                (own.query_key_value, products),
-                (own.attention_output, [attention.output_dense]),
-                (own.attention_norm, [other._self_attention_layer_norm]),
-                (own.intermediate, [other._feedforward_intermediate_dense]),
-                (own.output_dense, [other._feedforward_output_dense]),
-                (own.output_norm, [other._feedforward_layer_norm]),
-            ]
-        for own, others in layers:
-            names = ("gamma", "beta") if isinstance(own, Norm) else ("kernel", "bias")
-            for name in names:
-                yield getattr(own, name), [getattr(other, name) for other in others]
 
 
 def _shape(ids: Tensor) -> tuple[Any, Any]:

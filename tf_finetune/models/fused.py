@@ -254,9 +254,9 @@ def _biased(x: Tensor, bias: Tensor) -> Tensor:
     return ops.cast(x, "float32") + ops.cast(bias, "float32")
 
 
-def gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """GELU of `x + bias` by its tanh formula, as in google-research/bert's modeling.py."""
-    return ops.cast(ops.gelu(_biased(x, bias), approximate=True), x.dtype)
+def gelu(x: Tensor, bias: Tensor, *, approximate: bool) -> Tensor:
+    """GELU of `x + bias`, exact or by its tanh formula."""
+    return ops.cast(ops.gelu(_biased(x, bias), approximate=approximate), x.dtype)
 
 
 def attention_weights(

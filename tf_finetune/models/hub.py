@@ -4,22 +4,16 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
 
 from tf_finetune.data.hub_text import HubPreprocessor
 from tf_finetune.data.text import BertPreprocessor, RawText, TextPreprocessor
 from tf_finetune.errors import UserError
-from tf_finetune.models.lift import CannotLiftError, canonical_name, lift_backbones
-from tf_finetune.models.native import (
-    BackboneNetwork,
-    Encoder,
-    native_encoder,
-    set_activation,
-    with_global_policy,
-)
+from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_weights import WeightError, canonical_name, with_global_policy
+from tf_finetune.models.lift import lift_encoders
+from tf_finetune.models.native import Encoder, native_encoder
 from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
 from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 
@@ -61,9 +55,8 @@ def load_hub(
         text = _own_preprocessor(handle, saved.module)
     if mode != "saved_model":
         try:
-            backbone = _lift(saved, 0.1 if dropout is None else dropout)
-            return native_encoder(handle, with_global_policy(backbone), text)
-        except CannotLiftError as error:
+            return native_encoder(handle, _lift(saved, 0.1 if dropout is None else dropout), text)
+        except WeightError as error:
             if mode == "native":
                 raise UserError(
                     f"--encoder={handle}: cannot be made of Keras layers: {error}. "
@@ -96,42 +89,34 @@ def load_hub(
     )
 
 
-def _lift(saved: SavedModel, dropout: float) -> keras_hub.models.BertBackbone:
+def _lift(saved: SavedModel, dropout: float) -> BertEncoder:
     if saved.takes_text:
-        raise CannotLiftError("it takes raw strings")
+        raise WeightError("it takes raw strings")
     smallest = np.inf
-    for backbone in lift_backbones(saved.variables, dropout):
-        differences = {}
-        # The tanh GELU is what TF Models means by gelu, and KerasHub's own.
-        for activation in (backbone.transformer_layers[0].activation, keras.activations.gelu):
-            set_activation(backbone, activation)
-            differences[activation] = _largest_difference(saved, BackboneNetwork(backbone))
-        activation = min(differences, key=lambda activation: differences[activation])
-        set_activation(backbone, activation)
-        smallest = min(smallest, differences[activation])
+    for encoder in lift_encoders(saved.variables, dropout):
+        smallest = min(smallest, _largest_difference(saved, encoder))
         if smallest <= LIFT_TOLERANCE:
-            return backbone
-    raise CannotLiftError(
+            return with_global_policy(encoder)
+    raise WeightError(
         f"its variables are a BERT's, but its outputs differ by {smallest:.1e} from one's"
     )
 
 
-def _largest_difference(saved: SavedModel, network: BackboneNetwork) -> float:
+def _largest_difference(saved: SavedModel, encoder: BertEncoder) -> float:
     """Returns the largest difference of any output on random tokens, a pair and padding among."""
-    backbone = network.backbone
-    length = min(16, backbone.max_sequence_length)
-    ids = np.random.default_rng(0).integers(0, backbone.vocabulary_size, [2, length])
+    length = min(16, encoder.max_seq_length)
+    ids = np.random.default_rng(0).integers(0, encoder.vocabulary_size, [2, length])
     columns = np.arange(length)
     values = (
         ids,
         np.stack([columns < length, columns < length - length // 4]),
-        np.stack([columns >= length // 2, columns < 0]) & (backbone.num_segments > 1),
+        np.stack([columns >= length // 2, columns < 0]) & (encoder.num_types > 1),
     )
     inputs = {
         name: tf.constant(value.astype("int32"))
         for name, value in zip(TOKEN_INPUTS, values, strict=True)
     }
-    expected, actual = saved.run(saved.inputs(inputs)), network(inputs, training=False)
+    expected, actual = saved.run(saved.inputs(inputs)), encoder(inputs, training=False)
     mask = values[1]
     differences = [np.abs(expected["pooled_output"] - actual["pooled_output"])]
     if "sequence_output" in expected:

@@ -4,15 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
-import keras
-import keras_hub
 import tensorflow as tf
 
 from tf_finetune.data.text import BertPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory
-from tf_finetune.models.lift import variables_by_hub_name
-from tf_finetune.models.native import Encoder, activation_of, layer_norm_epsilon_of
+from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_weights import read_bert
+from tf_finetune.models.native import Encoder
 from tf_finetune.models.saved_model import SavedModelNetwork
 
 TF_MODELS_EPSILON = 1e-12
@@ -32,52 +31,50 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
         with replaced_directory(directory) as target:
             encoder.network.saved.write(str(target / "encoder"), encoder.network.values)
         return
-    preprocessor, backbone = encoder.preprocessor, encoder.network.to_backbone()
-    is_bert = isinstance(backbone, keras_hub.models.BertBackbone)
-    if not (is_bert and isinstance(preprocessor, BertPreprocessor)):
+    preprocessor, network = encoder.preprocessor, encoder.network
+    if not (isinstance(network, BertEncoder) and isinstance(preprocessor, BertPreprocessor)):
+        name = type(getattr(network, "backbone", network)).__name__
         raise UserError(
             f"{encoder.handle}: only a BERT with a WordPiece vocabulary can be written in TF Hub "
-            f"format, not a {type(backbone).__name__} with a {type(preprocessor).__name__}."
+            f"format, not a {name} with a {type(preprocessor).__name__}."
         )
     if preprocessor.strip_accents != preprocessor.lower_case:
         raise UserError(
             f"{encoder.handle}: its tokenizer has strip_accents={preprocessor.strip_accents} and "
             f"do_lower_case={preprocessor.lower_case}; TF Models' exporter knows them only as one."
         )
-    epsilon = layer_norm_epsilon_of(backbone)
-    if epsilon != TF_MODELS_EPSILON:
+    if network.epsilon != TF_MODELS_EPSILON:
         raise UserError(
-            f"{encoder.handle}: its layer norms add {epsilon} to the variance; TF Models' exporter "
-            f"can only write {TF_MODELS_EPSILON}."
+            f"{encoder.handle}: its layer norms add {network.epsilon} to the variance; TF Models' "
+            f"exporter can only write {TF_MODELS_EPSILON}."
         )
     with replaced_directory(directory) as target:
-        _save_bert(backbone, preprocessor, target)
+        _save_bert(network, preprocessor, target)
 
 
-def _save_bert(
-    backbone: keras_hub.models.BertBackbone, preprocessor: BertPreprocessor, target: Path
-) -> None:
+def _save_bert(network: BertEncoder, preprocessor: BertPreprocessor, target: Path) -> None:
     # These import tf_keras and take seconds; nothing else here needs them.
     from official.legacy.bert import configs
     from official.nlp.tools import export_tfhub_lib
 
     config = configs.BertConfig(
-        vocab_size=backbone.vocabulary_size,
-        hidden_size=backbone.hidden_dim,
-        num_hidden_layers=backbone.num_layers,
-        num_attention_heads=backbone.num_heads,
-        intermediate_size=backbone.intermediate_dim,
+        vocab_size=network.vocabulary_size,
+        hidden_size=network.hidden_size,
+        num_hidden_layers=network.num_layers,
+        num_attention_heads=network.num_heads,
+        intermediate_size=network.intermediate_size,
         # By "gelu" TF Models means the tanh formula.
-        hidden_act=_exact_gelu if activation_of(backbone) is keras.activations.gelu else "gelu",
-        hidden_dropout_prob=backbone.dropout,
-        attention_probs_dropout_prob=backbone.dropout,
-        max_position_embeddings=backbone.max_sequence_length,
-        type_vocab_size=backbone.num_segments,
+        hidden_act="gelu" if network.approximate_gelu else _exact_gelu,
+        hidden_dropout_prob=network.dropout,
+        attention_probs_dropout_prob=network.dropout,
+        max_position_embeddings=network.max_seq_length,
+        type_vocab_size=network.num_types,
     )
     network_to_fill = export_tfhub_lib.get_bert_encoder(config)
-    values = variables_by_hub_name(backbone)
+    values = read_bert(network)
     for variable in network_to_fill.variables:
-        variable.assign(values[variable.name.removesuffix(":0")].numpy())
+        value = values[variable.name.removesuffix(":0")]
+        variable.assign(value.reshape(variable.shape))
     with tempfile.TemporaryDirectory() as scratch:
         vocabulary_file = Path(scratch) / "vocab.txt"
         vocabulary_file.write_text(
@@ -95,7 +92,7 @@ def _save_bert(
         export_tfhub_lib.export_preprocessing(
             str(target / "preprocessor"),
             tokenize_with_offsets=False,
-            default_seq_length=min(128, backbone.max_sequence_length),
+            default_seq_length=min(128, network.max_seq_length),
             **text,
         )
 

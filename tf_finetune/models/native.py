@@ -1,7 +1,7 @@
-"""Encoders made of Keras layers: a KerasHub backbone behind TF Hub's names."""
+"""Encoders made of Keras layers: ours for a BERT, KerasHub's behind TF Hub's names for others."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_finetune.data.text import RawText, TextPreprocessor
 from tf_finetune.errors import UserError
-from tf_finetune.models.bert import EPSILON, BertEncoder
+from tf_finetune.models.bert import BertEncoder
 
 
 @dataclass(frozen=True)
@@ -99,68 +99,32 @@ class BackboneNetwork(keras.layers.Layer):
         )
         return (embeddings, *((layer,) for layer in transformer))
 
-    def to_backbone(self) -> keras_hub.models.Backbone:
-        """Returns the backbone, which has the weights as they are now."""
-        return self.backbone
+    @property
+    def hidden_size(self) -> int:
+        """The width of the outputs."""
+        return self.backbone.hidden_dim
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens."""
+        return self.backbone.vocabulary_size
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Number of positions; None if there is no limit."""
+        return getattr(self.backbone, "max_sequence_length", None)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""
         config = super().get_config()
         config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
-        if isinstance(self.backbone, keras_hub.models.BertBackbone):
-            # KerasHub's configuration takes these two for granted.
-            config["activation"] = keras.activations.serialize(activation_of(self.backbone))
-            config["layer_norm_epsilon"] = layer_norm_epsilon_of(self.backbone)
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BackboneNetwork":
         """Returns the layer that `get_config` described, with fresh weights."""
         backbone = keras.saving.deserialize_keras_object(config.pop("backbone"))
-        if "activation" in config:
-            set_activation(backbone, keras.activations.deserialize(config.pop("activation")))
-            set_layer_norm_epsilon(backbone, config.pop("layer_norm_epsilon"))
         return cls(backbone, **config)
-
-
-def activation_of(backbone: keras_hub.models.BertBackbone) -> Callable[..., Any]:
-    """Returns the activation function of the feed-forward layers."""
-    return backbone.transformer_layers[0].activation
-
-
-def set_activation(backbone: keras_hub.models.BertBackbone, activation: Callable[..., Any]) -> None:
-    """Sets the activation function of the feed-forward layers, which KerasHub fixes."""
-    for block in backbone.transformer_layers:
-        block.activation = activation
-        block._feedforward_intermediate_dense.activation = activation
-
-
-def layer_norm_epsilon_of(backbone: keras_hub.models.BertBackbone) -> float:
-    """Returns what the layer norms add to the variance."""
-    return backbone.embeddings_layer_norm.epsilon
-
-
-def set_layer_norm_epsilon(backbone: keras_hub.models.BertBackbone, epsilon: float) -> None:
-    """Sets what the layer norms add to the variance, which KerasHub fixes."""
-    backbone.embeddings_layer_norm.epsilon = epsilon
-    for block in backbone.transformer_layers:
-        block.layer_norm_epsilon = epsilon
-        block._self_attention_layer_norm.epsilon = epsilon
-        block._feedforward_layer_norm.epsilon = epsilon
-
-
-def with_global_policy(
-    backbone: keras_hub.models.BertBackbone,
-) -> keras_hub.models.BertBackbone:
-    """Returns the backbone, or its copy, with Keras' global dtype policy."""
-    policy = keras.config.dtype_policy()
-    if backbone.dtype_policy.name == policy.name:
-        return backbone
-    copy = type(backbone).from_config({**backbone.get_config(), "dtype": policy})
-    copy.set_weights(backbone.get_weights())
-    set_activation(copy, activation_of(backbone))
-    set_layer_norm_epsilon(copy, layer_norm_epsilon_of(backbone))
-    return copy
 
 
 def is_text_encoder(backbone: keras_hub.models.Backbone) -> bool:
@@ -172,46 +136,34 @@ def is_text_encoder(backbone: keras_hub.models.Backbone) -> bool:
 
 
 def native_encoder(
-    handle: str, backbone: keras_hub.models.Backbone, preprocessor: TextPreprocessor
+    handle: str, network: BertEncoder | BackboneNetwork, preprocessor: TextPreprocessor
 ) -> Encoder:
-    """Returns the encoder that a backbone makes.
+    """Returns the encoder that a network of Keras layers makes.
 
     Args:
         handle: What the user loads.
-        backbone: Its layers and weights.
+        network: Its layers and weights.
         preprocessor: Its vocabulary and casing.
 
     Returns:
         The encoder.
 
     Raises:
-        UserError: The vocabulary has more tokens than the backbone has embeddings.
+        UserError: The vocabulary has more tokens than the network has embeddings.
     """
     vocabulary = getattr(preprocessor, "vocabulary", ())
-    if len(vocabulary) > backbone.vocabulary_size:
+    if len(vocabulary) > network.vocabulary_size:
         raise UserError(
             f"--encoder={handle}: its vocabulary has {len(vocabulary)} tokens, its network "
-            f"embeddings for {backbone.vocabulary_size}. Give it its own vocabulary."
+            f"embeddings for {network.vocabulary_size}. Give it its own vocabulary."
         )
-    network = _network(backbone)
-    preprocessor.max_positions = getattr(backbone, "max_sequence_length", None)
+    preprocessor.max_positions = network.max_seq_length
     return Encoder(
         handle=handle,
         network=network,
         preprocessor=preprocessor,
-        hidden_size=backbone.hidden_dim,
-        max_seq_length=preprocessor.max_positions,
+        hidden_size=network.hidden_size,
+        max_seq_length=network.max_seq_length,
         blocks=network.blocks,
         mode="native",
     )
-
-
-def _network(backbone: keras_hub.models.Backbone) -> BertEncoder | BackboneNetwork:
-    """Returns our fast network where it computes what the backbone does, else the backbone."""
-    if (
-        isinstance(backbone, keras_hub.models.BertBackbone)
-        and activation_of(backbone) is not keras.activations.gelu
-        and layer_norm_epsilon_of(backbone) == EPSILON
-    ):
-        return BertEncoder.from_backbone(backbone)
-    return BackboneNetwork(backbone)

@@ -1,21 +1,26 @@
 """Encoders from directories and presets: Hugging Face's format and KerasHub's."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras_hub
+import numpy as np
+import safetensors
 
 from tf_finetune.data.hub_text import KerasHubPreprocessor
 from tf_finetune.data.text import BertPreprocessor
 from tf_finetune.errors import UserError
-from tf_finetune.models.native import (
-    Encoder,
-    is_text_encoder,
-    native_encoder,
-    set_layer_norm_epsilon,
+from tf_finetune.models.bert import EPSILON
+from tf_finetune.models.bert_weights import (
+    WeightError,
+    canonical_name,
+    from_backbone,
+    make_bert,
 )
+from tf_finetune.models.native import BackboneNetwork, Encoder, is_text_encoder, native_encoder
 
 # What `config.json` may say, the default first.
 _HUGGING_FACE_BERT = {
@@ -66,14 +71,23 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
         )
     if dropout is None:
         dropout = config.get("hidden_dropout_prob", 0.1)
-    backbone = _from_preset(
-        keras_hub.models.BertBackbone, handle, str(directory), {"dropout": dropout}
-    )
-    set_layer_norm_epsilon(backbone, config.get("layer_norm_eps", 1e-12))
+    try:
+        network = make_bert(
+            _hugging_face_weights(directory),
+            num_heads=config.get("num_attention_heads"),
+            dropout=dropout,
+            epsilon=config.get("layer_norm_eps", EPSILON),
+        )
+    # safetensors has an exception class of its own, which is no OSError nor ValueError.
+    except (OSError, ValueError, WeightError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"--encoder={handle}: its weights cannot be loaded: {str(error).splitlines()[0]}. "
+            "Compare its files with the original's."
+        ) from error
     vocabulary = read_vocabulary(vocabulary_file)
     lower_case = tokenizer.get("do_lower_case", not is_cased(vocabulary))
     text = bert_preprocessor(handle, vocabulary, lower_case, tokenizer.get("strip_accents"))
-    return native_encoder(handle, backbone, text)
+    return native_encoder(handle, network, text)
 
 
 def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
@@ -100,8 +114,37 @@ def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
     tokenizer = _from_preset(keras_hub.tokenizers.Tokenizer, handle, preset, {})
     if isinstance(tokenizer, keras_hub.models.BertTokenizer):
         text = bert_preprocessor(handle, tokenizer.get_vocabulary(), tokenizer.lowercase)
-        return native_encoder(handle, backbone, text)
-    return native_encoder(handle, backbone, KerasHubPreprocessor(tokenizer))
+    else:
+        text = KerasHubPreprocessor(tokenizer)
+    network = (
+        from_backbone(backbone)
+        if isinstance(backbone, keras_hub.models.BertBackbone)
+        else BackboneNetwork(backbone)
+    )
+    return native_encoder(handle, network, text)
+
+
+def _hugging_face_weights(directory: Path) -> dict[str, np.ndarray]:
+    """Returns a checkpoint's tensors, under TF names and with kernels [inputs, outputs]."""
+    index = directory / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    weights = {}
+    for name in sorted(names):
+        with safetensors.safe_open(directory / name, framework="numpy") as file:
+            for key in file.keys():  # noqa: SIM118  # it is no dict
+                path = re.sub(r"\blayer/(\d+)/", r"layer_\1/", key.replace(".", "/"))
+                path = re.sub("LayerNorm/weight$", "LayerNorm/gamma", path)
+                path = re.sub("LayerNorm/bias$", "LayerNorm/beta", path)
+                path = re.sub("embeddings/weight$", "embeddings", path)
+                is_kernel = path.endswith("/weight")
+                path = re.sub("/weight$", "/kernel", path)
+                # Not the tables of a head that is not used, which may be large.
+                if canonical_name(path):
+                    value = file.get_tensor(key)
+                    weights[path] = value.T if is_kernel else value
+    return weights
 
 
 def bert_preprocessor(

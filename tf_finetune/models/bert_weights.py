@@ -1,0 +1,234 @@
+"""The weights of a BERT under the names of TF Models, whatever format they come from."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+from keras import ops
+
+from tf_finetune.models.bert import BertEncoder, Norm
+
+_NORM = r"(?:layer_norm|LayerNorm)"
+# What TF Models' exporter, older TF Hub versions of it, and Google's first BERT release call the
+# same variable; each may stand behind any prefix, such as `bert_encoder/`.
+_NAMES: tuple[tuple[str, str], ...] = (
+    (r"word_embeddings(?:/embeddings)?", "word_embeddings/embeddings"),
+    (r"position_embeddings?(?:/(?:position_)?embeddings)?", "position_embedding/embeddings"),
+    (r"(?:token_)?type_embeddings(?:/embeddings)?", "type_embeddings/embeddings"),
+    (rf"(?:embeddings|embedding_postprocessor)/{_NORM}/(\w+)", r"embeddings/layer_norm/\1"),
+    (r"(?:pooler_transform|pooler/dense)/(\w+)", r"pooler_transform/\1"),
+)
+_LAYER_NAMES: tuple[tuple[str, str], ...] = (
+    (r"(?:self_attention|attention/self)/(query|key|value)/(\w+)", r"self_attention/\1/\2"),
+    (
+        r"(?:self_attention/attention_output|self_attention_output|attention/output/dense)/(\w+)",
+        r"self_attention/attention_output/\1",
+    ),
+    (
+        rf"(?:self_attention_layer_norm|attention/output/{_NORM})/(\w+)",
+        r"self_attention_layer_norm/\1",
+    ),
+    (r"intermediate/(?:dense/)?(\w+)", r"intermediate/\1"),
+    (r"output/(?:dense/)?(\w+)", r"output/\1"),
+    (rf"(?:output_layer_norm|output/{_NORM})/(\w+)", r"output_layer_norm/\1"),
+)
+
+
+class WeightError(Exception):
+    """Why weights are not those of a BERT."""
+
+
+def canonical_name(name: str) -> str | None:
+    """Returns the name that TF Models' exporter gives to a BERT's variable today.
+
+    Args:
+        name: A variable's name, with any prefix and with or without `:0`.
+
+    Returns:
+        Such as `transformer/layer_0/self_attention/query/kernel`; None if no BERT has it.
+    """
+    name = name.split(":")[0]
+    if layer := re.search(r"(?:^|/)layer_(\d+)/(.*)$", name):
+        for pattern, canonical in _LAYER_NAMES:
+            if found := re.fullmatch(pattern, layer[2]):
+                return f"transformer/layer_{layer[1]}/{found.expand(canonical)}"
+        return None
+    for pattern, canonical in _NAMES:
+        if found := re.search(rf"(?:^|/){pattern}$", name):
+            return found.expand(canonical)
+    return None
+
+
+def by_canonical_name(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns the name and value of each of a BERT's weights under its canonical name.
+
+    Args:
+        weights: Under any names that `canonical_name` knows; others are left out.
+
+    Raises:
+        WeightError: Two weights have the same meaning.
+    """
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for name, value in weights.items():
+        canonical = canonical_name(name)
+        if canonical in found:
+            raise WeightError(f"{found[canonical][0]} and {name} are both {canonical}")
+        if canonical is not None:
+            found[canonical] = name, value
+    return found
+
+
+def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: Any) -> BertEncoder:
+    """Makes an encoder with the given weights.
+
+    Args:
+        weights: Under names that `canonical_name` knows; a product's kernel has any shape of
+            [inputs, outputs], each of which may be split into heads.
+        num_heads: Number of attention heads.
+        **config: More arguments of `BertEncoder`, such as `dropout` and `dtype`.
+
+    Returns:
+        The encoder, whose sizes are those of the weights.
+
+    Raises:
+        WeightError: A weight is missing, there twice, without a place, or of another shape.
+    """
+    found = by_canonical_name(weights)
+    try:
+        vocabulary_size, hidden_size = found["word_embeddings/embeddings"][1].shape
+        intermediate_size = found["transformer/layer_0/intermediate/kernel"][1].shape[-1]
+        positions = found["position_embedding/embeddings"][1].shape[0]
+        types = found["type_embeddings/embeddings"][1].shape[0]
+    except KeyError as error:
+        raise WeightError(f"it has no variable {error}") from error
+    if not isinstance(num_heads, int) or num_heads < 1 or hidden_size % num_heads:
+        raise WeightError(f"{hidden_size} columns cannot be split into {num_heads} heads")
+    encoder = BertEncoder(
+        vocabulary_size,
+        1 + max(int(n[1]) for name in found if (n := re.match(r"transformer/layer_(\d+)/", name))),
+        num_heads,
+        hidden_size,
+        intermediate_size,
+        positions,
+        types,
+        initializer="zeros",  # Random numbers would take a second, to be overwritten.
+        **config,
+    )
+    encoder.build()
+    for own, names in _places(encoder):
+        shape = *own.shape[:-1], own.shape[-1] // len(names)
+        values = [_take(found, name, shape) for name in names]
+        own.assign(values[0] if len(values) == 1 else np.concatenate(values, axis=-1))
+    if found:
+        raise WeightError(f"variable {min(found.values())[0]} has no place in a BERT")
+    return encoder
+
+
+def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
+    """Returns the weights under their canonical names, LoRA merged in; kernels have two axes."""
+    weights: dict[str, np.ndarray] = {}
+    for own, names in _places(encoder):
+        parts = np.split(ops.convert_to_numpy(own), len(names), axis=-1)
+        weights |= dict(zip(names, parts, strict=True))
+    return weights
+
+
+def with_global_policy(encoder: BertEncoder) -> BertEncoder:
+    """Returns the encoder, or its copy, with Keras' global dtype policy."""
+    policy = keras.config.dtype_policy()
+    if encoder.dtype_policy.name == policy.name:
+        return encoder
+    kept = ("num_heads", "dropout", "epsilon", "approximate_gelu")
+    return make_bert(
+        read_bert(encoder), dtype=policy, **{name: getattr(encoder, name) for name in kept}
+    )
+
+
+def from_backbone(
+    backbone: keras_hub.models.BertBackbone, dropout: float | None = None
+) -> BertEncoder:
+    """Makes an encoder with a copy of a KerasHub backbone's weights, in its dtype policy.
+
+    Args:
+        backbone: The backbone.
+        dropout: Replaces the backbone's rate; None keeps it.
+
+    Returns:
+        The encoder.
+    """
+    layers = {
+        "word_embeddings": backbone.token_embedding,
+        "type_embeddings": backbone.segment_embedding,
+        "embeddings/layer_norm": backbone.embeddings_layer_norm,
+        "pooler_transform": backbone.pooled_dense,
+    }
+    for index, block in enumerate(backbone.transformer_layers):
+        attention = block._self_attention_layer
+        prefix = f"transformer/layer_{index}"
+        layers |= {
+            f"{prefix}/self_attention/query": attention.query_dense,
+            f"{prefix}/self_attention/key": attention.key_dense,
+            f"{prefix}/self_attention/value": attention.value_dense,
+            f"{prefix}/self_attention/attention_output": attention.output_dense,
+            f"{prefix}/self_attention_layer_norm": block._self_attention_layer_norm,
+            f"{prefix}/intermediate": block._feedforward_intermediate_dense,
+            f"{prefix}/output": block._feedforward_output_dense,
+            f"{prefix}/output_layer_norm": block._feedforward_layer_norm,
+        }
+    variables = {
+        f"{name}/{variable.name}": ops.convert_to_numpy(variable)
+        for name, layer in layers.items()
+        for variable in layer.variables
+    }
+    variables["position_embedding/embeddings"] = ops.convert_to_numpy(
+        backbone.position_embedding.position_embeddings
+    )
+    return make_bert(
+        variables,
+        num_heads=backbone.num_heads,
+        dropout=backbone.dropout if dropout is None else dropout,
+        dtype=backbone.dtype_policy,
+    )
+
+
+def _places(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
+    """Yields each of our weights and the names of those that side by side are the same."""
+    tables = encoder.embeddings
+    yield tables.token, ["word_embeddings/embeddings"]
+    yield tables.position, ["position_embedding/embeddings"]
+    yield tables.type, ["type_embeddings/embeddings"]
+    layers: list[tuple[keras.layers.Layer, list[str]]] = [
+        (tables.norm, ["embeddings/layer_norm"]),
+        (encoder.pooler, ["pooler_transform"]),
+    ]
+    for index, layer in enumerate(encoder.layers):
+        prefix = f"transformer/layer_{index}"
+        products = [f"{prefix}/self_attention/{part}" for part in ("query", "key", "value")]
+        layers += [
+            (layer.query_key_value, products),
+            (layer.attention_output, [f"{prefix}/self_attention/attention_output"]),
+            (layer.attention_norm, [f"{prefix}/self_attention_layer_norm"]),
+            (layer.intermediate, [f"{prefix}/intermediate"]),
+            (layer.output_dense, [f"{prefix}/output"]),
+            (layer.output_norm, [f"{prefix}/output_layer_norm"]),
+        ]
+    for layer, names in layers:
+        for variable in ("gamma", "beta") if isinstance(layer, Norm) else ("kernel", "bias"):
+            yield getattr(layer, variable), [f"{name}/{variable}" for name in names]
+
+
+def _take(
+    found: dict[str, tuple[str, np.ndarray]], name: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Takes a weight out of those found, in the shape of its place."""
+    if name not in found:
+        raise WeightError(f"it has no variable {name!r}")
+    own_name, value = found.pop(name)
+    if value.size != np.prod(shape):
+        raise WeightError(
+            f"variable {own_name} has shape {value.shape} where a BERT of this size has {shape}"
+        )
+    return value.reshape(shape)
