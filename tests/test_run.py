@@ -50,7 +50,7 @@ def arguments(files: Path, encoder: Path, *more: str) -> list[str]:
 
 def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys):
     everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
-    command = arguments(files, tiny_bert_dir, *everything)
+    command = arguments(files, tiny_bert_dir, *everything, "--num_train_epochs=12")
     assert run_classifier.main(command) == 0
     out = files / "out"
     shown = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys
     names = "steps epochs seconds examples_per_second steady_examples_per_second"
     names += " tokens_per_second first_step_seconds"
     assert set(names.split()) <= set(metrics["train"])
-    assert metrics["train"]["steps"] == 30 and metrics["train"]["epochs"] == 6
+    assert metrics["train"]["steps"] == 60 and metrics["train"]["epochs"] == 12
     assert metrics["eval"]["accuracy"] > 0.8 and metrics["test"]["accuracy"] > 0.8
     assert sum(c["support"] for c in metrics["test"]["per_class"].values()) == 13
 
@@ -84,7 +84,7 @@ def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys
     # The same command again finds the training done.
     before = json.loads((out / "metrics.json").read_text())
     assert run_classifier.main(command) == 0
-    assert "going on from step 30 of 30" in capsys.readouterr().out
+    assert "going on from step 60 of 60" in capsys.readouterr().out
     assert json.loads((out / "metrics.json").read_text()) == before
 
     # The flagfile repeats the run.
@@ -350,7 +350,8 @@ def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
 
 @pytest.mark.slow
 def test_the_fine_tuned_encoder_goes_back_to_tf_hub_format(files, tiny_bert_dir):
-    command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval", "--do_export")
+    tasks = ("--do_train", "--do_eval", "--do_export")
+    command = arguments(files, tiny_bert_dir, *tasks, "--num_train_epochs=12")
     assert run_classifier.main([*command, "--export_encoder", "--precision=float32"]) == 0
     hub = files / "out" / "encoder" / "encoder"
     more = ["--freeze=encoder", "--precision=float32", "--do_train", "--do_eval"]

@@ -143,8 +143,9 @@ def test_filling_rows_do_not_count(make, rows):
         assert state.examples == 7
         results.append((values(model), state.tokens))
     assert results[0][1] == results[1][1]
+    # Adam divides by the gradient's size: rounding in a small one shows.
     for a, b in zip(results[0][0], results[1][0], strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_the_best_weights_are_kept_and_patience_ends_the_training(make, rows, tmp_path):

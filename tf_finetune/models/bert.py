@@ -47,17 +47,11 @@ class Norm(keras.layers.Layer):
     ) -> Tensor:
         """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        rate = self.dropout if training else 0.0
-        static: dict[str, Any] = {"rate": rate, "epsilon": self.epsilon}
+        options: dict[str, Any] = {"fuse": fuse, "training": training, "epsilon": self.epsilon}
+        options["rate"] = self.dropout if training else 0.0
         if residual is not None:
-            arguments = (x, bias, residual, *weights, seed)
-            if fuse:
-                return fused.fused_residual_norm(*arguments, training=training, **static)
-            return fused.residual_norm(*arguments, **static)[0]
-        static["dtype"] = self.compute_dtype
-        if fuse:
-            return fused.fused_norm_dropout(x, *weights, seed, training=training, **static)
-        return fused.norm_dropout(x, *weights, seed, **static)[0]
+            return fused.fused_residual_norm(x, bias, residual, *weights, seed, **options)
+        return fused.fused_norm_dropout(x, *weights, seed, dtype=self.compute_dtype, **options)
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -182,17 +176,14 @@ class BertLayer(keras.layers.Layer):
         # For one token of each text a kernel would not earn what its compilation costs.
         fuse = _fuses(self, training) and not first_token_only
         tokens = 1 if first_token_only else None
-        context = self._attend(x, mask, seed, tokens, training, fuse)
+        options = {"training": training, "fuse": fuse}
+        context = self._attend(x, mask, seed, tokens, **options)
         attended = _product(self.attention_output, context)
         if first_token_only:
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
-        options = {"training": training, "fuse": fuse}
         x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), **options)
-        product, gelu = _product(self.intermediate, x), {"approximate": self.approximate_gelu}
-        if fuse:
-            inner = fused.fused_gelu(*product, training=training, **gelu)
-        else:
-            inner = fused.gelu(*product, **gelu)
+        product = _product(self.intermediate, x)
+        inner = fused.fused_gelu(*product, approximate=self.approximate_gelu, **options)
         output = _product(self.output_dense, inner)
         return self.output_norm(*output, residual=x, seed=_use(seed, 2), **options)
 
@@ -210,11 +201,15 @@ class BertLayer(keras.layers.Layer):
         )
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
-        static: dict[str, Any] = {"scale": width**-0.5, "rate": self.dropout if training else 0.0}
-        if fuse:
-            weights = fused.fused_attention_weights(scores, mask, seed, training=training, **static)
-        else:
-            weights, _ = fused.attention_weights(scores, mask, seed, **static)
+        weights = fused.fused_attention_weights(
+            scores,
+            mask,
+            seed,
+            scale=width**-0.5,
+            rate=self.dropout if training else 0.0,
+            training=training,
+            fuse=fuse,
+        )
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return ops.reshape(context, (-1, self.hidden_size))
 

@@ -30,15 +30,15 @@ def fused(
             keeping its intermediate tensors.
 
     Returns:
-        The function, giving one tensor. With `training=False` it keeps nothing, and its gradient is
-        TensorFlow's own.
+        The function, giving one tensor. With `fuse=False` it is no kernel; with `training=False` it
+        is one that keeps nothing. The gradient of both is TensorFlow's own.
     """
 
-    def predict(*tensors: Tensor, **static: Any) -> Tensor:
+    def plain(*tensors: Tensor, **static: Any) -> Tensor:
         return _split(function(*tensors, **static))[0]
 
     if keras.config.backend() != "tensorflow":
-        return lambda *tensors, training=True, **static: predict(*tensors, **static)
+        return lambda *tensors, fuse=True, training=True, **static: plain(*tensors, **static)
     import tensorflow as tf
 
     def automatic(upstream: Tensor, _: None, *tensors: Tensor, **static: Any) -> Any:
@@ -49,11 +49,13 @@ def fused(
         found = iter(tape.gradient(result, real, upstream))
         return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
 
-    predict = tf.function(predict, jit_compile=True, autograph=False)
+    predict = tf.function(plain, jit_compile=True, autograph=False)
     forward = tf.function(function, jit_compile=True, autograph=False)
     backward = tf.function(gradients or automatic, jit_compile=True, autograph=False)
 
-    def call(*tensors: Tensor, training: bool = True, **static: Any) -> Tensor:
+    def call(*tensors: Tensor, fuse: bool = True, training: bool = True, **static: Any) -> Tensor:
+        if not fuse:
+            return plain(*tensors, **static)
         tensors = tuple(map(tf.convert_to_tensor, tensors))
         if not training:
             return predict(*tensors, **static)
