@@ -133,6 +133,17 @@ def test_few_batches_share_a_length_and_many_do_not(rows):
     assert len(shapes(num_epochs=40)) >= 3
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_short_training_needs_no_room_for_rows_it_never_sees(rows, seed):
+    dataset = make_train_dataset(rows, 2, max_steps=1, seed=seed)
+    plan = plan_training(rows.lengths, 2, 1, seed)
+    [(features, labels, _)] = dataset
+    np.testing.assert_array_equal(labels, plan[0])
+    shape = tuple(features["input_word_ids"].shape)
+    assert rows.lengths[plan].max() <= shape[1] < rows.lengths[plan].max() + 4
+    assert dataset.batch_shapes == [shape]
+
+
 def test_raw_text_passes_through():
     examples = Examples((["one", "two words", ""], ["x", "y", "z"]), None)
     rows = tokenize(examples, RawText(), 16)

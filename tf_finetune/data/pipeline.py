@@ -233,14 +233,16 @@ def _assemble(
     labels = tf.constant(
         np.zeros(len(examples), np.int32) if examples.labels is None else examples.labels
     )
-    longest = int(examples.lengths.max())
+    lengths = _longest(examples.lengths, plan)
+    longest = int(lengths.max())
     if longest > max(buckets):
         raise ValueError(f"A row of {longest} tokens is longer than the buckets {buckets}.")
     # The bucket of each length, looked up by the length itself.
     bucket_of = np.array(
         [min(b for b in buckets if b >= length) for length in range(longest + 1)], np.int32
     )
-    padded = tf.constant(bucket_of[examples.lengths])
+    # A row that is longer than all of these is in no batch.
+    padded = tf.constant(bucket_of[np.minimum(examples.lengths, longest)])
 
     def batch(
         planned: tf.Tensor,
@@ -256,6 +258,6 @@ def _assemble(
     dataset = tf.data.Dataset.from_tensor_slices(plan)
     dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     # For `compile_ahead`: the shapes of the batches, in the order of their first appearance.
-    needed = dict.fromkeys(bucket_of[_longest(examples.lengths, plan)].tolist())
+    needed = dict.fromkeys(bucket_of[lengths].tolist())
     dataset.batch_shapes = [(plan.shape[1], length) for length in needed]
     return dataset
