@@ -15,7 +15,6 @@ from tf_finetune.data.text import BertPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import EPSILON
 from tf_finetune.models.bert_weights import (
-    WeightError,
     canonical_name,
     from_backbone,
     make_bert,
@@ -78,10 +77,11 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
             dropout=dropout,
             epsilon=config.get("layer_norm_eps", EPSILON),
         )
-    # safetensors has an exception class of its own, which is no OSError nor ValueError.
-    except (OSError, ValueError, WeightError, safetensors.SafetensorError) as error:
+    # As of `_from_preset`: damaged files and indexes end in exceptions of no common class.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"--encoder={handle}: its weights cannot be loaded: {str(error).splitlines()[0]}. "
+            f"--encoder={handle}: its weights cannot be loaded: {reason}. "
             "Compare its files with the original's."
         ) from error
     vocabulary = read_vocabulary(vocabulary_file)
