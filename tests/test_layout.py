@@ -18,7 +18,7 @@ files
 config
 flags
 interrupt runtime
-data.packing data.words data.files
+data.packing data.words data.files data.autotuning
 data.text data.records
 data.hub_text data.readers data.labels
 data.layout

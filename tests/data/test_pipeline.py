@@ -94,6 +94,13 @@ def test_a_skipped_data_set_goes_on_where_it_was(rows):
     np.testing.assert_array_equal(np.stack(whole[17:]), np.stack(rest))
 
 
+def test_no_thread_tunes_the_batches(rows):
+    """Dropping an iterator that is tuned can take a minute: its thread sleeps that long."""
+    for dataset in (make_train_dataset(rows, 8), make_eval_dataset(rows, 8)):
+        assert dataset.options().autotune.enabled is False
+        assert dataset.skip(3).options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("longest", [8, 10, 64, 128, 512])
 def test_xla_has_six_lengths_at_most_and_the_longest_among_them(longest):
     buckets = xla_buckets(longest)
@@ -110,7 +117,7 @@ def cost(buckets, longest, batch_size):
 @pytest.mark.parametrize("batch_size", [1, 32, 500])
 def test_the_chosen_lengths_cost_no_more_than_any_others(seed, batch_size):
     longest = np.random.default_rng(seed).integers(1, 31, size=40)
-    buckets = choose_buckets(longest, batch_size, max_seq_length=30)
+    buckets = choose_buckets(longest, batch_size, 30, NEW_LENGTH_TOKENS)
     assert max(buckets) <= 30 and all(b % 4 == 0 or b == 30 for b in buckets)
     *lower, highest = sorted({min(-(-int(n) // 4) * 4, 30) for n in longest})
     others = ((*some, highest) for k in range(len(lower) + 1) for some in combinations(lower, k))

@@ -4,12 +4,14 @@ Everything about the order of examples is a numpy table of row numbers that depe
 alone: a training can go on at any step of it, and no worker needs to ask another.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from tf_finetune.data.autotuning import without_autotuning
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.text import TextPreprocessor
 from tf_finetune.errors import UserError
@@ -18,10 +20,14 @@ TOKENIZE_BATCH = 512
 # Batches are sorted by length within this many batches, as in Hugging Face's LengthGroupedSampler:
 # enough rows to find neighbours of equal length, few enough to keep the order random.
 GROUP_BATCHES = 50
-# What a further length costs a training, in tokens: the kernels between the products are compiled
-# for each (models/fused.py), in 0.9 s on 2 cores. In that time 6 layers of 384 train 5,000 tokens;
-# BERT-base trains 600, so that it pays for this price with some seconds of padding, once.
+# What a further length costs, in tokens: the kernels between the products are compiled for each
+# (models/fused.py). For a training they take 0.9 s on 2 cores, in which 6 layers of 384 train 5,000
+# tokens; BERT-base trains 600, so that it pays for this price with some seconds of padding, once.
+# For an evaluation they take 0.3 s, or 6,500 tokens, but its padding is paid again at each one.
 NEW_LENGTH_TOKENS = 4096
+EVAL_NEW_LENGTH_TOKENS = 2048
+# A batch of ids is small and quickly made; some lie ready while the host does something else.
+PREFETCH_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,8 @@ def tokenize(
     pack(*(tf.constant([""]) for _ in examples.texts))
     texts = tuple(tf.constant(list(column), tf.string) for column in examples.texts)
     dataset = tf.data.Dataset.from_tensor_slices(texts).batch(TOKENIZE_BATCH)
-    batches, full_lengths = zip(
-        *dataset.map(pack, num_parallel_calls=tf.data.AUTOTUNE), strict=True
-    )
+    dataset = without_autotuning(dataset.map(pack, num_parallel_calls=os.cpu_count()))
+    batches, full_lengths = zip(*dataset, strict=True)
     packed = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
     full = np.concatenate([lengths.numpy() for lengths in full_lengths])
     ragged = [value for value in packed.values() if isinstance(value, tf.RaggedTensor)]
@@ -118,7 +123,7 @@ def make_train_dataset(
     plan = plan_training(examples.lengths, batch_size, steps, seed)
     if buckets is None:
         longest = _longest(examples.lengths, plan)
-        buckets = choose_buckets(longest, batch_size, examples.max_seq_length)
+        buckets = choose_buckets(longest, batch_size, examples.max_seq_length, NEW_LENGTH_TOKENS)
     return _assemble(examples, plan, buckets)
 
 
@@ -130,15 +135,19 @@ def make_eval_dataset(
     Args:
         examples: Tokenized examples; unlabelled ones get labels of zero.
         batch_size: Examples per batch, over all replicas.
-        buckets: Lengths that batches are padded to; default: multiples of 8.
+        buckets: Lengths that batches are padded to; default: those of `choose_buckets`.
 
     Returns:
         Batches as of `make_train_dataset`, in the order that `eval_order` gives.
     """
     batch_size = min(batch_size, len(examples))
+    plan = _split(eval_order(examples.lengths), batch_size)
     if buckets is None:
-        buckets = (*range(8, examples.max_seq_length, 8), examples.max_seq_length)
-    return _assemble(examples, _split(eval_order(examples.lengths), batch_size), buckets)
+        longest = _longest(examples.lengths, plan)
+        buckets = choose_buckets(
+            longest, batch_size, examples.max_seq_length, EVAL_NEW_LENGTH_TOKENS
+        )
+    return _assemble(examples, plan, buckets)
 
 
 def eval_order(lengths: np.ndarray) -> np.ndarray:
@@ -177,16 +186,19 @@ def plan_training(lengths: np.ndarray, batch_size: int, num_steps: int, seed: in
     return np.concatenate(epochs)[:num_steps]
 
 
-def choose_buckets(longest: np.ndarray, batch_size: int, max_seq_length: int) -> tuple[int, ...]:
-    """Chooses the lengths that the batches of a training are padded to, at the least cost.
+def choose_buckets(
+    longest: np.ndarray, batch_size: int, max_seq_length: int, new_length_tokens: int
+) -> tuple[int, ...]:
+    """Chooses the lengths that batches are padded to, at the least cost.
 
-    Padding costs its tokens, and each length `NEW_LENGTH_TOKENS`: many batches of nearly the same
+    Padding costs its tokens, and each length `new_length_tokens`: many batches of nearly the same
     length deserve a length of their own, a few long ones share one.
 
     Args:
         longest: int [batches], the tokens of the longest row of each batch.
         batch_size: Rows per batch.
         max_seq_length: No length is longer.
+        new_length_tokens: The price of a length, in tokens.
 
     Returns:
         Multiples of 4 or `max_seq_length`, in ascending order.
@@ -198,7 +210,7 @@ def choose_buckets(longest: np.ndarray, batch_size: int, max_seq_length: int) ->
     costs, previous = [0], [-1]
     for number, length in enumerate(lengths):
         tokens = (batches[number + 1] - batches[: number + 1]) * length * batch_size
-        totals = np.array(costs) + tokens + NEW_LENGTH_TOKENS
+        totals = np.array(costs) + tokens + new_length_tokens
         previous.append(int(np.argmin(totals)))
         costs.append(int(totals.min()))
     chosen = []
@@ -256,7 +268,8 @@ def _assemble(
         return features, tf.gather(labels, rows), tf.cast(real, tf.float32)
 
     dataset = tf.data.Dataset.from_tensor_slices(plan)
-    dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(batch, num_parallel_calls=os.cpu_count()).prefetch(PREFETCH_BATCHES)
+    dataset = without_autotuning(dataset)
     # For `compile_ahead`: the shapes of the batches, in the order of their first appearance.
     needed = dict.fromkeys(bucket_of[lengths].tolist())
     dataset.batch_shapes = [(plan.shape[1], length) for length in needed]

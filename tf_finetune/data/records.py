@@ -44,9 +44,11 @@ def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
+    from tf_finetune.data.autotuning import without_autotuning
+
     number = 0
     try:
-        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        for record in without_autotuning(tf.data.TFRecordDataset(path)).as_numpy_iterator():
             row = {}
             for name, feature in tf.train.Example.FromString(record).features.feature.items():
                 kind = feature.WhichOneof("kind")
