@@ -192,14 +192,15 @@ class BertLayer(keras.layers.Layer):
     ) -> Tensor:
         width = self.hidden_size // self.num_heads
         product, bias = _product(self.query_key_value, x)
-        query, key, value = ops.split(bias, 3)
-        # A key's bias shifts all scores of a query alike, which the softmax ignores: its gradient
-        # is zero but for rounding, which Adam would blow up.
-        bias = ops.concatenate([query, ops.stop_gradient(key), value])
-        heads = ops.reshape(
-            fused.add_bias(product, bias), (*_shape(mask), 3, self.num_heads, width)
+        # Added behind the split: TensorFlow would make product and sum one operation, whose kernel
+        # is slower than both. A key's bias is left out: it shifts all scores of a query alike,
+        # which the softmax ignores.
+        query, key, value = ops.split(product, 3, axis=-1)
+        query_bias, _, value_bias = ops.split(bias, 3)
+        query, key, value = (
+            ops.transpose(ops.reshape(rows, (*_shape(mask), self.num_heads, width)), (0, 2, 1, 3))
+            for rows in (fused.add_bias(query, query_bias), key, fused.add_bias(value, value_bias))
         )
-        query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
         scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
         weights = fused.fused_attention_weights(
             scores,
