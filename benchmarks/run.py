@@ -59,11 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_train_epochs", type=int, default=2)
+    parser.add_argument(
+        "--max_train_examples", type=int, help="the first of each task, for the slow contenders"
+    )
     parser.add_argument("--output", type=Path, default=Path("out/benchmark/results.json"))
     arguments = parser.parse_args(argv)
     tasks = arguments.tasks or ("mrpc,banking77" if arguments.data_dir else "chatterbot")
     data_dir = arguments.data_dir or Path("data")
     make_hub_encoder()
+    options = [f"--data_dir={data_dir}", f"--num_train_epochs={arguments.num_train_epochs}"]
+    if arguments.max_train_examples:
+        options.append(f"--max_train_examples={arguments.max_train_examples}")
     results: dict[str, dict[str, list[Result]]] = {
         task: {name: [] for name in arguments.contenders.split(",")} for task in tasks.split(",")
     }
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for task, found in results.items():
             for name, rounds in found.items():
                 started = time.monotonic()
-                rounds.append(contend(name, task, data_dir, arguments.num_train_epochs))
+                rounds.append(contend(name, task, options))
                 print(
                     f"round {number + 1} {task:10} {name:14} {time.monotonic() - started:6.0f} s "
                     + " ".join(f"{key}={value:.4g}" for key, value in rounds[-1].items()),
@@ -96,13 +102,12 @@ def make_hub_encoder() -> None:
         )
 
 
-def contend(name: str, task: str, data_dir: Path, num_train_epochs: int) -> Result:
+def contend(name: str, task: str, options: Sequence[str]) -> Result:
     """Runs one contender once and returns what it reports."""
     module, mode, variant = CONTENDERS[name]
     command = [sys.executable, "-m", f"benchmarks.{module}"]
     if mode:
-        command += [mode, f"--variant={variant}", f"--data_dir={data_dir}", f"--task={task}"]
-        command += [f"--num_train_epochs={num_train_epochs}"]
+        command += [mode, f"--variant={variant}", f"--task={task}", *options]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

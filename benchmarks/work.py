@@ -72,12 +72,14 @@ def parse_work(description: str | None, modes: Sequence[str] = ("train",)) -> tu
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--task", choices=sorted(LAYOUTS), required=True)
     parser.add_argument("--num_train_epochs", type=int, default=2)
+    parser.add_argument("--max_train_examples", type=int, help="the first of them; default: all")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     folder, ending, columns, label = LAYOUTS[arguments.task]
     parts = {
         name: _read(arguments.data_dir / folder / f"{name}{ending}") for name in ("train", "test")
     }
+    parts["train"] = parts["train"][: arguments.max_train_examples]
     names = tuple(sorted({row[label] for row in parts["train"]}))
     rows = {
         part: Rows(
