@@ -4,6 +4,7 @@ Between its matrix products a transformer is bound by memory. Run op by op, a GE
 writes its [tokens, width] tensor eight times forward and more backward; as one kernel, once.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +50,10 @@ def fused(
         found = iter(tape.gradient(result, real, upstream))
         return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
 
-    predict = tf.function(plain, jit_compile=True, autograph=False)
-    forward = tf.function(function, jit_compile=True, autograph=False)
-    backward = tf.function(gradients or automatic, jit_compile=True, autograph=False)
+    predict, forward, backward = (
+        tf.function(_in_kernel(part), jit_compile=True, autograph=False)
+        for part in (plain, function, gradients or automatic)
+    )
 
     def call(*tensors: Tensor, fuse: bool = True, training: bool = True, **static: Any) -> Tensor:
         if not fuse:
@@ -66,6 +68,24 @@ def fused(
             return result, lambda upstream: backward(upstream, kept, *tensors, **static)
 
         return kernel(*tensors)
+
+    return call
+
+
+_lanes = False  # Whether XLA compiles what is traced at the moment.
+
+
+def _in_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets `_reduce` know that what it does is compiled."""
+
+    @functools.wraps(function)
+    def call(*tensors: Tensor, **static: Any) -> Any:
+        global _lanes
+        before, _lanes = _lanes, True
+        try:
+            return function(*tensors, **static)
+        finally:
+            _lanes = before
 
     return call
 
@@ -132,8 +152,11 @@ def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     """Reduces the last axis to one element by `operator.add` or `ops.maximum`.
 
     XLA's CPU compiler reduces neighbours one by one, and an axis of more than 32 at a greater price
-    still. So elements that are some lanes apart are reduced first, then the lanes by halves.
+    still. So in a kernel elements that are some lanes apart are reduced first, then the lanes by
+    halves. Op by op that would only be more of them.
     """
+    if not _lanes:
+        return (ops.sum if function is operator.add else ops.max)(x, axis=-1, keepdims=True)
     width, lanes = ops.shape(x)[-1], 8
     if isinstance(width, int):
         while width > 16 * lanes:
