@@ -5,13 +5,14 @@ import sys
 
 from tf_finetune.errors import UserError
 from tf_finetune.flags import help_text, parse_flags
+from tf_finetune.lock import locked
+from tf_finetune.prepare import prepare
 
 
 def main(argv: list[str]) -> int:
     """Runs what the flags ask for and returns the exit status (2: bad flags or bad data)."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # TensorFlow calls it an error that a machine has no GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It calls it an error to have no GPU.
     for stream in (sys.stdout, sys.stderr):  # Data may hold what a terminal cannot show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -19,12 +20,11 @@ def main(argv: list[str]) -> int:
         if flags is None:
             print(help_text())
             return 0
-        from tf_finetune.prepare import prepare
+        with locked(flags[0].runtime.model_dir):
+            config, data = prepare(*flags)
+            from tf_finetune.run import run  # Imports TensorFlow: only once all else is right.
 
-        config, data = prepare(*flags)
-        from tf_finetune.run import run  # Imports TensorFlow: only once all else is right.
-
-        return run(config, data)
+            return run(config, data)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -275,6 +275,21 @@ def test_a_damaged_config_is_named(finished, capsys, text):
     assert "config.json is damaged" in error and "Traceback" not in error
 
 
+def test_a_models_record_cannot_name_code(finished, capsys):
+    """A head of one's own is a module that is imported: the command line alone may ask for it."""
+    files, _ = finished
+    path = files / "out" / "config.json"
+    record = json.loads(path.read_text())
+    record["model"]["head"] = "antigravity:Class"
+    path.write_text(json.dumps(record))
+    assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval"]) == 2
+    assert "antigravity:Class. That is code" in capsys.readouterr().err
+    new = ["x", f"--init_from={files}/out", f"--train_file={files}/train.tsv", "--do_train"]
+    assert run_classifier.main([*new, f"--model_dir={files}/new"]) == 2
+    assert "antigravity:Class. That is code" in capsys.readouterr().err
+    assert "antigravity" not in sys.modules
+
+
 def test_damaged_metrics_do_not_lose_new_ones(finished, capsys):
     files, _ = finished
     (files / "out" / "metrics.json").write_text('{"tes')

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ EVENTS = ("train", "validation")
 FREE = {
     *("do_train", "do_eval", "do_predict", "do_export", "export_encoder", "overwrite", "model_dir"),
     *("eval_batch_size", "predict_batch_size", "max_predict_samples", "test_file", "threshold"),
-    *("keep_checkpoint_max", "save_checkpoints_steps", "steps_per_loop"),
+    *("keep_checkpoint_max", "tokenized_cache_dir", "save_checkpoints_steps", "steps_per_loop"),
     *("distribution_strategy", "tpu", "jit_compile"),
 }
 
@@ -38,29 +37,6 @@ SOURCES = {
     *("data_dir", "train_file", "validation_file", "test_file", "tfds_name", "tfds_data_dir"),
     *("max_train_samples", "max_eval_samples", "max_predict_samples"),
 }
-
-
-def check_writable(model_dir: str) -> None:
-    """Makes the model directory and checks that files can be written in it.
-
-    Raises:
-        UserError: They cannot.
-    """
-    if "://" in model_dir:
-        raise UserError(f"--model_dir={model_dir}: only folders of this machine can be used.")
-    if set(model_dir) & set("*?[]"):
-        raise UserError(
-            f"--model_dir={model_dir}: TensorFlow takes *, ?, [ and ] for a pattern and could not "
-            "read the checkpoints. Choose another name."
-        )
-    try:
-        Path(model_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=model_dir):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--model_dir={model_dir}: cannot be written: {error.strerror}. Choose another folder."
-        ) from None
 
 
 def claim(config: Config, problem: Problem) -> None:
@@ -157,6 +133,16 @@ def _remove_run(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Removes the half-written files and folders of killed runs; see `files.py`."""
+    for name in OWN:
+        for path in directory.glob(f".{name}.*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 def load_run(model_dir: str) -> tuple[Config, Problem]:
     """Reads how a model was made.
 
@@ -200,6 +186,8 @@ def resume_config(config: Config, said: Collection[str]) -> tuple[Config, Proble
     """
     directory = config.runtime.model_dir or ""
     earlier, problem = load_run(directory)
+    if "head" not in said:
+        check_head("model_dir", directory, earlier)
     lines = _differences(earlier, config, ("model", "train"), said)
     for name, value in (
         ("label_names", problem.label_names),
@@ -223,6 +211,19 @@ def resume_config(config: Config, said: Collection[str]) -> tuple[Config, Proble
         model=_with(model, config.model, taken),
         runtime=config.runtime,
     ), problem
+
+
+def check_head(flag: str, directory: str, earlier: Config) -> None:
+    """Refuses a head of the user's own that only the record of an earlier run asks for.
+
+    Raises:
+        UserError: It is one: to load it runs its module.
+    """
+    if ":" in earlier.model.head:
+        raise UserError(
+            f"--{flag}={directory} was trained with --head={earlier.model.head}. That is code, "
+            "which a file cannot ask for: if you trust it, say it again, with the same --head."
+        )
 
 
 def _with(earlier: Any, now: Any, names: Collection[str]) -> Any:

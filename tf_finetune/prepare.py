@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Collection
 
+from tf_finetune.cluster import read_cluster
 from tf_finetune.config import Config
 from tf_finetune.data.report import data_report
 from tf_finetune.data.sources import TextData, load_data
 from tf_finetune.errors import UserError
-from tf_finetune.model_dir import check_writable, claim, load_run, resume_config
+from tf_finetune.model_dir import check_head, claim, load_run, resume_config
 
 
 def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
@@ -33,6 +34,7 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
         )
     if not runtime.model_dir:
         raise UserError("--model_dir is missing: the folder for the model and all results.")
+    is_chief = read_cluster().is_chief
     problem = None
     if runtime.do_train:
         if config.model.init_from:
@@ -47,8 +49,8 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
     data = load_data(config.data, need_train=runtime.do_train, problem=problem)
     if runtime.do_train:
         _check_for_regression(config, data)
-        claim(config, data.problem)
-    check_writable(runtime.model_dir)
+        if is_chief:
+            claim(config, data.problem)
     if runtime.do_eval and not _labelled(data):
         raise UserError(
             "--do_eval: no labelled examples to evaluate on. Give --validation_file or a "
@@ -58,7 +60,8 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
     if config.train.early_stopping_patience and not data.validation:
         raise UserError("--early_stopping_patience needs --validation_file.")
-    print(data_report(data), flush=True)
+    if is_chief:
+        print(data_report(data), flush=True)
     return config, data
 
 
@@ -76,6 +79,8 @@ def _check_for_regression(config: Config, data: TextData) -> None:
 def _complete_from(config: Config, init_from: str) -> Config:
     """Takes the encoder from an earlier run."""
     earlier, _ = load_run(init_from)
+    if config.model.head != earlier.model.head:
+        check_head("init_from", init_from, earlier)
     if config.model.encoder not in (None, earlier.model.encoder):
         raise UserError(
             f"--encoder={config.model.encoder}: --init_from={init_from} was trained on "

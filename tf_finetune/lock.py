@@ -1,0 +1,70 @@
+"""One run at a time in a model directory."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tf_finetune.cluster import read_cluster
+from tf_finetune.errors import UserError
+from tf_finetune.model_dir import remove_leftovers
+
+
+@contextmanager
+def locked(model_dir: str | None) -> Iterator[None]:
+    """Keeps other runs out of a model directory while the block runs; the chief of workers does.
+
+    The lock is on the folder itself and ends with the process, however that ends: no file tells of
+    it, and none is left behind.
+
+    Args:
+        model_dir: The folder; made if it is missing, and removed at the end if it is still empty.
+            None: nothing is locked.
+
+    Raises:
+        UserError: Another run has it, or it cannot be written.
+    """
+    if model_dir is None or not read_cluster().is_chief:
+        yield
+        return
+    _make_writable(model_dir)
+    path = Path(model_dir)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UserError(
+            f"--model_dir={model_dir}: another run is at work in this folder. Wait for its end, or "
+            "choose another folder."
+        ) from None
+    except OSError:
+        pass  # Some network file systems know no locks.
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        os.close(folder)
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def _make_writable(model_dir: str) -> None:
+    """Makes the model directory and checks that files can be written in it."""
+    if "://" in model_dir:
+        raise UserError(f"--model_dir={model_dir}: only folders of this machine can be used.")
+    if set(model_dir) & set("*?[]"):
+        raise UserError(
+            f"--model_dir={model_dir}: TensorFlow takes *, ?, [ and ] for a pattern and could not "
+            "read the checkpoints. Choose another name."
+        )
+    try:
+        Path(model_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=model_dir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--model_dir={model_dir}: cannot be written: {error.strerror}. Choose another folder."
+        ) from None
