@@ -17,14 +17,16 @@ data.tasks
 files
 config
 flags
-interrupt runtime
-data.packing data.words data.files data.autotuning
+interrupt cluster data.autotuning
+runtime
+data.packing data.words data.files data.blocks data.fingerprint
 data.text data.records
 data.hub_text data.readers data.labels
 data.layout
 data.columns
 data.sources
 data.report data.pipeline
+data.stream data.token_cache
 models.flat_function models.fused
 models.bert
 models.bert_weights
@@ -37,9 +39,11 @@ optimizer
 models.classifier
 compile_ahead
 inference metrics
+workers
 checkpoints progress train_loop
 train evaluate predict export
 summary model_dir
+lock
 prepare
 run
 tools.export_hub_encoder

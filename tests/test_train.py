@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -16,11 +15,12 @@ from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.encoders import load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
 from tf_finetune.optimizer import build_optimizer
 from tf_finetune.train import train
+from tf_finetune.workers import Workers
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
+ALONE = Workers(tf.distribute.get_strategy())
 WORDS = ("good great", "bad boring")
 
 
@@ -372,7 +372,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, make, capsys):
     model, folder = saved
     assert [os.path.basename(p) for p in find(folder, "step")] == ["step-8", "step-12", "step-16"]
     damage(find(folder, "step")[-1])
-    assert Checkpoints(folder, model, model.optimizer).restore()["step"] == 12
+    assert Checkpoints(folder, model, model.optimizer, 2, ALONE).restore()["step"] == 12
     assert "step-16" in capsys.readouterr().err
 
 
@@ -381,7 +381,7 @@ def test_without_a_whole_checkpoint_the_training_stops(saved):
     for path in find(folder, "step"):
         damage(path)
     with pytest.raises(UserError, match=r"(?s)no checkpoint can be read.*step-16.*--overwrite"):
-        Checkpoints(folder, model, model.optimizer).restore()
+        Checkpoints(folder, model, model.optimizer, 2, ALONE).restore()
 
 
 def test_another_models_weights_are_refused(saved, tiny_bert_dir):
@@ -411,63 +411,4 @@ def test_a_full_disk_loses_nothing(make, rows, small_disk):
     resumed = make()
     resumed.optimizer = optimizer(16)
     resumed.optimizer.build(resumed.trainable_variables)
-    assert Checkpoints(str(folder), resumed, resumed.optimizer).restore()["step"] == 8
-
-
-MIRRORED = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-
-replicas = int(sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-device = tf.config.LogicalDeviceConfiguration()
-tf.config.set_logical_device_configuration(cpu, [device] * replicas)
-import keras
-from tf_finetune import *
-from tf_finetune.inference import make_logits_fn
-from tf_finetune.runtime import make_strategy
-
-strategy, _ = make_strategy("mirrored" if replicas > 1 else "one_device")
-keras.utils.set_random_seed(1)
-problem = Problem("single_label", ("text",), ("bad", "good"))
-with strategy.scope():
-    # The SavedModel was written without dropout; a native encoder has its own.
-    dropout = 0.0 if sys.argv[3] == "native" else None
-    encoder = load_encoder(sys.argv[2], mode=sys.argv[3], dropout=dropout)
-    model = build_classifier(encoder, problem, dropout=0.0)
-    optimizer = build_optimizer(8, learning_rate=1e-2, max_grad_norm=0.5)
-texts = ["good " * (i % 7) + "film" for i in range(37)]
-rows = tokenize(Examples((texts,), np.arange(37, dtype="int32") % 2), encoder.preprocessor, 32)
-dataset = make_train_dataset(rows, 10, num_epochs=2)
-state = train(model, dataset, optimizer=optimizer, strategy=strategy, steps_per_loop=3)
-metrics = evaluate(make_logits_fn(model, strategy), make_eval_dataset(rows, 10), problem)
-print(json.dumps({"replicas": strategy.num_replicas_in_sync, "examples": state.examples,
-    "tokens": state.tokens, "loss": metrics["loss"],
-    "norm": float(tf.convert_to_tensor(optimizer.gradient_norm.value)),
-    # The gradient by a key's bias is zero but for rounding, which Adam blows up.
-    "weights": [float(tf.reduce_sum(tf.abs(v.value))) for v in model.trainable_variables
-        if "key_bias" not in v.path]}))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["native", "saved_model"])
-def test_two_replicas_train_as_one_device(mode, tiny_bert_dir, tmp_path):
-    """The last batch of an epoch is uneven; clipping is active."""
-    save_hub_encoder(load_encoder(str(tiny_bert_dir), dropout=0.0), tmp_path / "hub")
-    results = []
-    for replicas in (1, 2):
-        done = subprocess.run(
-            [sys.executable, "-c", MIRRORED, str(replicas), str(tmp_path / "hub/encoder"), mode],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-    one, two = results
-    assert (one.pop("replicas"), two.pop("replicas")) == (1, 2)
-    assert one["examples"] == two["examples"] == 74
-    assert one["tokens"] == two["tokens"]
-    for name in ("loss", "norm", "weights"):
-        np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
+    assert Checkpoints(str(folder), resumed, resumed.optimizer, 2, ALONE).restore()["step"] == 8

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
+from tf_finetune.workers import Workers
 
 # What TensorFlow raises for a checkpoint that is torn or of another model.
 READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, LookupError, RuntimeError)
@@ -39,6 +40,7 @@ class Checkpoints:
         model: Every variable of it is kept, the random state of its dropout layers too.
         optimizer: Built on the model's trainable variables.
         keep: How many of the last ones stay.
+        workers: Of several, all call these methods; the chief alone writes and reads files.
     """
 
     def __init__(
@@ -46,16 +48,18 @@ class Checkpoints:
         directory: str,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        keep: int = 2,
+        keep: int,
+        workers: Workers,
     ) -> None:
         self.directory = directory
         self.keep = keep
         self.state = _State()
-        self._model = _model_checkpoint(model)
+        self._workers = workers
+        self._weights = [variable.value for variable in model.variables]
+        self._variables = [*self._weights, *(variable.value for variable in optimizer.variables)]
+        self._model = tf.train.Checkpoint(model=self._weights)
         self._all = tf.train.Checkpoint(
-            model=[variable.value for variable in model.variables],
-            optimizer=[variable.value for variable in optimizer.variables],
-            state=self.state,
+            model=self._weights, optimizer=self._variables[len(self._weights) :], state=self.state
         )
 
     def save(self, step: int, state: dict[str, Any]) -> str:
@@ -72,6 +76,8 @@ class Checkpoints:
             UserError: It could not be written; the earlier ones are untouched.
         """
         self.state.values = state
+        if not self._workers.is_chief:
+            return "of worker 0"
         path = self._write(self._all, f"step-{step}")
         for old in find(self.directory, "step")[: -self.keep]:
             _remove(old)
@@ -79,6 +85,8 @@ class Checkpoints:
 
     def save_best(self, step: int) -> None:
         """Writes the model's weights as the best so far, in place of an earlier best."""
+        if not self._workers.is_chief:
+            return
         path = self._write(self._model, f"best-{step}")
         for old in find(self.directory, "best"):
             if old != path:
@@ -93,9 +101,15 @@ class Checkpoints:
         Raises:
             UserError: There are checkpoints but none can be read.
         """
-        paths = find(self.directory, "step")
+        state = self._workers.share_state(self._restore() if self._workers.is_chief else {})
+        if state:
+            self._workers.share_variables(self._variables)
+        return state
+
+    def _restore(self) -> dict[str, Any]:
+        self._sweep()
         failures = []
-        for path in reversed(paths):
+        for path in reversed(find(self.directory, "step")):
             try:
                 self._all.read(path).assert_consumed()
                 return self.state.values
@@ -109,12 +123,11 @@ class Checkpoints:
             )
         return {}
 
-    def restore_best(self) -> bool:
-        """Restores the best weights; returns False if none were saved."""
-        paths = find(self.directory, "best")
-        if paths:
+    def restore_best(self) -> None:
+        """Restores the best weights, if any were saved."""
+        if self._workers.is_chief and (paths := find(self.directory, "best")):
             _restore_weights(self._model, paths[-1])
-        return bool(paths)
+        self._workers.share_variables(self._weights)
 
     def latest(self) -> str | None:
         """Returns the path of the last checkpoint, None if there is none."""
@@ -127,36 +140,49 @@ class Checkpoints:
             tf.io.gfile.makedirs(self.directory)
             return checkpoint.write(path)
         except (tf.errors.OpError, OSError) as error:
-            for file in _names(self.directory):
-                if re.match(rf"{name}(?!\d)", file):
-                    file = tf.io.gfile.join(self.directory, file)
-                    remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(file) else tf.io.gfile.remove
-                    remove(file)
+            self._sweep()
             raise UserError(
                 f"checkpoint {path} cannot be written: {_first_line(error)} "
                 f"The last good checkpoint is {self.latest() or 'none'}. Free disk space or mend "
                 "the permissions, then run the same command again to go on from there."
             ) from None
 
+    def _sweep(self) -> None:
+        """Removes what failed or killed writes have left."""
+        whole = {*find(self.directory, "step"), *find(self.directory, "best")}
+        for name in _names(self.directory):
+            file = tf.io.gfile.join(self.directory, name)
+            part = re.fullmatch(r"(.*)\.(?:index|data-\d+-of-\d+)", file)
+            if re.match(r"(step|best)-\d", name) and not (part and part[1] in whole):
+                remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(file) else tf.io.gfile.remove
+                remove(file)
 
-def load_weights(model: keras.Model, directory: str) -> str:
+
+def load_weights(model: keras.Model, directory: str, workers: Workers | None = None) -> str:
     """Loads a finished training's weights: the best, else the last.
 
     Args:
         model: The same architecture.
         directory: The checkpoints' folder.
+        workers: Of several, all call this; the chief alone reads files. None: every one reads.
 
     Returns:
-        The checkpoint's path.
+        The checkpoint's path; empty on other workers than the chief.
 
     Raises:
         UserError: There is none, it cannot be read, or it does not fit the model.
     """
-    paths = find(directory, "best") or find(directory, "step")
-    if not paths:
-        raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
-    _restore_weights(_model_checkpoint(model), paths[-1])
-    return paths[-1]
+    weights = [variable.value for variable in model.variables]
+    path = ""
+    if workers is None or workers.is_chief:
+        paths = find(directory, "best") or find(directory, "step")
+        if not paths:
+            raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
+        path = paths[-1]
+        _restore_weights(tf.train.Checkpoint(model=weights), path)
+    if workers:
+        workers.share_variables(weights)
+    return path
 
 
 def find(directory: str, kind: str) -> list[str]:
@@ -168,11 +194,8 @@ def find(directory: str, kind: str) -> list[str]:
 
 def _names(directory: str) -> list[str]:
     # Not glob: the directory's name may hold a [ or *.
-    return tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
-
-
-def _model_checkpoint(model: keras.Model) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(model=[variable.value for variable in model.variables])
+    names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
+    return [name.rstrip("/") for name in names]
 
 
 def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:

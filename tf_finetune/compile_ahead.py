@@ -7,11 +7,14 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
+from tf_finetune.data.stream import StreamedBatches
 from tf_finetune.models.bert import BertEncoder
 
 
 @contextmanager
-def compiling_ahead(model: keras.Model, dataset: tf.data.Dataset) -> Iterator[None]:
+def compiling_ahead(
+    model: keras.Model, dataset: tf.data.Dataset | StreamedBatches
+) -> Iterator[None]:
     """Compiles the kernels of a training step while the block runs, or until it ends.
 
     A new length takes most of a second of one core: nothing while Python traces the step on

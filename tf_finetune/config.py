@@ -86,6 +86,15 @@ class DataConfig:
     max_train_samples: int | None = _setting(None, "use only the first N examples", minimum=1)
     max_eval_samples: int | None = _setting(None, "use only the first N examples", minimum=1)
     max_predict_samples: int | None = _setting(None, "use only the first N examples", minimum=1)
+    streaming: str = _setting(
+        "auto",
+        "true: training rows stay in their files (.jsonl, .tsv, .tfrecord) and are read again "
+        "each epoch; auto: where these are larger than 512 MiB",
+        choices=("auto", "true", "false"),
+    )
+    tokenized_cache_dir: str | None = _setting(
+        None, "folder that keeps token ids for later runs on the same texts"
+    )
     class_weights: str = _setting(
         "none",
         "balanced: weigh each class by the inverse of its share",
@@ -195,6 +204,9 @@ class RuntimeConfig:
         minimum=0,
         maximum=2**32 - 1,
     )
+    deterministic: bool = _setting(
+        False, "only operations that give the same bits in every run, which may be slower"
+    )
     precision: str = _setting(
         "auto",
         "auto: mixed_bfloat16 where the hardware has it, else float32",
@@ -207,7 +219,8 @@ class RuntimeConfig:
     )
     distribution_strategy: str = _setting(
         "auto",
-        "auto: tpu if --tpu is given, multi_worker if TF_CONFIG is set, mirrored for several GPUs",
+        "auto: tpu if --tpu is given, multi_worker if TF_CONFIG or Slurm names several workers, "
+        "mirrored for several GPUs",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     tpu: str | None = _setting(None, "TPU name, grpc:// address, or local")

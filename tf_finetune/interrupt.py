@@ -35,9 +35,10 @@ class Interruption:
         return self.signum is not None
 
     def stop(self, message: str) -> None:
-        """Raises `Interrupted` with the signal's name and a message, if a signal has come."""
-        if self.signum is not None:
-            raise Interrupted(self.signum, f"{signal.Signals(self.signum).name}: {message}")
+        """Raises `Interrupted` with a message; a signal to another worker counts as SIGTERM."""
+        number = self.signum or signal.SIGTERM
+        where = "" if self.came else " on another worker"
+        raise Interrupted(number, f"{signal.Signals(number).name}{where}: {message}")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_finetune.data.autotuning import without_autotuning
+
 
 class Progress:
     """Reports the steps and evaluations of one training.
@@ -15,11 +17,19 @@ class Progress:
         start_step: Steps done before this process.
         log_dir: TensorBoard's folder, `train` and `validation` below it; None: no curves.
         log_every: Steps between two points of the training curves.
+        show: Whether there is a bar.
     """
 
     def __init__(
-        self, total_steps: int, start_step: int, log_dir: str | None, log_every: int = 10
+        self,
+        total_steps: int,
+        start_step: int,
+        log_dir: str | None,
+        log_every: int = 10,
+        show: bool = True,
     ) -> None:
+        for run in ("train", "validation") if log_dir else ():
+            _cut_curves(tf.io.gfile.join(log_dir, run), start_step)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._log_dir = log_dir
         self._log_every = log_every
@@ -34,6 +44,7 @@ class Progress:
             mininterval=interval,
             maxinterval=interval * 2,
             dynamic_ncols=sys.stderr.isatty(),
+            disable=not show,
         )
 
     def steps(self, step: int, count: int, scalars: dict[str, float]) -> None:
@@ -51,7 +62,8 @@ class Progress:
             refresh=False,
         )
         self._bar.update(count)
-        if step - self._logged >= self._log_every:
+        # On a grid of all steps, so that a resumed training has its points at the same ones.
+        if step // self._log_every > self._logged // self._log_every:
             self._logged = step
             self._write("train", step, scalars)
 
@@ -85,8 +97,38 @@ class Progress:
 
 
 def write_text_summary(log_dir: str, name: str, text: str) -> None:
-    """Shows a text in TensorBoard, e.g. the configuration; it is escaped as code."""
-    writer = tf.summary.create_file_writer(tf.io.gfile.join(log_dir, "train"))
+    """Shows a text in TensorBoard, once, e.g. the configuration; it is escaped as code."""
+    folder = tf.io.gfile.join(log_dir, "train")
+    if _event_files(folder):
+        return
+    writer = tf.summary.create_file_writer(folder)
     with writer.as_default(step=0):
         tf.summary.text(name, "\n".join("    " + line for line in text.splitlines()))
     writer.close()
+
+
+def _cut_curves(folder: str, last_step: int) -> None:
+    """Removes the points after a step, which a training that goes on from there writes again."""
+    for path in _event_files(folder):
+        kept, cut = [], False
+        records = without_autotuning(tf.data.TFRecordDataset(path)).as_numpy_iterator()
+        try:
+            for record in records:
+                late = tf.compat.v1.Event.FromString(record).step > last_step
+                cut |= late
+                if not late:
+                    kept.append(record)
+        except tf.errors.OpError:  # The last record of a killed process may be torn.
+            cut = True
+        if cut:
+            # TensorBoard takes every file with "tfevents" in its name for curves.
+            beside = tf.io.gfile.join(folder, ".cut")
+            with tf.io.TFRecordWriter(beside) as writer:
+                for record in kept:
+                    writer.write(record)
+            tf.io.gfile.rename(beside, path, overwrite=True)
+
+
+def _event_files(folder: str) -> list[str]:
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    return [tf.io.gfile.join(folder, name) for name in names if "tfevents" in name]

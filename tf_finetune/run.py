@@ -12,17 +12,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.checkpoints import load_weights
+from tf_finetune.cluster import reporting
 from tf_finetune.config import Config, RuntimeConfig
 from tf_finetune.data.pipeline import (
     TokenizedExamples,
     count_steps,
     make_train_dataset,
-    tokenize,
     xla_buckets,
 )
 from tf_finetune.data.report import length_report
 from tf_finetune.data.sources import TextData
+from tf_finetune.data.stream import StreamedBatches
 from tf_finetune.data.tasks import Problem
+from tf_finetune.data.token_cache import tokenize_cached
 from tf_finetune.export import export
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.interrupt import Interrupted
@@ -49,7 +51,17 @@ from tf_finetune.runtime import (
 )
 from tf_finetune.summary import example_predictions, next_steps, results_table
 from tf_finetune.train import train
+from tf_finetune.workers import Workers
 
+# What a collective operation raises where another process has ended.
+CONNECTION_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
 Evaluate = Callable[[TokenizedExamples], dict[str, Any]]
 
 
@@ -61,18 +73,43 @@ def run(config: Config, data: TextData) -> int:
         data: Its examples.
 
     Returns:
-        The exit status: 0, or 128 + a signal's number if that stopped the training.
+        The exit status: 0; 128 + a signal's number if that stopped the training; 1 if another
+        worker is gone.
 
     Raises:
         UserError: The encoder, a flag or a checkpoint cannot be used.
     """
+    strategy, jit_compile = _set_up(config.runtime)
+    workers = Workers(strategy)
+    if not workers.are_several:
+        return _run(config, data, strategy, jit_compile, workers)
+    try:
+        with reporting():
+            status = _run(config, data, strategy, jit_compile, workers)
+        workers.wait()  # Else those that have nothing to write would end the connection.
+        return status
+    except CONNECTION_ERRORS as error:
+        print(
+            f"error: a worker is gone or cannot be reached ({type(error).__name__}). Start all "
+            "workers again with the same command: the training goes on from its last checkpoint.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(
+    config: Config,
+    data: TextData,
+    strategy: tf.distribute.Strategy,
+    jit_compile: bool,
+    workers: Workers,
+) -> int:
     runtime = config.runtime
     directory = runtime.model_dir or ""
     metric = config.train.metric_for_best_model or data.metric_for_best_model
     check_metric_name(metric, data.problem)
-    strategy, jit_compile = _set_up(runtime)
     with strategy.scope():
-        encoder, model = make_model(config, data, jit_compile)
+        encoder, model = make_model(config, data, jit_compile, workers)
     if jit_compile and encoder.takes_text:
         jit_compile = False
         print("XLA is off: it does not compile what this encoder does with strings")
@@ -90,17 +127,28 @@ def run(config: Config, data: TextData) -> int:
         return compute_metrics(logits, split.labels, data.problem, threshold=threshold)
 
     if runtime.do_train:
-        save_run(config, data.problem)
-        write_text_summary(directory, "config", config.to_json())
+        if workers.is_chief:
+            save_run(config, data.problem)
+            write_text_summary(directory, "config", config.to_json())
         try:
             _train(
-                config, model, encoder, examples, evaluate, metric, strategy, buckets, jit_compile
+                config,
+                data,
+                model,
+                encoder,
+                examples,
+                evaluate,
+                metric,
+                strategy,
+                buckets,
+                jit_compile,
             )
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
     else:
-        print(f"weights    {load_weights(model, str(Path(directory) / 'checkpoints'))}")
+        folder = str(Path(directory) / "checkpoints")
+        print(f"weights    {load_weights(model, folder, workers)}")
 
     if runtime.do_eval:
         results = {
@@ -108,7 +156,8 @@ def run(config: Config, data: TextData) -> int:
             for part, split in (("eval", "validation"), ("test", "test"))
             if split in examples and examples[split].labels is not None
         }
-        save_metrics(directory, results)
+        if workers.is_chief:
+            save_metrics(directory, results)
         print(results_table(results))
     if runtime.do_predict:
         split = "test" if "test" in examples else "validation"
@@ -117,22 +166,26 @@ def run(config: Config, data: TextData) -> int:
         logits = predict_rows(logits_fn, examples[split], batch_size, buckets=buckets)
         predictions = read_logits(logits, data.problem, threshold)
         path = Path(directory) / "predictions.tsv"
-        write_predictions(path, predictions, texts, data.problem)
+        if workers.is_chief:
+            write_predictions(path, predictions, texts, data.problem)
         print(f"predictions of {len(logits)} {split} examples are in {path}, e.g.")
         print(example_predictions(texts, predictions, data.problem))
-    if runtime.do_export:
+    if runtime.do_export and workers.is_chief:
         _export(config, model, encoder, data)
     print(next_steps(directory, exported=runtime.do_export))
     return 0
 
 
-def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encoder, keras.Model]:
+def make_model(
+    config: Config, data: TextData, jit_compile: bool, workers: Workers | None = None
+) -> tuple[Encoder, keras.Model]:
     """Loads the encoder and puts the head on it, both from `init_from` where that is given.
 
     Args:
         config: The run.
         data: What is learnt, and the training labels, from which weights and biases start.
         jit_compile: See `build_classifier`.
+        workers: See `load_weights`.
 
     Returns:
         The encoder and the compiled model.
@@ -144,8 +197,9 @@ def make_model(config: Config, data: TextData, jit_compile: bool) -> tuple[Encod
             same["encoder_dropout"] = config.model.encoder_dropout
         earlier = dataclasses.replace(earlier, model=dataclasses.replace(earlier.model, **same))
         source = dataclasses.replace(data, train=None, problem=earlier_problem)
-        encoder, fine_tuned = make_model(earlier, source, jit_compile)
-        path = load_weights(fine_tuned, str(Path(config.model.init_from) / "checkpoints"))
+        encoder, fine_tuned = make_model(earlier, source, jit_compile, workers)
+        folder = str(Path(config.model.init_from) / "checkpoints")
+        path = load_weights(fine_tuned, folder, workers)
         print(f"init_from  {path}")
     else:
         encoder = load_encoder(
@@ -191,6 +245,8 @@ def _set_up(runtime: RuntimeConfig) -> tuple[tf.distribute.Strategy, bool]:
     jit_compile = choose_jit_compile(runtime.jit_compile)
     keras.config.set_dtype_policy(policy)
     set_seed(runtime.seed)
+    if runtime.deterministic:
+        tf.config.experimental.enable_op_determinism()
     print(
         f"strategy   {type(strategy).__name__} ({strategy.num_replicas_in_sync}): {reason}\n"
         f"precision  {policy}: {policy_reason}; XLA {'on' if jit_compile else 'off'}"
@@ -202,7 +258,7 @@ def _tokenize(config: Config, data: TextData, encoder: Encoder) -> dict[str, Tok
     length = config.data.max_seq_length
     print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
     examples = {
-        split: tokenize(texts, encoder.preprocessor, length)
+        split: tokenize_cached(texts, encoder.preprocessor, length, config.data.tokenized_cache_dir)
         for split in ("train", "validation", "test")
         if (texts := getattr(data, split)) is not None
     }
@@ -213,6 +269,7 @@ def _tokenize(config: Config, data: TextData, encoder: Encoder) -> dict[str, Tok
 
 def _train(
     config: Config,
+    data: TextData,
     model: keras.Model,
     encoder: Encoder,
     examples: dict[str, TokenizedExamples],
@@ -223,15 +280,7 @@ def _train(
     jit_compile: bool,
 ) -> None:
     settings, directory = config.train, config.runtime.model_dir or ""
-    rows = examples["train"]
-    dataset = make_train_dataset(
-        rows,
-        config.data.train_batch_size,
-        num_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        seed=config.runtime.seed,
-        buckets=buckets,
-    )
+    dataset, steps_per_epoch = _batches(config, data, examples["train"], buckets)
     with strategy.scope():
         optimizer = build_optimizer(
             int(dataset.cardinality()),
@@ -242,7 +291,6 @@ def _train(
             max_grad_norm=settings.max_grad_norm,
             layer_rates=layer_rates(encoder.blocks, settings.layerwise_lr_decay),
         )
-    steps_per_epoch = count_steps(len(rows), config.data.train_batch_size)
     state = train(
         model,
         dataset,
@@ -263,12 +311,39 @@ def _train(
         strategy=strategy,
     )
     summary = state.summary(steps_per_epoch)
-    save_metrics(directory, {"train": summary})
+    if strategy.extended.should_checkpoint:
+        save_metrics(directory, {"train": summary})
     print(
         f"trained {state.step} steps in {state.seconds:.1f} s: "
         f"{summary['examples_per_second']:.1f} examples/s over all, "
         f"{summary['steady_examples_per_second']:.1f} after the first step"
     )
+
+
+def _batches(
+    config: Config,
+    data: TextData,
+    rows: TokenizedExamples,
+    buckets: Sequence[int] | None,
+) -> tuple[tf.data.Dataset | StreamedBatches, int]:
+    """Makes the batches of the training, and returns the steps of an epoch too."""
+    batch_size, settings, seed = config.data.train_batch_size, config.train, config.runtime.seed
+    if data.stream is None:
+        dataset = make_train_dataset(
+            rows,
+            batch_size,
+            num_epochs=settings.num_train_epochs,
+            max_steps=settings.max_steps,
+            seed=seed,
+            buckets=buckets,
+        )
+        return dataset, count_steps(len(rows), batch_size)
+    # To count the rows of large files takes a while, so not if nobody asks for epochs.
+    num_rows = 0 if settings.max_steps else data.stream.num_rows
+    steps = settings.max_steps or count_steps(num_rows, batch_size, settings.num_train_epochs)
+    num_columns = len(data.problem.text_columns)
+    stream = StreamedBatches(data.stream, num_columns, rows, batch_size, steps, seed, buckets)
+    return stream, settings.max_steps or count_steps(num_rows, batch_size)
 
 
 def _export(config: Config, model: keras.Model, encoder: Encoder, data: TextData) -> None:

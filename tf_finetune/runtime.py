@@ -1,12 +1,13 @@
 """The hardware: seed, precision, XLA and distribution strategy."""
 
-import json
 import os
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
+from tf_finetune.cluster import EXAMPLE, Cluster, read_cluster
 from tf_finetune.errors import UserError
 
 CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
@@ -72,15 +73,14 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
     """
     # Not the logical devices yet: to list them starts TensorFlow, and workers must meet before.
     gpus = tf.config.list_physical_devices("GPU")
-    workers = len(
-        json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
-    )
+    cluster = read_cluster()
     reason = "as asked"
     if name == "auto":
         if tpu:
             name, reason = "tpu", f"--tpu={tpu}"
-        elif workers > 1:
-            name, reason = "multi_worker", f"TF_CONFIG names {workers} workers"
+        elif cluster.num_workers > 1:
+            reason = f"{cluster.source} names {cluster.num_workers} workers"
+            name = "multi_worker"
         elif len(gpus) > 1:
             name, reason = "mirrored", f"{len(gpus)} GPUs"
         else:
@@ -95,18 +95,41 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
             ) from None
         return tf.distribute.TPUStrategy(resolver), reason
     if name == "multi_worker":
-        if not workers:
+        if not cluster.source:
             raise UserError(
-                "--distribution_strategy=multi_worker: the environment variable TF_CONFIG names no "
-                'workers. Set it on each, e.g. {"cluster": {"worker": ["a:9000", "b:9000"]}, '
-                '"task": {"type": "worker", "index": 0}}.'
+                "--distribution_strategy=multi_worker: neither the environment variable TF_CONFIG "
+                f"nor Slurm names workers. Set TF_CONFIG on each of them, e.g. {EXAMPLE}."
             )
-        return tf.distribute.MultiWorkerMirroredStrategy(), reason
+        resolver = _slurm_resolver(cluster, len(gpus)) if cluster.source == "Slurm" else None
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver), reason
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices]), reason
     # The default strategy: OneDeviceStrategy only adds copies to it.
     return tf.distribute.get_strategy(), reason
+
+
+def _slurm_resolver(
+    cluster: Cluster, num_gpus: int
+) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Finds the addresses of the tasks of a Slurm step, in the order of their ranks."""
+    # TensorFlow's own resolver sorts the hosts by name, and finds no tasks without GPUs.
+    hosts = slurm_cluster_resolver.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
+    tasks = slurm_cluster_resolver.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
+    # Jobs that share a host must not share ports.
+    port = 12000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    addresses = [
+        f"{host}:{port + task}"
+        for host, count in zip(hosts, tasks, strict=True)
+        for task in range(count)
+    ]
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": addresses}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": num_gpus},
+    )
 
 
 def _cpu_flags() -> set[str]:

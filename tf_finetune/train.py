@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from tf_finetune.checkpoints import Checkpoints
 from tf_finetune.compile_ahead import compiling_ahead
+from tf_finetune.data.stream import StreamedBatches, plain_errors
 from tf_finetune.errors import UserError
 from tf_finetune.interrupt import interruptible
 from tf_finetune.progress import Progress
 from tf_finetune.train_loop import make_train_loop
+from tf_finetune.workers import Workers
 
 
 @dataclass
@@ -67,7 +69,7 @@ class TrainState:
 
 def train(
     model: keras.Model,
-    dataset: tf.data.Dataset,
+    dataset: tf.data.Dataset | StreamedBatches,
     *,
     optimizer: keras.optimizers.Optimizer | None = None,
     steps_per_epoch: int | None = None,
@@ -90,7 +92,8 @@ def train(
     Args:
         model: A compiled model; its loss is applied to each example.
         dataset: Batches `(features, labels, weights)`, one for each optimizer step, e.g. from
-            `make_train_dataset`; it must be finite. A row of weight 0 does not count.
+            `make_train_dataset`; it must be finite. A row of weight 0 does not count. Or batches
+            from files of any size.
         optimizer: In place of the model's own; see `build_optimizer`.
         steps_per_epoch: Steps between evaluations unless `eval_steps` is given; default: all.
         evaluate: Returns metrics of the model as it is.
@@ -115,7 +118,7 @@ def train(
     Raises:
         UserError: The loss is not finite, a checkpoint cannot be written or read, or the data set
             has no end.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
+        Interrupted: SIGINT or SIGTERM came, to any of the workers; a checkpoint is there.
     """
     strategy = strategy or tf.distribute.get_strategy()
     total_steps = int(dataset.cardinality())
@@ -135,12 +138,14 @@ def train(
     loop = make_train_loop(model, strategy, gradient_accumulation_steps, jit_compile)
 
     state = TrainState()
+    workers = Workers(strategy)
     checkpoints = None
     if model_dir is not None:
         folder = tf.io.gfile.join(model_dir, "checkpoints")
-        checkpoints = Checkpoints(folder, model, model.optimizer, keep_checkpoint_max)
+        checkpoints = Checkpoints(folder, model, model.optimizer, keep_checkpoint_max, workers)
         state = TrainState(**checkpoints.restore())
-    progress = Progress(total_steps, state.step, model_dir)
+    log_dir = model_dir if workers.is_chief else None
+    progress = Progress(total_steps, state.step, log_dir, show=workers.is_chief)
     if state.step:
         progress.message(f"going on from step {state.step} of {total_steps}")
 
@@ -153,8 +158,7 @@ def train(
             started = time.perf_counter()
             first = batches is None
             if batches is None:
-                remaining = dataset.skip(state.step)
-                batches = iter(strategy.experimental_distribute_dataset(remaining))
+                batches = iter(_distribute(strategy, dataset, state.step))
                 # On one device, with whole batches, whose steps XLA does not compile whole.
                 if (
                     strategy.num_replicas_in_sync == gradient_accumulation_steps == 1
@@ -165,9 +169,10 @@ def train(
             count = min(
                 1 if first else steps_per_loop, boundary - state.step, total_steps - state.step
             )
-            losses, examples, tokens = (
-                value.numpy() for value in loop(batches, tf.constant(count))
-            )
+            with plain_errors(dataset):
+                losses, examples, tokens = (
+                    value.numpy() for value in loop(batches, tf.constant(count))
+                )
             seconds = time.perf_counter() - started
             gradient_norm = _gradient_norm(model.optimizer)
             _require_finite(losses, gradient_norm, state.step, checkpoints)
@@ -207,15 +212,29 @@ def train(
                         f"{state.best_step} for {state.stale} evaluations"
                     )
             done = done or state.stopped_early
-            if done or interruption.came or state.step % save_steps == 0:
+            # One worker's signal is everyone's: the others could not go on without it.
+            stopping = workers.any(interruption.came)
+            if done or stopping or state.step % save_steps == 0:
                 path = save()
-                interruption.stop(
-                    f"stopped after step {state.step} of {total_steps}. The same command goes "
-                    f"on from checkpoint {path}."
-                )
+                if stopping:
+                    interruption.stop(
+                        f"stopped after step {state.step} of {total_steps}. The same command goes "
+                        f"on from checkpoint {path}."
+                    )
     if checkpoints and evaluate is not None and load_best_model_at_end:
         checkpoints.restore_best()
     return state
+
+
+def _distribute(
+    strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | StreamedBatches, step: int
+) -> Any:
+    if isinstance(dataset, StreamedBatches):
+        replicas = strategy.num_replicas_in_sync
+        return strategy.distribute_datasets_from_function(
+            lambda context: dataset.batches(context, step, replicas)
+        )
+    return strategy.experimental_distribute_dataset(dataset.skip(step))
 
 
 def _next(step: int, interval: int) -> int:

@@ -49,7 +49,7 @@ def test_label_column_that_is_not_obvious(names: tuple[str, ...]) -> None:
 def test_files_of_a_folder(tmp_path: Path) -> None:
     for name in ("train.csv", "train.tsv", "dev.tsv", "unlabelled.tsv"):
         (tmp_path / name).write_text(f"text\tlabel\n{name}\tx\n")
-    _, tables = load_layout(DataConfig(data_dir=str(tmp_path)), SPLITS)
+    _, tables, _ = load_layout(DataConfig(data_dir=str(tmp_path)), SPLITS)
     first = {split: next(table())[1]["text"] for split, [table] in tables.items()}
     assert first == {"train": "train.tsv", "validation": "dev.tsv"}
     config = DataConfig(data_dir=str(tmp_path), test_file=str(tmp_path / "unlabelled.tsv"))
@@ -61,7 +61,7 @@ def test_a_flag_counts_before_the_task_and_the_task_before_the_folder(tmp_path: 
     (tmp_path / "labels.txt").write_text("x\ny\n")
     folder = str(tmp_path)
     assert load_layout(DataConfig(data_dir=folder), SPLITS)[0].label_names == ("x", "y")
-    layout, _ = load_layout(DataConfig(task_name="cola", data_dir=folder), SPLITS)
+    layout, *_ = load_layout(DataConfig(task_name="cola", data_dir=folder), SPLITS)
     assert layout == TASKS["cola"]
     config = DataConfig(
         task_name="cola",
@@ -71,7 +71,7 @@ def test_a_flag_counts_before_the_task_and_the_task_before_the_folder(tmp_path: 
         label_names=("p", "q"),
         problem_type="multi_label",
     )
-    layout, _ = load_layout(config, SPLITS)
+    layout, *_ = load_layout(config, SPLITS)
     assert (layout.text_columns, layout.label_column) == (("a", "b"), "c")
     assert (layout.label_names, layout.problem_type) == (("p", "q"), "multi_label")
     assert layout.metric_for_best_model == "matthews_correlation"

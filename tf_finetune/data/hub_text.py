@@ -1,5 +1,7 @@
 """Tokenizers that come with an encoder: TF Hub preprocessors and KerasHub tokenizers."""
 
+import json
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +9,7 @@ import keras_hub
 import tensorflow as tf
 import tensorflow_text as tf_text  # noqa: F401  (registers the ops that SavedModels use)
 
+from tf_finetune.data.fingerprint import hash_folder, hash_parts
 from tf_finetune.data.text import TokenPreprocessor
 from tf_finetune.errors import UserError
 
@@ -41,6 +44,11 @@ class HubPreprocessor(TokenPreprocessor):
         start_id, end_id, pad_id = _special_ids(saved_model_dir, loaded.bert_pack_inputs)
         super().__init__(start_id=start_id, end_id=end_id, pad_id=pad_id)
         self._loaded = loaded
+        self._directory = saved_model_dir
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the SavedModel's files."""
+        return hash_parts(["TF Hub", hash_folder(self._directory)])
 
     def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
         """Cuts each string [batch] into int32 [batch, (tokens)]."""
@@ -91,6 +99,13 @@ class KerasHubPreprocessor(TokenPreprocessor):
         self._tokenize = tf.function(
             tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)]
         )
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the tokenizer's class, settings and vocabulary files."""
+        settings = json.dumps(self._tokenizer.get_config(), sort_keys=True, default=str)
+        with tempfile.TemporaryDirectory() as folder:
+            self._tokenizer.save_assets(folder)
+            return hash_parts([type(self._tokenizer).__name__, settings, hash_folder(folder)])
 
     def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
         """Cuts each string [batch] into int32 [batch, (tokens)]."""

@@ -22,7 +22,9 @@ OBVIOUS_TEXT_COLUMNS = (("text",), ("sentence",), ("sentence1", "sentence2"))
 OBVIOUS_LABEL_COLUMNS = ("label", "labels")
 
 
-def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[str, list[Table]]]:
+def load_layout(
+    config: DataConfig, splits: Sequence[str]
+) -> tuple[Task, dict[str, list[Table]], dict[str, list[str]]]:
     """Finds the tables of each split, and what is known of their layout.
 
     A flag counts before the task, the task before what the data set says of itself.
@@ -32,7 +34,8 @@ def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[s
         splits: The splits to look for, of train, validation and test.
 
     Returns:
-        The layout, with everything said in it, and the tables of the splits that are there.
+        The layout, with everything said in it, the tables of the splits that are there, and the
+        paths of those that are files.
 
     Raises:
         UserError: No such task, folder, file or data set.
@@ -54,6 +57,7 @@ def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[s
             label_column=task.label_column or tfds.label_column,
             label_names=task.label_names or tfds.label_names,
         )
+    files: dict[str, list[str]] = {}
     known = (task.train_file, task.validation_file, task.test_file)
     for split, pattern, names in zip(SPLITS, given, known, strict=True):
         if split not in splits:
@@ -63,6 +67,7 @@ def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[s
             candidates = (Path(config.data_dir) / name for name in names)
             paths = [str(path) for path in candidates if path.is_file()][:1]
         if paths:
+            files[split] = paths
             tables[split] = [
                 partial(read_file, path, task.header, task.skip_ragged) for path in paths
             ]
@@ -74,7 +79,7 @@ def load_layout(config: DataConfig, splits: Sequence[str]) -> tuple[Task, dict[s
         label_names=config.label_names or task.label_names,
         problem_type=said or task.problem_type,
     )
-    return task, tables
+    return task, tables, files
 
 
 def infer_columns(layout: Task, table: Table, may_lack_label: bool = False) -> Task:

@@ -5,8 +5,9 @@ alone: a training can go on at any step of it, and no worker needs to ask anothe
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -122,7 +123,7 @@ def make_train_dataset(
     steps = max_steps or count_steps(len(examples), batch_size, num_epochs)
     plan = plan_training(examples.lengths, batch_size, steps, seed)
     if buckets is None:
-        longest = _longest(examples.lengths, plan)
+        longest = longest_rows(examples.lengths, plan)
         buckets = choose_buckets(longest, batch_size, examples.max_seq_length, NEW_LENGTH_TOKENS)
     return _assemble(examples, plan, buckets)
 
@@ -143,7 +144,7 @@ def make_eval_dataset(
     batch_size = min(batch_size, len(examples))
     plan = _split(eval_order(examples.lengths), batch_size)
     if buckets is None:
-        longest = _longest(examples.lengths, plan)
+        longest = longest_rows(examples.lengths, plan)
         buckets = choose_buckets(
             longest, batch_size, examples.max_seq_length, EVAL_NEW_LENGTH_TOKENS
         )
@@ -234,9 +235,36 @@ def _split(rows: np.ndarray, batch_size: int) -> np.ndarray:
     return filled.reshape(-1, batch_size)
 
 
-def _longest(lengths: np.ndarray, plan: np.ndarray) -> np.ndarray:
+def longest_rows(lengths: np.ndarray, plan: np.ndarray) -> np.ndarray:
     """Returns the tokens of the longest row of each batch, int [batches]."""
     return np.where(plan >= 0, lengths[plan], 0).max(axis=1)
+
+
+def gather_batch(
+    preprocessor: TextPreprocessor,
+    packed: Mapping[str, tf.Tensor | tf.RaggedTensor],
+    labels: tf.Tensor,
+    padded: tf.Tensor,
+    planned: tf.Tensor,
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Gathers the rows of a batch, in the graph of a dataset.
+
+    Args:
+        preprocessor: Pads them.
+        packed: Of all rows; see `TokenizedExamples`.
+        labels: Of all rows.
+        padded: int32 [n], the length that a batch needs for each row.
+        planned: int32 [batch_size], the rows; -1 where the batch is filled up.
+
+    Returns:
+        The batch, as of `make_train_dataset`.
+    """
+    real = planned >= 0
+    # A filling row repeats a row of its batch, so that it makes the batch no longer.
+    rows = tf.where(real, planned, tf.maximum(planned[0], 0))
+    chosen = {name: tf.gather(value, rows) for name, value in packed.items()}
+    length = tf.reduce_max(tf.gather(padded, rows))
+    return preprocessor.pad(chosen, length), tf.gather(labels, rows), tf.cast(real, tf.float32)
 
 
 def _assemble(
@@ -245,7 +273,7 @@ def _assemble(
     labels = tf.constant(
         np.zeros(len(examples), np.int32) if examples.labels is None else examples.labels
     )
-    lengths = _longest(examples.lengths, plan)
+    lengths = longest_rows(examples.lengths, plan)
     longest = int(lengths.max())
     if longest > max(buckets):
         raise ValueError(f"A row of {longest} tokens is longer than the buckets {buckets}.")
@@ -256,16 +284,8 @@ def _assemble(
     # A row that is longer than all of these is in no batch.
     padded = tf.constant(bucket_of[np.minimum(examples.lengths, longest)])
 
-    def batch(
-        planned: tf.Tensor,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        real = planned >= 0
-        # A filling row repeats a row of its batch, so that it makes the batch no longer.
-        rows = tf.where(real, planned, planned[0])
-        packed = {name: tf.gather(value, rows) for name, value in examples.packed.items()}
-        length = tf.reduce_max(tf.gather(padded, rows))
-        features = examples.preprocessor.pad(packed, length)
-        return features, tf.gather(labels, rows), tf.cast(real, tf.float32)
+    def batch(planned: tf.Tensor) -> Any:
+        return gather_batch(examples.preprocessor, examples.packed, labels, padded, planned)
 
     dataset = tf.data.Dataset.from_tensor_slices(plan)
     dataset = dataset.map(batch, num_parallel_calls=os.cpu_count()).prefetch(PREFETCH_BATCHES)

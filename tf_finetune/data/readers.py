@@ -94,22 +94,15 @@ def read_label_names(path: str) -> tuple[str, ...]:
 
 
 def _read_tsv(path: str, header: Sequence[str], skip_ragged: bool) -> Iterator[Row]:
+    columns, is_line = read_header(path, header)
     lines = _read_lines(path)
-    _, first = next(lines, (0, ""))
-    columns = first.split("\t")
-    if len(columns) == len(header) and not set(header) & set(columns):
-        yield f"{path}:1", dict(zip(header, columns, strict=True))
-        columns = list(header)
-    _check_header(path, columns)
-    expected = len(columns)
+    if is_line:
+        next(lines)
     for number, line in lines:
-        cells = line.split("\t")
-        if len(cells) != expected:
-            # A blank line holds a row only where the one column may be empty.
-            if not line or (skip_ragged and len(cells) < expected):
-                continue
-            raise _ragged(f"{path}:{number}", columns, cells, "tab")
-        yield f"{path}:{number}", dict(zip(columns, cells, strict=True))
+        location = f"{path}:{number}"
+        row = parse_cells(line, location, columns, skip_ragged)
+        if row is not None:
+            yield location, row
 
 
 def _read_csv(path: str) -> Iterator[Row]:
@@ -140,20 +133,60 @@ def _read_csv(path: str) -> Iterator[Row]:
 
 def _read_jsonl(path: str) -> Iterator[Row]:
     for number, line in _read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error}).") from None
-        if "\\ud" in line.lower() and not _is_unicode(row):
-            raise UserError(f"{path}:{number}: half of a surrogate pair (\\ud800...). Correct it.")
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{path}:{number}: a JSON {type(row).__name__}; each line must be an object such "
-                'as {"text": "...", "label": "..."}.'
-            )
-        yield f"{path}:{number}", row
+        location = f"{path}:{number}"
+        row = parse_json(line, location)
+        if row is not None:
+            yield location, row
+
+
+def read_header(path: str, header: Sequence[str] = ()) -> tuple[Sequence[str], bool]:
+    """Returns the columns of a `.tsv`, and whether its first line names them; see `read_file`."""
+    _, first = next(_read_lines(path), (0, ""))
+    columns = first.split("\t")
+    if len(columns) == len(header) and not set(header) & set(columns):
+        columns = list(header)
+        return columns, False
+    _check_header(path, columns)
+    return columns, True
+
+
+def parse_cells(
+    line: str, location: str, columns: Sequence[str], skip_ragged: bool = False
+) -> dict[str, Any] | None:
+    """Returns the row of a line of a `.tsv`; None if it holds none.
+
+    Raises:
+        UserError: It has more or fewer cells than there are columns.
+    """
+    cells = line.split("\t")
+    if len(cells) == len(columns):
+        return dict(zip(columns, cells, strict=True))
+    # A blank line holds a row only where the one column may be empty.
+    if not line or (skip_ragged and len(cells) < len(columns)):
+        return None
+    raise _ragged(location, columns, cells, "tab")
+
+
+def parse_json(line: str, location: str) -> dict[str, Any] | None:
+    """Returns the row of a line of a `.jsonl`; None if it is blank.
+
+    Raises:
+        UserError: It is not a JSON object.
+    """
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{location}: not valid JSON ({error}).") from None
+    if "\\ud" in line.lower() and not _is_unicode(row):
+        raise UserError(f"{location}: half of a surrogate pair (\\ud800...). Correct it.")
+    if not isinstance(row, dict):
+        raise UserError(
+            f"{location}: a JSON {type(row).__name__}; each line must be an object such "
+            'as {"text": "...", "label": "..."}.'
+        )
+    return row
 
 
 def _is_unicode(row: Any) -> bool:
@@ -170,24 +203,32 @@ def _read_lines(path: str) -> Iterator[tuple[int, str]]:
     try:
         with _open(path) as stream:
             for number, line in enumerate(stream, 1):
-                if b"\0" in line:
-                    raise UserError(
-                        f"{path}:{number}: a NUL byte at byte {offset + line.index(0)} of the "
-                        "file. Is it UTF-16, or not text? Save it as UTF-8."
-                    )
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        f"{path}:{number}: not UTF-8 at byte {offset + error.start} of the file "
-                        f"(0x{line[error.start]:02x}). Save the file as UTF-8."
-                    ) from None
-                if number == 1:
-                    text = text.removeprefix("\ufeff")
+                text = decode_line(line, f"{path}:{number}", offset)
                 offset += len(line)
                 yield number, text.removesuffix("\n").removesuffix("\r")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
+
+
+def decode_line(line: bytes, location: str, offset: int) -> str:
+    """Decodes a line that begins at a byte of its file, without the mark that may begin the file.
+
+    Raises:
+        UserError: It is not UTF-8, or holds a NUL byte.
+    """
+    if b"\0" in line:
+        raise UserError(
+            f"{location}: a NUL byte at byte {offset + line.index(0)} of the file. Is it UTF-16, "
+            "or not text? Save it as UTF-8."
+        )
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{location}: not UTF-8 at byte {offset + error.start} of the file "
+            f"(0x{line[error.start]:02x}). Save the file as UTF-8."
+        ) from None
+    return text if offset else text.removeprefix("\ufeff")
 
 
 def _open(path: str) -> BinaryIO:

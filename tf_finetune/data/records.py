@@ -42,25 +42,45 @@ def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         UserError: Not a TFRecord file, or not of `tf.train.Example`.
     """
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
 
     from tf_finetune.data.autotuning import without_autotuning
 
     number = 0
     try:
         for record in without_autotuning(tf.data.TFRecordDataset(path)).as_numpy_iterator():
-            row = {}
-            for name, feature in tf.train.Example.FromString(record).features.feature.items():
-                kind = feature.WhichOneof("kind")
-                values = list(getattr(feature, kind).value) if kind else []
-                row[name] = values[0] if len(values) == 1 else values
+            location = f"{path}:record {number + 1}"
+            yield location, parse_example(record, location)
             number += 1
-            yield f"{path}:record {number}", row
-    except (tf.errors.OpError, DecodeError) as error:
-        raise UserError(
-            f"{path}:record {number + 1}: cannot be read as TFRecord of tf.train.Example "
-            f"({str(error).splitlines()[0]})."
-        ) from None
+    except tf.errors.OpError as error:
+        raise _unreadable(f"{path}:record {number + 1}", error) from None
+
+
+def parse_example(record: bytes, location: str) -> dict[str, Any]:
+    """Returns the features of a `tf.train.Example` by name; see `read_tfrecord`.
+
+    Raises:
+        UserError: It is not one.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise _unreadable(location, error) from None
+    row = {}
+    for name, feature in features.items():
+        kind = feature.WhichOneof("kind")
+        values = list(getattr(feature, kind).value) if kind else []
+        row[name] = values[0] if len(values) == 1 else values
+    return row
+
+
+def _unreadable(location: str, error: Exception) -> UserError:
+    return UserError(
+        f"{location}: cannot be read as TFRecord of tf.train.Example "
+        f"({str(error).splitlines()[0]})."
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from tf_finetune.data.fingerprint import hash_parts
 from tf_finetune.data.packing import fair_lengths, join_segments
 from tf_finetune.data.words import split_words
 from tf_finetune.errors import UserError
@@ -74,6 +75,10 @@ class TextPreprocessor(tf.Module):
             The encoder's features, int32 [batch, length].
         """
         raise NotImplementedError
+
+    def fingerprint(self) -> str | None:
+        """Returns a text that only preprocessors of the same results have; None: none is known."""
+        return None
 
     def __call__(self, segments: Sequence[tf.Tensor], max_seq_length: int) -> dict[str, tf.Tensor]:
         """Turns string [batch] segments into features padded to the longest row."""
@@ -238,6 +243,10 @@ class BertPreprocessor(TokenPreprocessor):
             )
         except RuntimeError as error:
             raise UserError(f"the vocabulary is not one of word pieces: {error}") from error
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the vocabulary and the treatment of case and accents."""
+        return hash_parts(["BERT", f"{self.lower_case} {self.strip_accents}", *self.vocabulary])
 
     def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.RaggedTensor]:
         """Cuts each string [batch] into word pieces, int32 [batch, (tokens)]."""

@@ -1,0 +1,251 @@
+"""One device, two replicas of one process, and two processes: the same training."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tf_finetune.checkpoints import find
+from tf_finetune.models.encoders import load_encoder
+from tf_finetune.models.hub_writer import save_hub_encoder
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+TRAINING = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+name, handle, mode, slices, output = sys.argv[1:]
+if name == "mirrored":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    device = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(cpu, [device] * 2)
+import keras
+from tf_finetune import *
+from tf_finetune import train as _
+from tf_finetune.inference import make_logits_fn
+from tf_finetune.progress import Progress
+from tf_finetune.runtime import make_strategy
+
+module = sys.modules["tf_finetune.train"]
+losses = []
+
+class Record(Progress):
+    def steps(self, step, count, scalars):
+        losses.append(scalars["loss"])
+        super().steps(step, count, scalars)
+
+module.Progress = Record
+strategy, _ = make_strategy(name)
+keras.utils.set_random_seed(1)
+problem = Problem("single_label", ("text",), ("bad", "good"))
+with strategy.scope():
+    # The SavedModel was written without dropout; a native encoder has its own.
+    encoder = load_encoder(handle, mode=mode, dropout=0.0 if mode == "native" else None)
+    model = build_classifier(encoder, problem, dropout=0.0, label_smoothing=0.1)
+    optimizer = build_optimizer(30, learning_rate=1e-3, max_grad_norm=0.5)
+texts = ["good " * (i % 7) + "film" for i in range(37)]
+labels = np.arange(37, dtype="int32") % 2
+rows = tokenize(Examples((texts,), labels), encoder.preprocessor, 32)
+state = train(
+    model,
+    make_train_dataset(rows, 12, max_steps=30),
+    optimizer=optimizer,
+    strategy=strategy,
+    gradient_accumulation_steps=int(slices),
+)
+logits_fn = make_logits_fn(model, strategy)
+few = tokenize(Examples((texts[:1],), labels[:1]), encoder.preprocessor, 32)
+result = {
+    "replicas": strategy.num_replicas_in_sync,
+    "examples": state.examples,
+    "tokens": state.tokens,
+    "losses": losses,
+    "norm": float(tf.convert_to_tensor(optimizer.gradient_norm.value)),
+    "metrics": [  # 37 rows by 10; by more than there are; one row, fewer than replicas
+        evaluate(logits_fn, make_eval_dataset(part, size), problem)
+        for part, size in ((rows, 10), (rows, 64), (few, 8))
+    ],
+}
+weights = {v.path: tf.convert_to_tensor(v.value).numpy() for v in model.trainable_variables}
+np.savez(output + ".npz", **{path.replace("/", "|"): value for path, value in weights.items()})
+with open(output + ".json", "w") as file:
+    json.dump(result, file)
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start_workers(command: Sequence[str], count: int = 2) -> list["subprocess.Popen[str]"]:
+    """Starts the same command as the workers of one cluster."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    processes = []
+    for index in range(count):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                [part.replace("{index}", str(index)) for part in command],
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(REPOSITORY)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def finish(processes: Sequence["subprocess.Popen[str]"], timeout: float = 300) -> list[str]:
+    """Returns the standard errors of processes that end in time."""
+    errors = []
+    try:
+        for process in processes:
+            _, error = process.communicate(timeout=timeout)
+            errors.append(error)
+    finally:
+        for process in processes:
+            process.kill()
+    return errors
+
+
+@pytest.mark.parametrize(("mode", "slices"), [("native", 1), ("native", 3), ("saved_model", 1)])
+def test_losses_weights_and_metrics_are_those_of_one_device(mode, slices, tiny_bert_dir, tmp_path):
+    """Clipping, label smoothing and a last batch of one example; dropout is off."""
+    save_hub_encoder(load_encoder(str(tiny_bert_dir), dropout=0.0), tmp_path / "hub")
+    results, weights = [], []
+    for name in ("one_device", "mirrored", "multi_worker"):
+        output = str(tmp_path / f"{name}{{index}}")
+        arguments = [name, str(tmp_path / "hub/encoder"), mode, str(slices), output]
+        command = [sys.executable, "-c", TRAINING, *arguments]
+        if name == "multi_worker":
+            processes = start_workers(command)
+        else:
+            plain = [part.replace("{index}", "0") for part in command]
+            processes = [
+                subprocess.Popen(
+                    plain, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+                )
+            ]
+        errors = finish(processes)
+        assert [p.returncode for p in processes] == [0] * len(processes), errors[0][-3000:]
+        for index in range(len(processes)):
+            path = Path(output.replace("{index}", str(index)))
+            results.append(json.loads(path.with_suffix(".json").read_text()))
+            weights.append(dict(np.load(path.with_suffix(".npz"))))
+    assert [result["replicas"] for result in results] == [1, 2, 2, 2]
+    one, *others = results
+    assert len(one["losses"]) == 30 and one["losses"][-1] < one["losses"][0]
+    for other, values in zip(others, weights[1:], strict=True):
+        assert (other["examples"], other["tokens"]) == (one["examples"], one["tokens"])
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(other["norm"], one["norm"], rtol=1e-4)
+        for ours, theirs in zip(other["metrics"], one["metrics"], strict=True):
+            for metric in ("loss", "accuracy", "macro_f1"):
+                np.testing.assert_allclose(ours[metric], theirs[metric], rtol=1e-5, atol=1e-6)
+        assert values.keys() == weights[0].keys()
+        for path, value in values.items():
+            # The gradient by a key's bias is zero but for rounding, which Adam blows up.
+            if "key" not in path or "bias" not in path:
+                error = np.linalg.norm(value - weights[0][path])
+                assert error <= 1e-5 * np.linalg.norm(weights[0][path]), path
+
+
+def write_rows(path: Path, rows: int) -> None:
+    lines = [
+        f"{('good', 'bad')[i % 2]} film {'very ' * (i % 5)}{i}\t{('yes', 'no')[i % 2]}"
+        for i in range(rows)
+    ]
+    path.write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def command(tiny_bert_dir, tmp_path) -> list[str]:
+    for name, rows in (("train", 64), ("dev", 23), ("test", 17)):
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    return [
+        sys.executable,
+        str(REPOSITORY / "run_classifier.py"),
+        f"--encoder={tiny_bert_dir}",
+        f"--train_file={tmp_path}/train.tsv",
+        f"--validation_file={tmp_path}/dev.tsv",
+        f"--test_file={tmp_path}/test.tsv",
+        "--do_train",
+        "--precision=float32",
+        "--train_batch_size=8",
+        "--learning_rate=3e-3",
+        "--max_seq_length=32",
+        "--encoder_dropout=0",
+        "--dropout=0",
+    ]
+
+
+ALL = ("--do_eval", "--do_predict", "--do_export", "--max_steps=40", "--eval_steps=20")
+
+
+def test_workers_without_a_common_file_system_leave_one_model(command, tmp_path):
+    """Every worker has a folder of its own: the second one's stays empty."""
+    subprocess.run([*command, *ALL, f"--model_dir={tmp_path}/one"], check=True, capture_output=True)
+    processes = start_workers([*command, *ALL, f"--model_dir={tmp_path}/two{{index}}"])
+    errors = finish(processes)
+    assert [p.returncode for p in processes] == [0, 0], errors
+    assert not (tmp_path / "two1").exists()
+    names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("one", "two0")]
+    assert names[0] == names[1] and "export" in names[0]
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two0")
+    )
+    for part in ("eval", "test"):
+        assert two[part]["loss"] == pytest.approx(one[part]["loss"], rel=1e-4)
+        assert two[part]["accuracy"] == one[part]["accuracy"]
+
+
+def wait_for_checkpoint(folder: Path, processes: Sequence["subprocess.Popen[str]"]) -> None:
+    deadline = time.monotonic() + 200
+    while not find(str(folder / "checkpoints"), "step"):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_worker_ends_the_others_and_the_restart_goes_on(command, tmp_path, victim):
+    out = tmp_path / "out"
+    command += [f"--model_dir={out}", "--max_steps=3000", "--save_checkpoints_steps=20"]
+    processes = start_workers(command)
+    wait_for_checkpoint(out, processes)
+    processes[victim].kill()
+    started = time.monotonic()
+    errors = finish(processes, timeout=180)
+    other = 1 - victim
+    print(f"the other one ended after {time.monotonic() - started:.1f} s:", errors[other][-500:])
+    assert processes[other].returncode == 1
+    assert "a worker is gone" in errors[other] and "Traceback" not in errors[other]
+    reached = int(find(str(out / "checkpoints"), "step")[-1].split("-")[-1])
+    assert reached < 3000
+    # SIGTERM to one of them stops both, with a checkpoint.
+    processes = start_workers(command)
+    while int(find(str(out / "checkpoints"), "step")[-1].split("-")[-1]) == reached:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[victim].send_signal(signal.SIGTERM)
+    errors = finish(processes)
+    assert [process.returncode for process in processes] == [143, 143], errors
+    assert all("goes on from checkpoint" in error for error in errors)
+    assert "on another worker" in errors[other]

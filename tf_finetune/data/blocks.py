@@ -1,0 +1,176 @@
+"""Large files as blocks of bytes, whose rows can be read without the rows before them."""
+
+import os
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from tf_finetune.errors import UserError
+
+KINDS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
+BLOCK_BYTES = 64 * 1024
+# A TFRecord is 8 bytes of length, 4 of its checksum, the data, and 4 of theirs.
+_HEADER, _FOOTER = 12, 4
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a file. A row belongs to the block that holds its first byte."""
+
+    path: str
+    start: int
+    stop: int
+
+
+class RawRow(NamedTuple):
+    """A row as it stands in its file: a line without its end, or the data of a record."""
+
+    path: str
+    offset: int
+    data: bytes
+
+    @property
+    def location(self) -> str:
+        """Where the row begins, as `file:byte N`."""
+        return f"{self.path}:byte {self.offset}"
+
+
+def can_be_read_in_blocks(path: str) -> bool:
+    """Whether a file's rows can be found from anywhere in it: a quoted CSV's cannot."""
+    return _kind(path) in KINDS
+
+
+def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Block]:
+    """Cuts files into blocks, in their order."""
+    return [
+        Block(path, start, min(start + block_bytes, size))
+        for path in paths
+        for size in [os.path.getsize(path)]
+        for start in range(0, size, block_bytes)
+    ]
+
+
+def read_block(block: Block) -> list[RawRow]:
+    """Reads the rows that begin in a block; an empty line is none.
+
+    Raises:
+        UserError: A TFRecord file is damaged.
+    """
+    with open(block.path, "rb") as file:
+        if is_tfrecord(block.path):
+            return _read_records(file, block)
+        return _read_lines(file, block)
+
+
+def count_rows(paths: Sequence[str]) -> int:
+    """Counts the rows that the blocks of files hold, without looking at what is in them."""
+    return sum(_count_records(path) if is_tfrecord(path) else _count_lines(path) for path in paths)
+
+
+def is_tfrecord(path: str) -> bool:
+    """Whether a file holds records, not lines."""
+    return _kind(path).startswith(".tfrecord")
+
+
+def _kind(path: str) -> str:
+    # Shards are named as in data.tfrecord-00000-of-00010.
+    return os.path.splitext(re.sub(r"-\d+-of-\d+$", "", os.path.basename(path)))[1]
+
+
+def _read_lines(file: BinaryIO, block: Block) -> list[RawRow]:
+    offset = max(block.start - 1, 0)
+    file.seek(offset)
+    data = file.read(block.stop - offset)
+    if block.start:
+        # The line that the byte before belongs to is the earlier block's.
+        first = data.find(b"\n") + 1
+        if not first:
+            return []
+        data, offset = data[first:], offset + first
+    if not data:
+        return []
+    while not data.endswith(b"\n") and (rest := file.readline()):
+        data += rest
+    rows = []
+    for line in data.removesuffix(b"\n").split(b"\n"):
+        if text := line.removesuffix(b"\r"):
+            rows.append(RawRow(block.path, offset, text))
+        offset += len(line) + 1
+    return rows
+
+
+def _count_lines(path: str) -> int:
+    count, before = 0, b"\n"
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 24):
+            # With the end of the chunk before, where an empty line may begin.
+            seen = before + chunk
+            if b"\n\n" in seen or b"\n\r\n" in seen:
+                return sum(len(read_block(block)) for block in split_files([path], 1 << 24))
+            count += chunk.count(b"\n")
+            before = seen[-2:]
+    return count + (not before.endswith(b"\n"))
+
+
+def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
+    size = os.fstat(file.fileno()).st_size
+    file.seek(block.start)
+    # A record may begin at the block's last byte.
+    data = file.read(block.stop - block.start + _HEADER)
+    offset = 0
+    if block.start:
+        while offset < block.stop - block.start and _length(data, offset) is None:
+            offset += 1
+    rows = []
+    while block.start + offset < block.stop:
+        position = block.start + offset
+        length = _length(data, offset)
+        if length is None or position + _HEADER + length + _FOOTER > size:
+            raise _damaged(block.path, position)
+        end = offset + _HEADER + length + _FOOTER
+        if end + _HEADER > len(data):
+            data += file.read(end + _HEADER - len(data))
+        record = data[offset + _HEADER : end - _FOOTER]
+        if _masked_crc(record) != struct.unpack_from("<I", data, end - _FOOTER)[0]:
+            raise _damaged(block.path, position)
+        rows.append(RawRow(block.path, position, record))
+        offset = end
+    return rows
+
+
+def _count_records(path: str) -> int:
+    count = offset = 0
+    size = os.path.getsize(path)
+    with open(path, "rb", buffering=1 << 20) as file:
+        while header := file.read(_HEADER):
+            length = _length(header, 0)
+            end = offset + _HEADER + (length or 0) + _FOOTER
+            if length is None or end > size:
+                raise _damaged(path, offset)
+            file.seek(length + _FOOTER, os.SEEK_CUR)
+            offset, count = end, count + 1
+    return count
+
+
+def _length(data: bytes, offset: int) -> int | None:
+    """Returns the length of the record whose header stands there; None: no header does."""
+    if len(data) < offset + _HEADER:
+        return None
+    length, crc = struct.unpack_from("<QI", data, offset)
+    # In most places of a text the length would be absurd, which is seen sooner than its checksum.
+    valid = length < 2**40 and _masked_crc(data[offset : offset + 8]) == crc
+    return length if valid else None
+
+
+def _masked_crc(data: bytes) -> int:
+    """The checksum of tensorflow/core/lib/hash/crc32c.h."""
+    import google_crc32c
+
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _damaged(path: str, offset: int) -> UserError:
+    return UserError(f"{path}:byte {offset}: damaged here, or not a TFRecord file. Write it again.")
