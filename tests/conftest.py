@@ -126,6 +126,30 @@ def tiny_hub_dir(tiny_bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def assert_same_weights() -> Callable[..., None]:
+    """Compares the last checkpoints of two model directories bit for bit."""
+    import tensorflow as tf
+
+    from tf_finetune.checkpoints import find
+
+    def tensors(path: str) -> dict[str, np.ndarray]:
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        # Beside the tensors: a JSON object with times, and the objects' graph.
+        return {name: reader.get_tensor(name) for name in names if name.endswith("VARIABLE_VALUE")}
+
+    def compare(ours: Path, theirs: Path, kind: str = "step") -> None:
+        paths = [find(str(folder / "checkpoints"), kind)[-1] for folder in (ours, theirs)]
+        assert len({Path(path).name for path in paths}) == 1
+        found, expected = map(tensors, paths)
+        assert found.keys() == expected.keys() and len(found) > 30
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+    return compare
+
+
+@pytest.fixture(scope="session")
 def read_bert() -> Callable[[Path], dict[str, np.ndarray]]:
     """Reads a Hugging Face-format BERT's weights under the names of Google's first release."""
 

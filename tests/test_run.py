@@ -193,7 +193,7 @@ def tsv(content: bytes):
         (lambda d: (d / "out").write_text("a file"), [], "out: cannot be written: File exists"),
         (lambda d: None, ["--model_dir=/proc/none/out"], "/proc/none/out: cannot be written"),
         (lambda d: None, ["--model_dir=out[1]"], "for a pattern"),
-        (lambda d: None, ["--model_dir=gs://bucket/out"], "only folders of this machine"),
+        (lambda d: None, ["--model_dir=nosuch://a/out"], "cannot be written: File system scheme"),
         (lambda d: (d / "out" / "train").mkdir(parents=True), ["--overwrite"], "holds train"),
         (lambda d: None, ["--max_seq_length=2"], "need max_seq_length=3 or more"),
         (lambda d: None, ["--label_column=text"], "a text column too"),
@@ -404,3 +404,14 @@ def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, signu
     assert f"going on from step {last} of 1000" in done.stdout
     metrics = json.loads((files / "out" / "metrics.json").read_text())
     assert metrics["train"]["steps"] == 1000
+
+
+@pytest.mark.slow
+def test_two_deterministic_runs_are_equal_bit_for_bit(files, tiny_bert_dir, assert_same_weights):
+    """Under the defaults: dropout, and bfloat16 where the machine has it."""
+    for name in ("one", "two"):
+        more = ["--do_train", "--max_steps=12", "--deterministic", f"--model_dir={files / name}"]
+        command = arguments(files, tiny_bert_dir, *more)
+        command[0] = str(REPOSITORY / "run_classifier.py")
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    assert_same_weights(files / "one", files / "two")

@@ -249,3 +249,31 @@ def test_a_lost_worker_ends_the_others_and_the_restart_goes_on(command, tmp_path
     assert [process.returncode for process in processes] == [143, 143], errors
     assert all("goes on from checkpoint" in error for error in errors)
     assert "on another worker" in errors[other]
+
+
+@pytest.mark.parametrize("streaming", ["true", "false"])
+def test_workers_that_are_all_killed_go_on_bit_for_bit(
+    command, tmp_path, streaming, assert_same_weights
+):
+    command += [f"--streaming={streaming}", "--label_names=no,yes", "--encoder_dropout=0.1"]
+    command += ["--max_steps=200", "--save_checkpoints_steps=10", "--eval_steps=50"]
+    processes = start_workers([*command, f"--model_dir={tmp_path}/whole"])
+    errors = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], errors
+    command += [f"--model_dir={tmp_path}/killed"]
+    random = np.random.default_rng(3)
+    for _ in range(2):
+        before = find(str(tmp_path / "killed/checkpoints"), "step")
+        processes = start_workers(command)
+        while find(str(tmp_path / "killed/checkpoints"), "step") == before:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))
+        for process in processes:
+            process.kill()
+        finish(processes)
+    assert not (tmp_path / "killed/checkpoints/step-200.index").exists()
+    processes = start_workers(command)
+    errors = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_same_weights(tmp_path / "killed", tmp_path / "whole")

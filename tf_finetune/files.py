@@ -1,51 +1,197 @@
-"""Write files and directories whole or not at all."""
+"""Files of this machine and of TensorFlow's file systems (`gs://`); writes are whole or not at all.
 
+The standard library serves this machine's: what is wrong with a run can so be said before
+TensorFlow is imported.
+"""
+
+import atexit
+import errno
+import glob
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+# Bytes that are fetched at once.
+REMOTE_BUFFER = 1 << 20
 
 
-def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` (UTF-8) to `path` by writing a file beside it and renaming that.
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether TensorFlow must be asked for a path: `gs://bucket/file`."""
+    return "://" in os.fspath(path)
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file to be read as bytes.
+
+    Raises:
+        OSError: It cannot be read; of a remote file, at the first read.
+    """
+    if is_remote(path):
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(os.fspath(path), "rb"), REMOTE_BUFFER))
+    return open(path, "rb")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the whole content of a file."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def exists(path: str) -> bool:
+    """Whether something is there, be it a link that leads nowhere."""
+    if not is_remote(path):
+        return os.path.lexists(path)
+    with _gfile() as gfile:
+        return gfile.exists(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether a file is there."""
+    if not is_remote(path):
+        return os.path.isfile(path)
+    with _gfile() as gfile:
+        return gfile.exists(path) and not gfile.isdir(path)
+
+
+def is_dir(path: str) -> bool:
+    """Whether a folder is there."""
+    if not is_remote(path):
+        return os.path.isdir(path)
+    with _gfile() as gfile:
+        return gfile.isdir(path)
+
+
+def list_dir(path: str) -> list[str]:
+    """Returns the names in a folder, in order; none if there is no folder."""
+    if not is_dir(path):
+        return []
+    if not is_remote(path):
+        return sorted(os.listdir(path))
+    with _gfile() as gfile:
+        return sorted(name.rstrip("/") for name in gfile.listdir(path))
+
+
+def glob_files(pattern: str) -> list[str]:
+    """Returns the files that a pattern stands for, in order."""
+    if not is_remote(pattern):
+        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    with _gfile() as gfile:
+        return sorted(path for path in gfile.glob(pattern) if not gfile.isdir(path))
+
+
+def file_size(path: str) -> int:
+    """Returns a file's size in bytes."""
+    if not is_remote(path):
+        return os.path.getsize(path)
+    with _gfile() as gfile:
+        return int(gfile.stat(path).length)
+
+
+def make_dirs(path: str) -> None:
+    """Makes a folder and those above it, as far as they are missing."""
+    if not is_remote(path):
+        os.makedirs(path, exist_ok=True)
+        return
+    with _gfile() as gfile:
+        gfile.makedirs(path)
+
+
+def remove(path: str) -> None:
+    """Removes a file, a link or a whole folder, if it is there."""
+    if not exists(path):
+        return
+    if is_remote(path):
+        with _gfile() as gfile:
+            (gfile.rmtree if gfile.isdir(path) else gfile.remove)(path)
+    elif os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def local_copy(directory: str) -> Path:
+    """Copies a remote folder to a temporary one, which goes with the process."""
+    target = Path(tempfile.mkdtemp(prefix="tf_finetune."))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    with _gfile() as gfile:
+        for folder, _, names in gfile.walk(directory):
+            below = target / os.path.relpath(folder, directory)
+            below.mkdir(exist_ok=True)
+            for name in names:
+                gfile.copy(os.path.join(folder, name), str(below / name))
+    return target
+
+
+@contextmanager
+def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yields a file to write bytes to, beside `path`; it takes its place when the block succeeds.
 
     Args:
         path: The file to write; its folder is made if it is missing.
-        text: The whole content.
+
+    Yields:
+        The file. If the block raises, it is removed and what stood at `path` is untouched.
 
     Raises:
-        OSError: The file could not be written; what stood at `path` is untouched.
+        OSError: The file could not be written.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
+    folder, name = os.path.split(os.fspath(path))
+    folder = folder or "."
+    make_dirs(folder)
+    if is_remote(path):
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+        file: Any = io.BufferedWriter(_RemoteFile(temporary, "wb"), REMOTE_BUFFER)
+    else:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
         # mkstemp makes the file private; a result file gets the permissions any new file gets.
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        file = os.fdopen(handle, "wb")
+    try:
+        with file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            if not is_remote(path):
+                os.fsync(file.fileno())
+        if is_remote(path):
+            with _gfile() as gfile:
+                gfile.rename(temporary, os.fspath(path), overwrite=True)
+        else:
+            os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        remove(temporary)
         raise
+
+
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` (UTF-8) as a whole file; see `replaced_file`."""
+    with replaced_file(path) as file:
+        file.write(text.encode())
 
 
 @contextmanager
 def replaced_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty directory beside `path` that takes its place when the block succeeds.
+    """Yields an empty local folder that takes the place of `path` when the block succeeds.
 
     Args:
-        path: The directory to write; one that is there is replaced at the end, not before.
+        path: The directory to write; one that is there is replaced at the end, not before. A remote
+            one is copied there at the end, `saved_model.pb` last: without it no program takes what
+            is there for a SavedModel.
 
     Yields:
         The temporary directory to fill. If the block raises, it is removed and `path` is untouched.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="tf_finetune.") as folder:
+            yield Path(folder)
+            _upload(folder, os.fspath(path))
+        return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -62,3 +208,75 @@ def replaced_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _upload(folder: str, target: str) -> None:
+    remove(os.path.join(target, "saved_model.pb"))
+    remove(target)
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    for file in sorted(files, key=lambda file: file.name == "saved_model.pb"):
+        path = os.path.join(target, file.relative_to(folder).as_posix())
+        make_dirs(os.path.dirname(path))
+        with _gfile() as gfile:
+            gfile.copy(str(file), path, overwrite=True)
+
+
+class _RemoteFile(io.RawIOBase):
+    """What `tf.io.gfile.GFile` lacks to be a file to gzip, NumPy and Arrow."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        with _gfile() as gfile:
+            self._file = gfile.GFile(path, mode)
+        self._reads = "r" in mode
+        if not self._reads:
+            self.write(b"")  # A file that nothing is written to would not be made.
+
+    def readable(self) -> bool:
+        return self._reads
+
+    def writable(self) -> bool:
+        return not self._reads
+
+    def seekable(self) -> bool:
+        return self._reads
+
+    def readinto(self, buffer: Any) -> int:
+        with _gfile():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _gfile():
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+
+    def tell(self) -> int:
+        if not self._reads:
+            raise io.UnsupportedOperation("tell")
+        with _gfile():
+            return int(self._file.tell())
+
+    def write(self, data: Any) -> int:
+        with _gfile():
+            self._file.write(bytes(data))
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            with _gfile():
+                self._file.close()
+        super().close()
+
+
+@contextmanager
+def _gfile() -> Iterator[Any]:
+    """Yields `tf.io.gfile`, whose errors become those that callers know from local files."""
+    import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, error.message) from None
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, error.message) from None

@@ -2,13 +2,13 @@
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tf_finetune.cluster import read_cluster
 from tf_finetune.errors import UserError
+from tf_finetune.files import is_remote, make_dirs, remove, replaced_file
 from tf_finetune.model_dir import remove_leftovers
 
 
@@ -17,7 +17,7 @@ def locked(model_dir: str | None) -> Iterator[None]:
     """Keeps other runs out of a model directory while the block runs; the chief of workers does.
 
     The lock is on the folder itself and ends with the process, however that ends: no file tells of
-    it, and none is left behind.
+    it, and none is left behind. Remote file systems (`gs://`) know no locks.
 
     Args:
         model_dir: The folder; made if it is missing, and removed at the end if it is still empty.
@@ -30,6 +30,10 @@ def locked(model_dir: str | None) -> Iterator[None]:
         yield
         return
     _make_writable(model_dir)
+    if is_remote(model_dir):
+        remove_leftovers(model_dir)
+        yield
+        return
     path = Path(model_dir)
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -43,7 +47,7 @@ def locked(model_dir: str | None) -> Iterator[None]:
     except OSError:
         pass  # Some network file systems know no locks.
     try:
-        remove_leftovers(path)
+        remove_leftovers(model_dir)
         yield
     finally:
         os.close(folder)
@@ -53,17 +57,17 @@ def locked(model_dir: str | None) -> Iterator[None]:
 
 def _make_writable(model_dir: str) -> None:
     """Makes the model directory and checks that files can be written in it."""
-    if "://" in model_dir:
-        raise UserError(f"--model_dir={model_dir}: only folders of this machine can be used.")
     if set(model_dir) & set("*?[]"):
         raise UserError(
             f"--model_dir={model_dir}: TensorFlow takes *, ?, [ and ] for a pattern and could not "
             "read the checkpoints. Choose another name."
         )
     try:
-        Path(model_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=model_dir):
+        make_dirs(model_dir)
+        test = os.path.join(model_dir, ".config.json.test")
+        with replaced_file(test):
             pass
+        remove(test)
     except OSError as error:
         raise UserError(
             f"--model_dir={model_dir}: cannot be written: {error.strerror}. Choose another folder."

@@ -5,17 +5,15 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from tf_finetune import __version__
 from tf_finetune.config import SECTIONS, Config
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.files import write_text_atomic
+from tf_finetune.files import exists, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.flags import flagfile_text
 
 OWN = (
@@ -50,9 +48,10 @@ def claim(config: Config, problem: Problem) -> None:
         UserError: It holds another run's model, whose differences the message lists, or files that
             no run has made.
     """
-    directory = Path(config.runtime.model_dir or "")
-    found = [name for name in OWN if os.path.lexists(directory / name)]
-    has_checkpoint = any((directory / "checkpoints").glob("*.index"))
+    directory = config.runtime.model_dir or ""
+    found = [name for name in OWN if exists(os.path.join(directory, name))]
+    checkpoints = list_dir(os.path.join(directory, "checkpoints"))
+    has_checkpoint = any(name.endswith(".index") for name in checkpoints)
     if found and not (has_checkpoint or _is_run(directory)):
         raise UserError(
             f"--model_dir={directory} holds {', '.join(found)}, but not of a run of ours. "
@@ -60,7 +59,7 @@ def claim(config: Config, problem: Problem) -> None:
         )
     if config.runtime.overwrite or not (has_checkpoint or "export" in found):
         return
-    earlier, learnt = load_run(str(directory))
+    earlier, learnt = load_run(directory)
     lines = _differences(earlier, config, [name for name, _ in SECTIONS])
     lines += [
         f"  {what}: {there!r} there, {here!r} now in the data"
@@ -78,9 +77,9 @@ def claim(config: Config, problem: Problem) -> None:
         )
 
 
-def _is_run(directory: Path) -> bool:
+def _is_run(directory: str) -> bool:
     try:
-        return "problem" in json.loads((directory / "config.json").read_bytes())
+        return "problem" in json.loads(read_bytes(os.path.join(directory, "config.json")))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -103,7 +102,7 @@ def save_run(config: Config, problem: Problem) -> None:
 
     Call it when nothing can be wrong with the run any more.
     """
-    directory = Path(config.runtime.model_dir or "")
+    directory = config.runtime.model_dir or ""
     if config.runtime.overwrite:
         _remove_run(directory)
     # Repeating the run must not replace anything by itself.
@@ -113,34 +112,31 @@ def save_run(config: Config, problem: Problem) -> None:
     sections = json.loads(config.to_json())
     record = {**sections, "problem": dataclasses.asdict(problem)}
     header = "Repeats this run: python run_classifier.py --flagfile=<this file> --model_dir=<new>"
-    write_text_atomic(directory / "config.json", json.dumps(record, indent=2) + "\n")
-    write_text_atomic(directory / "train.cfg", flagfile_text(config, header))
-    write_text_atomic(
-        directory / "labels.txt", "".join(f"{name}\n" for name in problem.label_names)
-    )
+    for name, text in (
+        ("config.json", json.dumps(record, indent=2) + "\n"),
+        ("train.cfg", flagfile_text(config, header)),
+        ("labels.txt", "".join(f"{name}\n" for name in problem.label_names)),
+    ):
+        write_text_atomic(os.path.join(directory, name), text)
 
 
-def _remove_run(directory: Path) -> None:
+def _remove_run(directory: str) -> None:
     for name in OWN:
-        path = directory / name
+        path = os.path.join(directory, name)
         if name in EVENTS:
             # Folders of such names often hold data too.
-            for file in path.glob("events.out.tfevents*"):
-                file.unlink()
-        elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            for file in list_dir(path):
+                if file.startswith("events.out.tfevents"):
+                    remove(os.path.join(path, file))
         else:
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
-def remove_leftovers(directory: Path) -> None:
+def remove_leftovers(directory: str) -> None:
     """Removes the half-written files and folders of killed runs; see `files.py`."""
-    for name in OWN:
-        for path in directory.glob(f".{name}.*"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    for name in list_dir(directory):
+        if name.startswith(tuple(f".{own}." for own in OWN)):
+            remove(os.path.join(directory, name))
 
 
 def load_run(model_dir: str) -> tuple[Config, Problem]:
@@ -155,9 +151,9 @@ def load_run(model_dir: str) -> tuple[Config, Problem]:
     Raises:
         UserError: There is no model, or its `config.json` is damaged.
     """
-    path = Path(model_dir) / "config.json"
+    path = os.path.join(model_dir, "config.json")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode()
         problem = json.loads(text)["problem"]
         names = {key: tuple(map(str, problem[key])) for key in ("text_columns", "label_names")}
         return Config.from_json(text), Problem(problem["problem_type"], **names)
@@ -234,9 +230,9 @@ def _with(earlier: Any, now: Any, names: Collection[str]) -> Any:
 
 def save_metrics(model_dir: str, parts: dict[str, Any]) -> None:
     """Adds parts (`train`, `eval`, `test`) to metrics.json, and the versions that made them."""
-    path = Path(model_dir) / "metrics.json"
+    path = os.path.join(model_dir, "metrics.json")
     try:
-        metrics = dict(json.loads(path.read_bytes())) if path.exists() else {}
+        metrics = dict(json.loads(read_bytes(path))) if exists(path) else {}
     except (ValueError, TypeError):
         print(f"warning: {path} is damaged; it is written anew.", file=sys.stderr)
         metrics = {}

@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
+import os.path
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -147,7 +147,7 @@ def _run(
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
     else:
-        folder = str(Path(directory) / "checkpoints")
+        folder = os.path.join(directory, "checkpoints")
         print(f"weights    {load_weights(model, folder, workers)}")
 
     if runtime.do_eval:
@@ -165,7 +165,7 @@ def _run(
         batch_size = config.data.predict_batch_size
         logits = predict_rows(logits_fn, examples[split], batch_size, buckets=buckets)
         predictions = read_logits(logits, data.problem, threshold)
-        path = Path(directory) / "predictions.tsv"
+        path = os.path.join(directory, "predictions.tsv")
         if workers.is_chief:
             write_predictions(path, predictions, texts, data.problem)
         print(f"predictions of {len(logits)} {split} examples are in {path}, e.g.")
@@ -198,7 +198,7 @@ def make_model(
         earlier = dataclasses.replace(earlier, model=dataclasses.replace(earlier.model, **same))
         source = dataclasses.replace(data, train=None, problem=earlier_problem)
         encoder, fine_tuned = make_model(earlier, source, jit_compile, workers)
-        folder = str(Path(config.model.init_from) / "checkpoints")
+        folder = os.path.join(config.model.init_from, "checkpoints")
         path = load_weights(fine_tuned, folder, workers)
         print(f"init_from  {path}")
     else:
@@ -347,21 +347,23 @@ def _batches(
 
 
 def _export(config: Config, model: keras.Model, encoder: Encoder, data: TextData) -> None:
-    directory = Path(config.runtime.model_dir or "")
+    directory = config.runtime.model_dir or ""
+    target = os.path.join(directory, "export")
     known = data.test or data.validation or data.train
     export(
         model,
         encoder.preprocessor,
         data.problem,
-        directory / "export",
+        target,
         max_seq_length=config.data.max_seq_length,
         example_texts=[column[:8] for column in known.texts] if known else (),
         threshold=config.model.threshold,
     )
-    print(f"exported to {directory / 'export'}")
+    print(f"exported to {target}")
     if config.runtime.export_encoder:
-        save_hub_encoder(encoder, directory / "encoder")
-        print(f"exported the encoder in TF Hub format to {directory / 'encoder'}")
+        target = os.path.join(directory, "encoder")
+        save_hub_encoder(encoder, target)
+        print(f"exported the encoder in TF Hub format to {target}")
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from tf_finetune.errors import UserError
+from tf_finetune.files import file_size, open_file
 
 KINDS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
 BLOCK_BYTES = 64 * 1024
@@ -47,7 +48,7 @@ def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Bl
     return [
         Block(path, start, min(start + block_bytes, size))
         for path in paths
-        for size in [os.path.getsize(path)]
+        for size in [file_size(path)]
         for start in range(0, size, block_bytes)
     ]
 
@@ -58,7 +59,7 @@ def read_block(block: Block) -> list[RawRow]:
     Raises:
         UserError: A TFRecord file is damaged.
     """
-    with open(block.path, "rb") as file:
+    with open_file(block.path) as file:
         if is_tfrecord(block.path):
             return _read_records(file, block)
         return _read_lines(file, block)
@@ -103,7 +104,7 @@ def _read_lines(file: BinaryIO, block: Block) -> list[RawRow]:
 
 def _count_lines(path: str) -> int:
     count, before = 0, b"\n"
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(1 << 24):
             # With the end of the chunk before, where an empty line may begin.
             seen = before + chunk
@@ -115,7 +116,7 @@ def _count_lines(path: str) -> int:
 
 
 def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     file.seek(block.start)
     # A record may begin at the block's last byte.
     data = file.read(block.stop - block.start + _HEADER)
@@ -142,8 +143,8 @@ def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
 
 def _count_records(path: str) -> int:
     count = offset = 0
-    size = os.path.getsize(path)
-    with open(path, "rb", buffering=1 << 20) as file:
+    size = file_size(path)
+    with open_file(path) as file:
         while header := file.read(_HEADER):
             length = _length(header, 0)
             end = offset + _HEADER + (length or 0) + _FOOTER

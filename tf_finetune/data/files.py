@@ -3,9 +3,9 @@
 import difflib
 import glob
 import os.path
-from pathlib import Path
 
 from tf_finetune.errors import UserError
+from tf_finetune.files import glob_files, is_dir, is_file, list_dir
 
 
 def find_files(pattern: str) -> list[str]:
@@ -13,30 +13,30 @@ def find_files(pattern: str) -> list[str]:
 
     Raises:
         UserError: No such file, or no match.
+        OSError: A remote file system cannot be reached.
     """
-    if os.path.isfile(pattern):
+    if is_file(pattern):
         return [pattern]
     found: list[str] = []
     for part in filter(None, (part.strip() for part in pattern.split(","))):
-        if os.path.isfile(part):
+        if is_file(part):
             found.append(part)
         elif glob.has_magic(part):
-            matches = sorted(
-                name for name in glob.glob(part, recursive=True) if os.path.isfile(name)
-            )
+            matches = glob_files(part)
             if not matches:
                 raise UserError(f"{part}: no file matches this pattern.")
             found += matches
         else:
-            raise UserError(_missing(Path(part)))
+            raise UserError(_missing(part))
     return list(dict.fromkeys(found))
 
 
-def _missing(path: Path) -> str:
-    if os.path.isdir(path):
+def _missing(path: str) -> str:
+    if is_dir(path):
         return f"{path}: this is a folder; name a file in it, or use a pattern such as *.tsv."
-    if not os.path.isdir(path.parent):
-        return f"{path}: no such file; the folder {path.parent} does not exist either."
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+    folder, name = os.path.split(path)
+    if not is_dir(folder or "."):
+        return f"{path}: no such file; the folder {folder} does not exist either."
+    near = difflib.get_close_matches(name, list_dir(folder or "."))
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return f"{path}: no such file in this folder.{hint}"

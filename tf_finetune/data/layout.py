@@ -1,9 +1,9 @@
 """Where a run's tables are and how they are laid out, from what the user says and what is known."""
 
 import dataclasses
+import os.path
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from tf_finetune.config import DataConfig
@@ -12,6 +12,7 @@ from tf_finetune.data.readers import read_file, read_label_names
 from tf_finetune.data.records import open_tfds
 from tf_finetune.data.tasks import TASKS, ProblemType, Task
 from tf_finetune.errors import UserError
+from tf_finetune.files import is_dir, is_file
 
 Table = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""
@@ -42,7 +43,7 @@ def load_layout(
     """
     task = _find_task(config.task_name, config.tfds_name)
     if config.data_dir:
-        task = _with_label_file(task, Path(config.data_dir))
+        task = _with_label_file(task, config.data_dir)
     given = (config.train_file, config.validation_file, config.test_file)
     tfds_name = config.tfds_name
     if config.task_name and not config.data_dir and not any(given):
@@ -64,8 +65,8 @@ def load_layout(
             continue
         paths = find_files(pattern or "")
         if config.data_dir and not paths:
-            candidates = (Path(config.data_dir) / name for name in names)
-            paths = [str(path) for path in candidates if path.is_file()][:1]
+            candidates = (os.path.join(config.data_dir, name) for name in names)
+            paths = [path for path in candidates if is_file(path)][:1]
         if paths:
             files[split] = paths
             tables[split] = [
@@ -130,10 +131,10 @@ def _find_task(task_name: str | None, tfds_name: str | None) -> Task:
     return next((task for task in TASKS.values() if task.tfds_name == name), Task())
 
 
-def _with_label_file(task: Task, folder: Path) -> Task:
-    if not folder.is_dir():
+def _with_label_file(task: Task, folder: str) -> Task:
+    if not is_dir(folder):
         raise UserError(f"--data_dir={folder}: no such folder.")
-    path = folder / "labels.txt"
-    if task.label_names or not path.is_file():
+    path = os.path.join(folder, "labels.txt")
+    if task.label_names or not is_file(path):
         return task
-    return dataclasses.replace(task, label_names=read_label_names(str(path)))
+    return dataclasses.replace(task, label_names=read_label_names(path))

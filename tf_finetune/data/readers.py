@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from tf_finetune.data.files import find_files
 from tf_finetune.data.records import read_parquet, read_tfrecord
 from tf_finetune.errors import UserError
+from tf_finetune.files import open_file
 
 Row = tuple[str, dict[str, Any]]
 TEXT_KINDS = (".tsv", ".csv", ".jsonl")
@@ -232,7 +233,8 @@ def decode_line(line: bytes, location: str, offset: int) -> str:
 
 
 def _open(path: str) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path) if path.endswith(".gz") else open(path, "rb"))
+    file = open_file(path)
+    return cast(BinaryIO, gzip.open(file)) if path.endswith(".gz") else file
 
 
 def _check_header(path: str, columns: Sequence[str]) -> None:

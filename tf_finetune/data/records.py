@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from tf_finetune.errors import UserError
+from tf_finetune.files import open_file
 
 
 def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,7 +23,7 @@ def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_file(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1

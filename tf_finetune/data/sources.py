@@ -1,7 +1,6 @@
 """The examples of a run: from files, a task's folder or TensorFlow Datasets, checked."""
 
 import dataclasses
-import os.path
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tf_finetune.data.readers import decode_line, parse_cells, parse_json, read_
 from tf_finetune.data.records import parse_example
 from tf_finetune.data.tasks import DEFAULT_METRICS, Problem, Task
 from tf_finetune.errors import UserError
+from tf_finetune.files import file_size
 
 # Text files above this are streamed: in memory their rows take several times as much.
 STREAM_BYTES = 512 * 2**20
@@ -233,7 +233,7 @@ def _choose_streaming(config: DataConfig, paths: Sequence[str] | None) -> bool:
         return False
     unfit = next((path for path in paths if not can_be_read_in_blocks(path)), None)
     if config.streaming == "auto":
-        return unfit is None and sum(map(os.path.getsize, paths)) > STREAM_BYTES
+        return unfit is None and sum(map(file_size, paths)) > STREAM_BYTES
     if unfit:
         raise UserError(
             f"--streaming=true: {unfit} can only be read from its beginning. Write it as one of "

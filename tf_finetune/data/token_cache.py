@@ -1,9 +1,7 @@
 """Token ids kept on disk for later runs on the same texts."""
 
-import os
-import tempfile
+import os.path
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from tf_finetune.data.fingerprint import hash_parts
 from tf_finetune.data.pipeline import TokenizedExamples, tokenize
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.text import TextPreprocessor
+from tf_finetune.files import open_file, replaced_file
 
 # What numpy and zipfile raise for a file that is torn, damaged or not of ours.
 READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -44,7 +43,7 @@ def tokenize_cached(
     if cache_dir is None or fingerprint is None:
         return tokenize(examples, preprocessor, max_seq_length)
     name = _key(examples, fingerprint, max_seq_length)
-    path = Path(cache_dir) / f"{name}.npz"
+    path = os.path.join(cache_dir, f"{name}.npz")
     try:
         packed, lengths, full_lengths = _read(path)
     except FileNotFoundError:
@@ -65,8 +64,8 @@ def _key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
     return hash_parts([head, *(text for column in examples.texts for text in column)])
 
 
-def _read(path: Path) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+def _read(path: str) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], np.ndarray, np.ndarray]:
+    with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     lengths, full_lengths = arrays.pop("lengths"), arrays.pop("full_lengths")
     packed = {}
@@ -76,17 +75,10 @@ def _read(path: Path) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], np.ndarra
     return packed, lengths, full_lengths
 
 
-def _write(path: Path, rows: TokenizedExamples) -> None:
+def _write(path: str, rows: TokenizedExamples) -> None:
     arrays: dict[str, Any] = {"lengths": rows.lengths, "full_lengths": rows.full_lengths}
     for name, value in rows.packed.items():
         arrays[f"{name} values"] = value.values.numpy()
         arrays[f"{name} splits"] = value.row_splits.numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced_file(path) as file:
+        np.savez(file, **arrays)

@@ -9,6 +9,7 @@ from typing import Literal
 import keras_hub
 
 from tf_finetune.errors import UserError
+from tf_finetune.files import is_remote, local_copy
 from tf_finetune.models.hub import load_hub
 from tf_finetune.models.native import Encoder
 from tf_finetune.models.presets import load_hugging_face, load_keras_hub
@@ -36,6 +37,7 @@ def load_encoder(
         handle: One of
             a local directory: a TF2 SavedModel that follows the TF Hub text API, a KerasHub
             preset, or a BERT in Hugging Face format;
+            the `gs://` address of such a directory;
             `package:<module>`: such a directory in an installed Python package;
             a TF Hub or Kaggle URL of a SavedModel;
             a KerasHub preset: its name, `kaggle://...` or `hf://...`.
@@ -90,6 +92,8 @@ def _local_directory(handle: str, flag: str = "encoder") -> Path | None:
         return _download(handle, flag)
     if handle.startswith(_KERAS_HUB_SCHEMES):
         return None
+    if is_remote(handle):
+        return local_copy(handle)
     if not Path(handle).exists() and handle in keras_hub.models.Backbone.presets:
         return None
     return Path(handle)
