@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import keras
@@ -319,6 +320,26 @@ train(model, batches, optimizer=optimizer, strategy=strategy)
 steps = tf.convert_to_tensor(optimizer.inner_optimizer.iterations.value)
 print([float(dense.kernel.numpy()[0, 0])], int(steps))
 """
+
+
+def test_a_clock_that_jumps_changes_nothing(make, rows, tmp_path, monkeypatch):
+    """Backwards by an hour at each look at it."""
+    names = ("steady", "jumping")
+    dataset = make_train_dataset(rows, 8, num_epochs=2)
+    models = [make(), make()]
+    states = []
+    for model, name in zip(models, names, strict=True):
+        more = {"model_dir": str(tmp_path / name), "save_checkpoints_steps": 4, "eval_steps": 5}
+        states.append(
+            train(model, dataset, optimizer=optimizer(16), evaluate=lambda: {"loss": 1.0}, **more)
+        )
+        backwards = iter(range(2_000_000_000, 0, -3600))
+        monkeypatch.setattr("time.time", lambda b=backwards: float(next(b)))
+        monkeypatch.setattr("tqdm.std.time", time.time)
+    assert_equal(*map(values, models))
+    assert states[0].seconds > 0 and states[1].seconds > 0
+    files = [sorted(p.name for p in (tmp_path / n / "checkpoints").iterdir()) for n in names]
+    assert files[0] == files[1]
 
 
 def test_an_endless_data_set_is_refused(make, rows):

@@ -92,6 +92,16 @@ def file_size(path: str) -> int:
         return int(gfile.stat(path).length)
 
 
+def file_version(path: str) -> tuple[int, int]:
+    """Returns what tells a file from what stood there before: its size and time of change."""
+    if not is_remote(path):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    with _gfile() as gfile:
+        found = gfile.stat(path)
+    return int(found.length), int(found.mtime_nsec)
+
+
 def make_dirs(path: str) -> None:
     """Makes a folder and those above it, as far as they are missing."""
     if not is_remote(path):

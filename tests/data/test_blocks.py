@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import string
 
@@ -96,3 +97,15 @@ def test_large_blocks_are_as_small_ones(tmp_path):
     path.write_text("\n".join(rows))
     for block_bytes in (1000, 2**16, 2**30):
         assert [row.data.decode() for row in rows_of(path, block_bytes)] == rows
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text("{}\n" * 9), lambda p: p.touch()])
+def test_a_file_that_changes_is_named(tmp_path, change):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n" * 10)
+    os.utime(path, (1, 1))
+    (block,) = split_files([str(path)])
+    assert len(read_block(block)) == 10
+    change(path)
+    with pytest.raises(UserError, match=r"rows\.jsonl: the file was changed while"):
+        read_block(block)

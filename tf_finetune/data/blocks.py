@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from tf_finetune.errors import UserError
-from tf_finetune.files import file_size, open_file
+from tf_finetune.files import file_size, file_version, open_file
 
 KINDS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
 BLOCK_BYTES = 64 * 1024
@@ -18,11 +18,19 @@ _HEADER, _FOOTER = 12, 4
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a file. A row belongs to the block that holds its first byte."""
+    """A part of a file. A row belongs to the block that holds its first byte.
+
+    Attributes:
+        path: The file.
+        start: Its first byte.
+        stop: The byte after its last.
+        version: Of the file when it was cut; see `file_version`.
+    """
 
     path: str
     start: int
     stop: int
+    version: tuple[int, int]
 
 
 class RawRow(NamedTuple):
@@ -46,10 +54,10 @@ def can_be_read_in_blocks(path: str) -> bool:
 def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Block]:
     """Cuts files into blocks, in their order."""
     return [
-        Block(path, start, min(start + block_bytes, size))
+        Block(path, start, min(start + block_bytes, version[0]), version)
         for path in paths
-        for size in [file_size(path)]
-        for start in range(0, size, block_bytes)
+        for version in [file_version(path)]
+        for start in range(0, version[0], block_bytes)
     ]
 
 
@@ -57,12 +65,15 @@ def read_block(block: Block) -> list[RawRow]:
     """Reads the rows that begin in a block; an empty line is none.
 
     Raises:
-        UserError: A TFRecord file is damaged.
+        UserError: A TFRecord file is damaged; the file has changed since it was cut.
     """
     with open_file(block.path) as file:
-        if is_tfrecord(block.path):
-            return _read_records(file, block)
-        return _read_lines(file, block)
+        if file_version(block.path) != block.version:
+            raise UserError(
+                f"{block.path}: the file was changed while it was trained on. The same command "
+                "goes on from the last checkpoint with the rows that are there now."
+            )
+        return (_read_records if is_tfrecord(block.path) else _read_lines)(file, block)
 
 
 def count_rows(paths: Sequence[str]) -> int:
