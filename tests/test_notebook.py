@@ -1,0 +1,40 @@
+"""The notebook runs from top to bottom, on real data and the real small encoder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_notebook_trains_predicts_and_exports(tmp_path, monkeypatch):
+    make_data = [sys.executable, str(REPOSITORY / "examples/make_chatterbot_data.py")]
+    subprocess.run([*make_data, f"--output_dir={tmp_path}/data/chatterbot"], check=True)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    # TensorBoard leaves a note of its servers in the folder of temporary files.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    notebook = nbformat.read(REPOSITORY / "notebooks/finetune_on_tpu.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
+    try:
+        client.execute()  # raises where a cell fails
+    finally:
+        for note in (tmp_path / ".tensorboard-info").glob("pid-*.info"):
+            os.kill(int(note.stem.split("-")[1]), signal.SIGTERM)
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
+    assert "macro_f1" in printed and "on 1 device(s)" in printed
+    assert (tmp_path / "out/notebook/export.zip").is_file()
+    accuracy = float(printed.split("'accuracy': ")[1].split(",")[0])
+    assert accuracy > 0.5  # of 12 topics
+    shutil.rmtree(tmp_path / "out")
