@@ -41,8 +41,8 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
         raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from None
     except flags.Error as error:
         raise UserError(str(error).replace("flag --", "--")) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"--flagfile: the file is not UTF-8 text: {error}.") from None
+    except ValueError as error:  # Such bytes in the file, or a NUL in a file's name.
+        raise UserError(f"--flagfile: not UTF-8 text: {error}.") from None
     if values["help"].value:
         return None
     if rest:

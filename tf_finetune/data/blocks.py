@@ -70,8 +70,8 @@ def read_block(block: Block) -> list[RawRow]:
     with open_file(block.path) as file:
         if file_version(block.path) != block.version:
             raise UserError(
-                f"{block.path}: the file was changed while it was trained on. The same command "
-                "goes on from the last checkpoint with the rows that are there now."
+                f"{block.path}: the file was changed while it was read. The same command goes on, "
+                "from the last checkpoint if there is one, with the rows that are there now."
             )
         return (_read_records if is_tfrecord(block.path) else _read_lines)(file, block)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tf_finetune.data.blocks import read_block, split_files
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file
 
@@ -42,18 +43,12 @@ def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: Not a TFRecord file, or not of `tf.train.Example`.
     """
-    import tensorflow as tf
-
-    from tf_finetune.data.autotuning import without_autotuning
-
     number = 0
-    try:
-        for record in without_autotuning(tf.data.TFRecordDataset(path)).as_numpy_iterator():
-            location = f"{path}:record {number + 1}"
-            yield location, parse_example(record, location)
+    for block in split_files([path]):
+        for row in read_block(block):
             number += 1
-    except tf.errors.OpError as error:
-        raise _unreadable(f"{path}:record {number + 1}", error) from None
+            location = f"{path}:record {number}"
+            yield location, parse_example(row.data, location)
 
 
 def parse_example(record: bytes, location: str) -> dict[str, Any]:
@@ -68,20 +63,14 @@ def parse_example(record: bytes, location: str) -> dict[str, Any]:
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError as error:
-        raise _unreadable(location, error) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{location}: not a tf.train.Example ({reason}).") from None
     row = {}
     for name, feature in features.items():
         kind = feature.WhichOneof("kind")
         values = list(getattr(feature, kind).value) if kind else []
         row[name] = values[0] if len(values) == 1 else values
     return row
-
-
-def _unreadable(location: str, error: Exception) -> UserError:
-    return UserError(
-        f"{location}: cannot be read as TFRecord of tf.train.Example "
-        f"({str(error).splitlines()[0]})."
-    )
 
 
 @dataclass(frozen=True)

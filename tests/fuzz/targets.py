@@ -1,0 +1,104 @@
+"""What is fuzzed: functions of bytes that end in a result or in one of our own errors."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tf_finetune.config import DataConfig
+from tf_finetune.data.blocks import read_block, split_files
+from tf_finetune.data.readers import read_label_names, read_rows
+from tf_finetune.data.sources import load_data
+from tf_finetune.errors import UserError
+from tf_finetune.flags import parse_flags
+from tf_finetune.model_dir import load_run
+
+# In memory where there is such a folder: thousands of files are written.
+FOLDER = Path(
+    tempfile.mkdtemp(prefix="fuzz.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+)
+
+
+def _write(name: str, data: bytes) -> str:
+    path = FOLDER / name
+    path.write_bytes(data)
+    return str(path)
+
+
+def _rows(name: str, prefix: bytes = b"") -> Callable[[bytes], None]:
+    return lambda data: list(read_rows(_write(name, prefix + data))).clear()
+
+
+def _load(name: str, prefix: bytes) -> Callable[[bytes], None]:
+    def target(data: bytes) -> None:
+        load_data(DataConfig(train_file=_write(name, prefix + data), text_columns=("text",)))
+
+    return target
+
+
+def labels_txt(data: bytes) -> None:
+    """A list of labels."""
+    read_label_names(_write("labels.txt", data))
+
+
+def labels_flag(data: bytes) -> None:
+    """Rows whose labels must be among those of the first line."""
+    first, _, rest = data.partition(b"\n")
+    names = tuple(name for name in first.decode(errors="replace").split(",") if name)
+    path = _write("labelled.tsv", b"text\tlabel\n" + rest)
+    load_data(DataConfig(train_file=path, label_names=names))
+
+
+def flagfile(data: bytes) -> None:
+    """A file of flags."""
+    parse_flags(["run_classifier.py", f"--flagfile={_write('flags.cfg', data)}"])
+
+
+def arguments(data: bytes) -> None:
+    """A command line."""
+    parse_flags(["run_classifier.py", *data.decode(errors="replace").split()])
+
+
+def config_json(data: bytes) -> None:
+    """The record of an earlier run."""
+    _write("config.json", data)
+    load_run(str(FOLDER))
+
+
+def blocks(data: bytes) -> None:
+    """A file of lines and one of records, in blocks of as many bytes as the first byte says."""
+    size = data[0] + 1 if data else 1
+    for name in ("blocks.jsonl", "blocks.tfrecord"):
+        try:
+            for block in split_files([_write(name, data[1:])], size):
+                read_block(block)
+        except UserError:
+            continue
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "tsv": _rows("rows.tsv"),
+    "tsv_load": _load("load.tsv", b"text\tlabel\n"),
+    "csv": _rows("rows.csv"),
+    "csv_load": _load("load.csv", b"text,label\n"),
+    "jsonl": _rows("rows.jsonl"),
+    "jsonl_load": _load("load.jsonl", b'{"text": "a", "label": '),
+    "gzip": _rows("rows.tsv.gz"),
+    "parquet": _rows("rows.parquet"),
+    "tfrecord": _rows("rows.tfrecord"),
+    "labels_txt": labels_txt,
+    "labels_flag": labels_flag,
+    "flagfile": flagfile,
+    "arguments": arguments,
+    "config_json": config_json,
+    "blocks": blocks,
+}
+
+
+def check(name: str, data: bytes) -> None:
+    """Runs a target; raises whatever it raises but our own error."""
+    try:
+        TARGETS[name](data)
+    except UserError as error:
+        if not str(error):
+            raise AssertionError("an error without a message") from error
