@@ -16,7 +16,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Ours and the peers in one environment; e.g. BENCHMARK_FLAGS='--data_dir=<folder> --rounds=5'.
 benchmark: $(BENCHMARK_VENV)/.installed
