@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         if flags is None:
             print(help_text())
             return 0
-        with locked(flags[0].runtime.model_dir):
+        with locked(flags[0].runtime):
             config, data = prepare(*flags)
             from tf_finetune.run import run  # Imports TensorFlow: only once all else is right.
 

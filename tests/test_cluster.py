@@ -3,7 +3,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from tf_finetune.cluster import Cluster, read_cluster, reporting
+from tf_finetune.cluster import EXAMPLE, Cluster, read_cluster, reporting
 from tf_finetune.errors import UserError
 from tf_finetune.runtime import _slurm_resolver
 
@@ -70,7 +70,7 @@ def test_a_slurm_step_of_several_tasks(monkeypatch):
     assert cluster == Cluster("Slurm", 5, 3) and not cluster.is_chief
     resolver = _slurm_resolver(cluster, num_gpus=0)
     assert resolver.cluster_spec() == tf.train.ClusterSpec(
-        {"worker": ["n08:12007", "n08:12008", "n09:12007", "n09:12008", "big:12007"]}
+        {"worker": ["n08:12014", "n08:12015", "n09:12014", "n09:12015", "big:12014"]}
     )
     assert (resolver.task_type, resolver.task_id) == ("worker", 3)
 
@@ -79,6 +79,15 @@ def test_the_chief_alone_reports(monkeypatch, capsys):
     for index in range(2):
         task = {"cluster": WORKERS, "task": {"type": "worker", "index": index}}
         monkeypatch.setenv("TF_CONFIG", json.dumps(task))
-        with reporting():
+        with reporting(read_cluster()):
             print("a result")
     assert capsys.readouterr().out == "a result\nworker 1 of 2; worker 0 reports\n"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "tpu", "workers"),
+    [("auto", None, 2), ("multi_worker", None, 2), ("one_device", None, 1), ("auto", "local", 1)],
+)
+def test_other_strategies_are_alone(monkeypatch, strategy, tpu, workers):
+    monkeypatch.setenv("TF_CONFIG", EXAMPLE)
+    assert read_cluster(strategy, tpu).num_workers == workers

@@ -407,6 +407,15 @@ def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, signu
 
 
 @pytest.mark.slow
+def test_streamed_steps_are_saved_and_evaluated_once_an_epoch(files, tiny_bert_dir):
+    """40 rows, 8 a step: --max_steps does not hide the epochs."""
+    more = ["--do_train", "--streaming=true", "--label_names=bad,good", "--max_steps=12"]
+    assert run_classifier.main(arguments(files, tiny_bert_dir, *more)) == 0
+    summary = json.loads((files / "out" / "metrics.json").read_text())["train"]
+    assert summary["epochs"] == pytest.approx(2.4) and summary["best_step"] in (5, 10, 12)
+
+
+@pytest.mark.slow
 def test_two_deterministic_runs_are_equal_bit_for_bit(files, tiny_bert_dir, assert_same_weights):
     """Under the defaults: dropout, and bfloat16 where the machine has it."""
     for name in ("one", "two"):

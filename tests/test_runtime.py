@@ -61,7 +61,7 @@ def test_two_workers_meet():
 
 def test_strategies_that_are_not_there(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(UserError, match="TF_CONFIG names no workers"):
+    with pytest.raises(UserError, match="nor Slurm names workers"):
         make_strategy("multi_worker")
     with pytest.raises(UserError, match="--tpu=no_such_tpu: cannot connect"):
         make_strategy("auto", tpu="no_such_tpu")

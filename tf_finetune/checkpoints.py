@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
+from tf_finetune.files import list_dir, remove
 from tf_finetune.workers import Workers
 
 # What TensorFlow raises for a checkpoint that is torn or of another model.
@@ -79,8 +80,11 @@ class Checkpoints:
         if not self._workers.is_chief:
             return "of worker 0"
         path = self._write(self._all, f"step-{step}")
-        for old in find(self.directory, "step")[: -self.keep]:
-            _remove(old)
+        paths = find(self.directory, "step")
+        place = paths.index(path)
+        # Later ones could not be read when the training went on from an earlier one.
+        for other in (*paths[: max(0, place + 1 - self.keep)], *paths[place + 1 :]):
+            _remove(other)
         return path
 
     def save_best(self, step: int) -> None:
@@ -150,11 +154,10 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Removes what failed or killed writes have left."""
         whole = {*find(self.directory, "step"), *find(self.directory, "best")}
-        for name in _names(self.directory):
+        for name in list_dir(self.directory):
             file = tf.io.gfile.join(self.directory, name)
             part = re.fullmatch(r"(.*)\.(?:index|data-\d+-of-\d+)", file)
             if re.match(r"(step|best)-\d", name) and not (part and part[1] in whole):
-                remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(file) else tf.io.gfile.remove
                 remove(file)
 
 
@@ -187,15 +190,9 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
 
 def find(directory: str, kind: str) -> list[str]:
     """Returns the paths of the whole checkpoints of a kind, `step` or `best`, oldest first."""
-    matches = (re.fullmatch(rf"{kind}-(\d+)\.index", name) for name in _names(directory))
+    matches = (re.fullmatch(rf"{kind}-(\d+)\.index", name) for name in list_dir(directory))
     steps = sorted(int(match[1]) for match in matches if match)
     return [tf.io.gfile.join(directory, f"{kind}-{step}") for step in steps]
-
-
-def _names(directory: str) -> list[str]:
-    # Not glob: the directory's name may hold a [ or *.
-    names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
-    return [name.rstrip("/") for name in names]
 
 
 def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
@@ -210,11 +207,11 @@ def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
 
 def _remove(path: str) -> None:
     # The index first: data without an index is no checkpoint.
-    tf.io.gfile.remove(path + ".index")
+    remove(path + ".index")
     folder, name = os.path.split(path)
-    for file in _names(folder):
+    for file in list_dir(folder):
         if file.startswith(f"{name}.data-"):
-            tf.io.gfile.remove(tf.io.gfile.join(folder, file))
+            remove(os.path.join(folder, file))
 
 
 def _first_line(error: Exception) -> str:

@@ -29,12 +29,22 @@ class Cluster:
         return self.index == 0
 
 
-def read_cluster() -> Cluster:
+def read_cluster(distribution_strategy: str = "auto", tpu: str | None = None) -> Cluster:
     """Reads the cluster from `TF_CONFIG`, or from the variables of a Slurm step (`srun`).
+
+    Args:
+        distribution_strategy: See the flag: with another than `auto` and `multi_worker` a process
+            is alone, whatever its environment says.
+        tpu: See the flag; a TPU's program is one process.
+
+    Returns:
+        The cluster.
 
     Raises:
         UserError: `TF_CONFIG` cannot be read.
     """
+    if distribution_strategy not in ("auto", "multi_worker") or tpu:
+        return Cluster()
     if text := os.environ.get("TF_CONFIG"):
         try:
             config = json.loads(text)
@@ -65,9 +75,8 @@ EXAMPLE = '{"cluster": {"worker": ["a:9000", "b:9000"]}, "task": {"type": "worke
 
 
 @contextlib.contextmanager
-def reporting() -> Iterator[None]:
+def reporting(cluster: Cluster) -> Iterator[None]:
     """Silences the standard output of all workers but the chief, who all would say the same."""
-    cluster = read_cluster()
     with contextlib.ExitStack() as stack:
         if not cluster.is_chief:
             print(f"worker {cluster.index} of {cluster.num_workers}; worker 0 reports", flush=True)

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def exists(path: str) -> bool:
     """Whether something is there, be it a link that leads nowhere."""
     if not is_remote(path):
         return os.path.lexists(path)
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return gfile.exists(path)
 
 
@@ -54,7 +55,7 @@ def is_file(path: str) -> bool:
     """Whether a file is there."""
     if not is_remote(path):
         return os.path.isfile(path)
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return gfile.exists(path) and not gfile.isdir(path)
 
 
@@ -62,7 +63,7 @@ def is_dir(path: str) -> bool:
     """Whether a folder is there."""
     if not is_remote(path):
         return os.path.isdir(path)
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return gfile.isdir(path)
 
 
@@ -72,7 +73,7 @@ def list_dir(path: str) -> list[str]:
         return []
     if not is_remote(path):
         return sorted(os.listdir(path))
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return sorted(name.rstrip("/") for name in gfile.listdir(path))
 
 
@@ -80,7 +81,7 @@ def glob_files(pattern: str) -> list[str]:
     """Returns the files that a pattern stands for, in order."""
     if not is_remote(pattern):
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return sorted(path for path in gfile.glob(pattern) if not gfile.isdir(path))
 
 
@@ -88,7 +89,7 @@ def file_size(path: str) -> int:
     """Returns a file's size in bytes."""
     if not is_remote(path):
         return os.path.getsize(path)
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         return int(gfile.stat(path).length)
 
 
@@ -97,7 +98,7 @@ def file_version(path: str) -> tuple[int, int]:
     if not is_remote(path):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         found = gfile.stat(path)
     return int(found.length), int(found.mtime_nsec)
 
@@ -107,7 +108,7 @@ def make_dirs(path: str) -> None:
     if not is_remote(path):
         os.makedirs(path, exist_ok=True)
         return
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         gfile.makedirs(path)
 
 
@@ -116,7 +117,7 @@ def remove(path: str) -> None:
     if not exists(path):
         return
     if is_remote(path):
-        with _gfile() as gfile:
+        with open_gfile() as gfile:
             (gfile.rmtree if gfile.isdir(path) else gfile.remove)(path)
     elif os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
@@ -128,7 +129,7 @@ def local_copy(directory: str) -> Path:
     """Copies a remote folder to a temporary one, which goes with the process."""
     target = Path(tempfile.mkdtemp(prefix="tf_finetune."))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
-    with _gfile() as gfile:
+    with open_gfile() as gfile:
         for folder, _, names in gfile.walk(directory):
             below = target / os.path.relpath(folder, directory)
             below.mkdir(exist_ok=True)
@@ -154,7 +155,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     folder = folder or "."
     make_dirs(folder)
     if is_remote(path):
-        temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
         file: Any = io.BufferedWriter(_RemoteFile(temporary, "wb"), REMOTE_BUFFER)
     else:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
@@ -170,7 +171,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if not is_remote(path):
                 os.fsync(file.fileno())
         if is_remote(path):
-            with _gfile() as gfile:
+            with open_gfile() as gfile:
                 gfile.rename(temporary, os.fspath(path), overwrite=True)
         else:
             os.replace(temporary, path)
@@ -227,7 +228,7 @@ def _upload(folder: str, target: str) -> None:
     for file in sorted(files, key=lambda file: file.name == "saved_model.pb"):
         path = os.path.join(target, file.relative_to(folder).as_posix())
         make_dirs(os.path.dirname(path))
-        with _gfile() as gfile:
+        with open_gfile() as gfile:
             gfile.copy(str(file), path, overwrite=True)
 
 
@@ -235,7 +236,7 @@ class _RemoteFile(io.RawIOBase):
     """What `tf.io.gfile.GFile` lacks to be a file to gzip, NumPy and Arrow."""
 
     def __init__(self, path: str, mode: str) -> None:
-        with _gfile() as gfile:
+        with open_gfile() as gfile:
             self._file = gfile.GFile(path, mode)
         self._reads = "r" in mode
         if not self._reads:
@@ -251,36 +252,36 @@ class _RemoteFile(io.RawIOBase):
         return self._reads
 
     def readinto(self, buffer: Any) -> int:
-        with _gfile():
+        with open_gfile():
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with _gfile():
+        with open_gfile():
             self._file.seek(offset, whence)
             return int(self._file.tell())
 
     def tell(self) -> int:
         if not self._reads:
             raise io.UnsupportedOperation("tell")
-        with _gfile():
+        with open_gfile():
             return int(self._file.tell())
 
     def write(self, data: Any) -> int:
-        with _gfile():
+        with open_gfile():
             self._file.write(bytes(data))
         return len(data)
 
     def close(self) -> None:
         if not self.closed:
-            with _gfile():
+            with open_gfile():
                 self._file.close()
         super().close()
 
 
 @contextmanager
-def _gfile() -> Iterator[Any]:
+def open_gfile() -> Iterator[Any]:
     """Yields `tf.io.gfile`, whose errors become those that callers know from local files."""
     import tensorflow as tf
 

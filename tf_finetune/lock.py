@@ -1,5 +1,6 @@
 """One run at a time in a model directory."""
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,26 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tf_finetune.cluster import read_cluster
+from tf_finetune.config import RuntimeConfig
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_remote, make_dirs, remove, replaced_file
 from tf_finetune.model_dir import remove_leftovers
 
 
 @contextmanager
-def locked(model_dir: str | None) -> Iterator[None]:
+def locked(runtime: RuntimeConfig) -> Iterator[None]:
     """Keeps other runs out of a model directory while the block runs; the chief of workers does.
 
     The lock is on the folder itself and ends with the process, however that ends: no file tells of
     it, and none is left behind. Remote file systems (`gs://`) know no locks.
 
     Args:
-        model_dir: The folder; made if it is missing, and removed at the end if it is still empty.
-            None: nothing is locked.
+        runtime: Names the folder, which is made if it is missing, and removed at the end if it is
+            still empty; and the strategy, by which this process may be a worker that writes none.
 
     Raises:
         UserError: Another run has it, or it cannot be written.
     """
-    if model_dir is None or not read_cluster().is_chief:
+    model_dir = runtime.model_dir
+    cluster = read_cluster(runtime.distribution_strategy, runtime.tpu)
+    if model_dir is None or not cluster.is_chief:
         yield
         return
     _make_writable(model_dir)
@@ -50,9 +54,9 @@ def locked(model_dir: str | None) -> Iterator[None]:
         remove_leftovers(model_dir)
         yield
     finally:
-        os.close(folder)
-        if not any(path.iterdir()):
+        with contextlib.suppress(OSError):  # Most often: it is not empty.
             path.rmdir()
+        os.close(folder)
 
 
 def _make_writable(model_dir: str) -> None:
@@ -64,7 +68,7 @@ def _make_writable(model_dir: str) -> None:
         )
     try:
         make_dirs(model_dir)
-        test = os.path.join(model_dir, ".config.json.test")
+        test = os.path.join(model_dir, ".config.json.writable")
         with replaced_file(test):
             pass
         remove(test)

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ OWN = (
     *("checkpoints", "train", "validation", "export", "encoder"),
 )
 EVENTS = ("train", "validation")
+# What is written beside and renamed.
+WHOLE = tuple(name for name in OWN if name not in ("checkpoints", *EVENTS))
 # What may change between two calls of the same training.
 FREE = {
     *("do_train", "do_eval", "do_predict", "do_export", "export_encoder", "overwrite", "model_dir"),
@@ -133,10 +136,18 @@ def _remove_run(directory: str) -> None:
 
 
 def remove_leftovers(directory: str) -> None:
-    """Removes the half-written files and folders of killed runs; see `files.py`."""
+    """Removes the half-written files and folders of killed runs; see `files.py`.
+
+    A whole folder that was being replaced, by one that is not there, is put back.
+    """
+    whole = "|".join(map(re.escape, WHOLE))
     for name in list_dir(directory):
-        if name.startswith(tuple(f".{own}." for own in OWN)):
-            remove(os.path.join(directory, name))
+        match = re.fullmatch(rf"\.({whole})\.(old\.)?[a-z0-9_]{{8}}", name)
+        if match:
+            path, target = os.path.join(directory, name), os.path.join(directory, match[1])
+            if match[2] and not exists(target) and exists(os.path.join(path, match[1])):
+                os.replace(os.path.join(path, match[1]), target)
+            remove(path)
 
 
 def load_run(model_dir: str) -> tuple[Config, Problem]:

@@ -34,7 +34,7 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
         )
     if not runtime.model_dir:
         raise UserError("--model_dir is missing: the folder for the model and all results.")
-    is_chief = read_cluster().is_chief
+    cluster = read_cluster(runtime.distribution_strategy, runtime.tpu)
     problem = None
     if runtime.do_train:
         if config.model.init_from:
@@ -49,7 +49,7 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
     data = load_data(config.data, need_train=runtime.do_train, problem=problem)
     if runtime.do_train:
         _check_for_regression(config, data)
-        if is_chief:
+        if cluster.is_chief:
             claim(config, data.problem)
     if runtime.do_eval and not _labelled(data):
         raise UserError(
@@ -60,7 +60,7 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
     if config.train.early_stopping_patience and not data.validation:
         raise UserError("--early_stopping_patience needs --validation_file.")
-    if is_chief:
+    if cluster.is_chief:
         print(data_report(data), flush=True)
     return config, data
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.data.autotuning import without_autotuning
+from tf_finetune.files import list_dir, open_gfile
 
 
 class Progress:
@@ -90,10 +91,10 @@ class Progress:
             return
         if run not in self._writers:
             self._writers[run] = tf.summary.create_file_writer(tf.io.gfile.join(self._log_dir, run))
-        with self._writers[run].as_default(step=step):
+        with open_gfile(), self._writers[run].as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
-        self._writers[run].flush()
+            self._writers[run].flush()
 
 
 def write_text_summary(log_dir: str, name: str, text: str) -> None:
@@ -130,5 +131,4 @@ def _cut_curves(folder: str, last_step: int) -> None:
 
 
 def _event_files(folder: str) -> list[str]:
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    return [tf.io.gfile.join(folder, name) for name in names if "tfevents" in name]
+    return [tf.io.gfile.join(folder, name) for name in list_dir(folder) if "tfevents" in name]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.checkpoints import load_weights
-from tf_finetune.cluster import reporting
+from tf_finetune.cluster import read_cluster, reporting
 from tf_finetune.config import Config, RuntimeConfig
 from tf_finetune.data.pipeline import (
     TokenizedExamples,
@@ -25,6 +25,7 @@ from tf_finetune.data.sources import TextData
 from tf_finetune.data.stream import StreamedBatches
 from tf_finetune.data.tasks import Problem
 from tf_finetune.data.token_cache import tokenize_cached
+from tf_finetune.errors import UserError
 from tf_finetune.export import export
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.interrupt import Interrupted
@@ -79,19 +80,23 @@ def run(config: Config, data: TextData) -> int:
     Raises:
         UserError: The encoder, a flag or a checkpoint cannot be used.
     """
-    strategy, jit_compile = _set_up(config.runtime)
-    workers = Workers(strategy)
-    if not workers.are_several:
-        return _run(config, data, strategy, jit_compile, workers)
+    cluster = read_cluster(config.runtime.distribution_strategy, config.runtime.tpu)
+    if cluster.num_workers == 1:
+        strategy, jit_compile = _set_up(config.runtime)
+        return _run(config, data, strategy, jit_compile, Workers(strategy))
     try:
-        with reporting():
+        print(f"waiting for all {cluster.num_workers} workers of {cluster.source}", flush=True)
+        strategy, jit_compile = _set_up(config.runtime)
+        workers = Workers(strategy)
+        with reporting(cluster):
             status = _run(config, data, strategy, jit_compile, workers)
         workers.wait()  # Else those that have nothing to write would end the connection.
         return status
     except CONNECTION_ERRORS as error:
+        reason = f"{type(error).__name__}: {error.message.splitlines()[0]:.200}"
         print(
-            f"error: a worker is gone or cannot be reached ({type(error).__name__}). Start all "
-            "workers again with the same command: the training goes on from its last checkpoint.",
+            f"error: a worker is gone or cannot be reached ({reason}). Start all workers again "
+            "with the same command: the training goes on from its last checkpoint.",
             file=sys.stderr,
         )
         return 1
@@ -280,6 +285,7 @@ def _train(
     jit_compile: bool,
 ) -> None:
     settings, directory = config.train, config.runtime.model_dir or ""
+    _check_batch_size(config, strategy.num_replicas_in_sync, data.stream is not None)
     dataset, steps_per_epoch = _batches(config, data, examples["train"], buckets)
     with strategy.scope():
         optimizer = build_optimizer(
@@ -320,6 +326,16 @@ def _train(
     )
 
 
+def _check_batch_size(config: Config, num_replicas: int, is_streamed: bool) -> None:
+    slices, batch_size = config.train.gradient_accumulation_steps, config.data.train_batch_size
+    parts = num_replicas * slices
+    if (is_streamed or slices > 1) and batch_size % parts:
+        raise UserError(
+            f"--train_batch_size={batch_size} cannot be cut into {num_replicas} replicas of "
+            f"{slices} slices each. Give a multiple of {parts}."
+        )
+
+
 def _batches(
     config: Config,
     data: TextData,
@@ -338,12 +354,12 @@ def _batches(
             buckets=buckets,
         )
         return dataset, count_steps(len(rows), batch_size)
-    # To count the rows of large files takes a while, so not if nobody asks for epochs.
-    num_rows = 0 if settings.max_steps else data.stream.num_rows
+    # To count the rows of large files takes a while, so not if nobody asks for whole epochs.
+    num_rows = data.stream.estimated_rows if settings.max_steps else data.stream.num_rows
     steps = settings.max_steps or count_steps(num_rows, batch_size, settings.num_train_epochs)
     num_columns = len(data.problem.text_columns)
     stream = StreamedBatches(data.stream, num_columns, rows, batch_size, steps, seed, buckets)
-    return stream, settings.max_steps or count_steps(num_rows, batch_size)
+    return stream, count_steps(num_rows, batch_size)
 
 
 def _export(config: Config, model: keras.Model, encoder: Encoder, data: TextData) -> None:

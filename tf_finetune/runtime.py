@@ -73,7 +73,7 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
     """
     # Not the logical devices yet: to list them starts TensorFlow, and workers must meet before.
     gpus = tf.config.list_physical_devices("GPU")
-    cluster = read_cluster()
+    cluster = read_cluster(name, tpu)
     reason = "as asked"
     if name == "auto":
         if tpu:
@@ -117,7 +117,8 @@ def _slurm_resolver(
     hosts = slurm_cluster_resolver.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
     tasks = slurm_cluster_resolver.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
     # Jobs that share a host must not share ports.
-    port = 12000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
+    port = 12000 + (job + step) * max(tasks) % 20000
     addresses = [
         f"{host}:{port + task}"
         for host, count in zip(hosts, tasks, strict=True)

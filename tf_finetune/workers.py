@@ -14,7 +14,7 @@ STATE_BYTES = 8192
 class Workers:
     """The processes of a strategy; all of them must ask the same at the same time.
 
-    Nothing is told through files: the workers need no file system in common.
+    Nothing is told through files: to train, the workers need no file system in common.
 
     Args:
         strategy: Alone on its machine, whatever it is but `MultiWorkerMirroredStrategy`.

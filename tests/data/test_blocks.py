@@ -12,6 +12,7 @@ from tf_finetune.data.blocks import (
     can_be_read_in_blocks,
     count_rows,
     read_block,
+    read_records,
     split_files,
 )
 from tf_finetune.errors import UserError
@@ -109,3 +110,23 @@ def test_a_file_that_changes_is_named(tmp_path, change):
     change(path)
     with pytest.raises(UserError, match=r"rows\.jsonl: the file was changed while"):
         read_block(block)
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_a_damaged_header_is_never_passed_over(tmp_path, place):
+    path = tmp_path / "rows.tfrecord"
+    write_records(path, [b"x" * 84] * 20)  # 100 bytes each
+    data = bytearray(path.read_bytes())
+    data[place * 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=f"byte {place * 100}: damaged"):
+        rows_of(path, 500)
+    with pytest.raises(UserError, match=f"byte {place * 100}: damaged"):
+        list(read_records(str(path)))
+
+
+def test_a_carriage_return_at_the_end_is_no_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for text, rows in (("{}\n\r", 1), ("\r", 0), ("{}\r", 1), ("{}\n{}", 2)):
+        path.write_bytes(text.encode())
+        assert count_rows([str(path)]) == len(rows_of(path, 9)) == rows

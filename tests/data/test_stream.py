@@ -151,3 +151,44 @@ def test_what_cannot_be_streamed_is_said(tmp_path, more, complaint):
 def test_small_files_are_kept_in_memory(tmp_path):
     path = write(tmp_path / "rows.jsonl", 10)
     assert load_data(DataConfig(train_file=path, problem_type="regression")).stream is None
+
+
+@pytest.mark.parametrize("more", [{"class_weights": "balanced"}, {"max_train_samples": 5}, {}])
+def test_large_files_are_streamed_unless_all_rows_are_needed(tmp_path, monkeypatch, more):
+    monkeypatch.setattr("tf_finetune.data.sources.STREAM_BYTES", 100)
+    lines = [json.dumps({"text": f"t{i}", "label": "xy"[i % 2]}) for i in range(50)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    config = DataConfig(train_file=f"{tmp_path}/rows.jsonl", label_names=("x", "y"), **more)
+    data = load_data(config)
+    assert (data.stream is None) == bool(more)
+    assert len(data.train) == more.get("max_train_samples", 50)
+
+
+def test_shards_are_streamed_and_their_rows_estimated(tmp_path):
+    lines = ["text\tlabel", *(f"a n{i:06}\t{i}" for i in range(20_000))]
+    for shard in range(2):
+        path = tmp_path / f"rows.tsv-0000{shard}-of-00002"
+        path.write_text("\n".join([lines[0], *lines[1 + shard :: 2]]) + "\n")
+    streamed = open_stream(f"{tmp_path}/rows.tsv-*", 625)
+    assert streamed.stream.num_rows == 20_000
+    assert streamed.stream.estimated_rows == pytest.approx(20_000, rel=0.01)
+    labels = np.concatenate([y[w > 0] for y, w in batches(streamed)])
+    assert sorted(labels) == list(range(20_000))
+
+
+def test_rows_longer_than_many_blocks(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [json.dumps({"text": "word " * 60_000, "label": float(i)}) for i in range(40)]
+    path.write_text("\n".join(rows))
+    streamed = open_stream(str(path), 2)
+    labels = np.concatenate([y[w > 0] for y, w in batches(streamed)])
+    assert sorted(labels) == list(range(40))
+
+
+def test_a_file_that_goes_away_is_named(tmp_path):
+    path = write(tmp_path / "rows.jsonl")
+    streamed = open_stream(path, STEPS)
+    Path(path).unlink()
+    gone = pytest.raises(FileNotFoundError, match=r"rows\.jsonl")
+    with gone, stream_module.plain_errors(streamed):
+        batches(streamed)

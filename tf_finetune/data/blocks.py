@@ -3,12 +3,12 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from tf_finetune.errors import UserError
-from tf_finetune.files import file_size, file_version, open_file
+from tf_finetune.files import REMOTE_BUFFER, file_size, file_version, is_remote, open_file
 
 KINDS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
 BLOCK_BYTES = 64 * 1024
@@ -16,7 +16,7 @@ BLOCK_BYTES = 64 * 1024
 _HEADER, _FOOTER = 12, 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """A part of a file. A row belongs to the block that holds its first byte.
 
@@ -48,16 +48,18 @@ class RawRow(NamedTuple):
 
 def can_be_read_in_blocks(path: str) -> bool:
     """Whether a file's rows can be found from anywhere in it: a quoted CSV's cannot."""
-    return _kind(path) in KINDS
+    return kind(path) in KINDS
 
 
 def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Block]:
     """Cuts files into blocks, in their order."""
     return [
-        Block(path, start, min(start + block_bytes, version[0]), version)
+        Block(path, start, min(start + step, version[0]), version)
         for path in paths
         for version in [file_version(path)]
-        for start in range(0, version[0], block_bytes)
+        # To fetch is slow, however little.
+        for step in [max(block_bytes, REMOTE_BUFFER) if is_remote(path) else block_bytes]
+        for start in range(0, version[0], step)
     ]
 
 
@@ -83,10 +85,11 @@ def count_rows(paths: Sequence[str]) -> int:
 
 def is_tfrecord(path: str) -> bool:
     """Whether a file holds records, not lines."""
-    return _kind(path).startswith(".tfrecord")
+    return kind(path).startswith(".tfrecord")
 
 
-def _kind(path: str) -> str:
+def kind(path: str) -> str:
+    """Returns a file's extension, of a shard that of its set."""
     # Shards are named as in data.tfrecord-00000-of-00010.
     return os.path.splitext(re.sub(r"-\d+-of-\d+$", "", os.path.basename(path)))[1]
 
@@ -123,7 +126,8 @@ def _count_lines(path: str) -> int:
                 return sum(len(read_block(block)) for block in split_files([path], 1 << 24))
             count += chunk.count(b"\n")
             before = seen[-2:]
-    return count + (not before.endswith(b"\n"))
+    # An end without a line end is a row too, unless nothing but a carriage return stands there.
+    return count + (not before.endswith((b"\n", b"\n\r")) and before != b"\r")
 
 
 def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
@@ -149,7 +153,30 @@ def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
             raise _damaged(block.path, position)
         rows.append(RawRow(block.path, position, record))
         offset = end
+    # The block in which the next record begins looks for the first header that is valid.
+    if rows and block.start + offset < size and _length(data, offset) is None:
+        raise _damaged(block.path, block.start + offset)
     return rows
+
+
+def read_records(path: str) -> Iterator[RawRow]:
+    """Reads all records of a TFRecord file from its beginning.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    offset, size = 0, file_size(path)
+    with open_file(path) as file:
+        while header := file.read(_HEADER):
+            length = _length(header, 0)
+            if length is None or offset + _HEADER + length + _FOOTER > size:
+                raise _damaged(path, offset)
+            data = file.read(length + _FOOTER)
+            record = data[:length]
+            if _masked_crc(record) != struct.unpack_from("<I", data, length)[0]:
+                raise _damaged(path, offset)
+            yield RawRow(path, offset, record)
+            offset += _HEADER + length + _FOOTER
 
 
 def _count_records(path: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
+from tf_finetune.cluster import read_cluster
 from tf_finetune.config import DataConfig
 from tf_finetune.data.files import find_files
 from tf_finetune.data.readers import read_file, read_label_names
@@ -50,6 +51,12 @@ def load_layout(
         tfds_name = task.tfds_name
     tables: dict[str, list[Table]] = {}
     if tfds_name:
+        if read_cluster().num_workers > 1:
+            # It would start TensorFlow before the workers have met.
+            raise UserError(
+                f"--tfds_name={tfds_name}: several workers cannot read a TensorFlow data set. "
+                "Write it as files first, and give --train_file."
+            )
         tfds = open_tfds(tfds_name, config.tfds_data_dir)
         tables = {split: [tfds.tables[split]] for split in splits if split in tfds.tables}
         task = dataclasses.replace(

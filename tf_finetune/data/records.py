@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tf_finetune.data.blocks import read_block, split_files
+from tf_finetune.data.blocks import read_records
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file
 
@@ -43,12 +43,9 @@ def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: Not a TFRecord file, or not of `tf.train.Example`.
     """
-    number = 0
-    for block in split_files([path]):
-        for row in read_block(block):
-            number += 1
-            location = f"{path}:record {number}"
-            yield location, parse_example(row.data, location)
+    for number, record in enumerate(read_records(path), 1):
+        location = f"{path}:record {number}"
+        yield location, parse_example(record.data, location)
 
 
 def parse_example(record: bytes, location: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tf_finetune.data.blocks import (
     can_be_read_in_blocks,
     count_rows,
     is_tfrecord,
+    kind,
     read_block,
     split_files,
 )
@@ -31,8 +32,8 @@ from tf_finetune.files import file_size
 
 # Text files above this are streamed: in memory their rows take several times as much.
 STREAM_BYTES = 512 * 2**20
-# Of 64 KiB: some thousand rows.
-SAMPLE_BLOCKS = 16
+# Blocks that are looked at beforehand: so many, and on until there are enough rows.
+SAMPLE_BLOCKS, MAX_SAMPLE_BLOCKS, SAMPLE_ROWS = 16, 1024, 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -96,8 +97,28 @@ class TrainStream:
 
     def sample(self) -> Columns | None:
         """Returns the cells of some blocks from all over the files."""
-        numbers = np.random.default_rng(0).permutation(len(self.blocks))[:SAMPLE_BLOCKS]
-        return self.cells([row for number in sorted(numbers) for row in self.rows_of(number)])
+        return self.cells(self._sampled[0])
+
+    @property
+    def estimated_rows(self) -> int:
+        """About how many rows there are, by those of the sample."""
+        rows, size = self._sampled
+        total = sum(block.stop - block.start for block in self.blocks)
+        return max(1, round(total * len(rows) / size))
+
+    @cached_property
+    def _sampled(self) -> tuple[list[RawRow], int]:
+        """The rows of some blocks, and the bytes of these blocks."""
+        rows: list[RawRow] = []
+        size = 0
+        order = np.random.default_rng(0).permutation(len(self.blocks))[:MAX_SAMPLE_BLOCKS]
+        for looked_at, number in enumerate(order):
+            # Blocks within a long row have none.
+            if looked_at >= SAMPLE_BLOCKS and len(rows) >= SAMPLE_ROWS:
+                break
+            rows += self.rows_of(number)
+            size += self.blocks[number].stop - self.blocks[number].start
+        return sorted(rows), size
 
 
 @dataclass(frozen=True)
@@ -198,7 +219,8 @@ def load_data(
         if streamed and problem.label_names != layout.label_names:
             raise UserError(
                 "Training rows that are streamed are not all read for their labels beforehand. "
-                "Give --label_names, or a labels.txt in --data_dir."
+                "Give --label_names, or a labels.txt in --data_dir; or read them all: "
+                "--streaming=false."
             )
     limits = {
         "train": config.max_train_samples,
@@ -232,28 +254,33 @@ def _choose_streaming(config: DataConfig, paths: Sequence[str] | None) -> bool:
             raise UserError("--streaming=true: only --train_file can be streamed.")
         return False
     unfit = next((path for path in paths if not can_be_read_in_blocks(path)), None)
+    needs_all = [
+        (flag, value)
+        for flag, value, default in (
+            ("class_weights", config.class_weights, "none"),
+            ("max_train_samples", config.max_train_samples, None),
+        )
+        if value != default
+    ]
     if config.streaming == "auto":
-        return unfit is None and sum(map(file_size, paths)) > STREAM_BYTES
+        is_large = sum(map(file_size, paths)) > STREAM_BYTES
+        return is_large and unfit is None and not needs_all
     if unfit:
         raise UserError(
             f"--streaming=true: {unfit} can only be read from its beginning. Write it as one of "
             f"{', '.join(BLOCK_KINDS)}, or set --streaming=false."
         )
-    for flag, value, default in (
-        ("class_weights", config.class_weights, "none"),
-        ("max_train_samples", config.max_train_samples, None),
-    ):
-        if value != default:
-            raise UserError(
-                f"--{flag}={value} needs all rows beforehand, which --streaming=true does not read."
-            )
+    for flag, value in needs_all:
+        raise UserError(
+            f"--{flag}={value} needs all rows beforehand, which --streaming=true does not read."
+        )
     return True
 
 
 def _open_stream(
     paths: Sequence[str], layout: Task, encode: Callable[[Columns], np.ndarray]
 ) -> TrainStream:
-    headers = {path: read_header(path, layout.header) for path in paths if path.endswith(".tsv")}
+    headers = {path: read_header(path, layout.header) for path in paths if kind(path) == ".tsv"}
 
     def parse(row: RawRow) -> dict[str, Any] | None:
         if is_tfrecord(row.path):

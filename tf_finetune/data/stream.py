@@ -60,7 +60,7 @@ class StreamedBatches:
     num_steps: int
     seed: int
     buckets: Sequence[int] | None = None
-    failures: list[UserError] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
 
     def cardinality(self) -> int:
         """Returns the steps of the whole training."""
@@ -120,7 +120,7 @@ class StreamedBatches:
             worker, workers = context.input_pipeline_id, context.num_input_pipelines
             try:
                 yield from self.windows(worker, workers, start_step)
-            except UserError as error:
+            except (UserError, OSError) as error:
                 self.failures.append(error)
                 raise
 
@@ -152,7 +152,7 @@ class StreamedBatches:
                 tf.TensorSpec((None,), tf.int32),
             ),
         )
-        # One window is tokenized while the one before is trained on.
+        # The next window is read while one is trained on.
         dataset = dataset.prefetch(1).flat_map(window_batches).prefetch(PREFETCH_BATCHES)
         count = (self.num_steps - start_step) * per_worker
         dataset = dataset.take(count).apply(tf.data.experimental.assert_cardinality(count))
