@@ -9,6 +9,8 @@ from which come peak memory and the time to the first step; then an epoch's rows
 
 import argparse
 import csv
+import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -23,7 +25,7 @@ import numpy as np
 
 from benchmarks.scaling import free_ports
 from tf_finetune.config import DataConfig
-from tf_finetune.data.sources import load_data
+from tf_finetune.data.sources import Examples, load_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZES = (100_000, 10_000_000)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 write(path, rows, size)
                 for workers in (1, 2):
                     peak, first = train(path, names, arguments.encoder, workers, Path(folder))
-                    seen = count(path, names, size, workers)
+                    seen = count(path, size, workers)
                     cells = (f"{size:,}", f"{path.stat().st_size / 1e6:.0f}", str(workers))
                     numbers = (f"{peak:.0f}", f"{first:.1f}", f"{seen:,}")
                     print(f"| {kind} | {' | '.join((*cells, *numbers))} |", flush=True)
@@ -75,16 +77,21 @@ def write(path: Path, rows: Sequence[tuple[str, str]], size: int) -> None:
         return
     import tensorflow as tf
 
-    def feature(value: str | int) -> Any:
-        if isinstance(value, int):
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+    def serialized(name: str, feature: Any) -> bytes:
+        features = tf.train.Features(feature={name: feature})
+        return tf.train.Example(features=features).SerializeToString()
+
+    @functools.cache
+    def of_text(name: str, value: str) -> bytes:
+        values = tf.train.BytesList(value=[value.encode()])
+        return serialized(name, tf.train.Feature(bytes_list=values))
 
     with tf.io.TFRecordWriter(str(path)) as writer:
         for label, text, number in numbered(rows, size):
-            cells = {"text": feature(text), "label": feature(label), "id": feature(number)}
-            example = tf.train.Example(features=tf.train.Features(feature=cells))
-            writer.write(example.SerializeToString())
+            values = tf.train.Int64List(value=[number])
+            # Messages that stand one after the other are one message.
+            record = of_text("text", text) + of_text("label", label)
+            writer.write(record + serialized("id", tf.train.Feature(int64_list=values)))
 
 
 def train(
@@ -140,9 +147,11 @@ except SystemExit as end:
 """
 
 
-def count(path: Path, names: Sequence[str], size: int, workers: int) -> int:
-    """Returns how many rows all workers parse exactly once in an epoch, by their numbers."""
+def count(path: Path, size: int, workers: int) -> int:
+    """Returns how many rows all workers get exactly once in an epoch, by their numbers."""
     from tf_finetune import tokenize
+    from tf_finetune.data.blocks import RawRow
+    from tf_finetune.data.records import parse_example
     from tf_finetune.data.stream import StreamedBatches
     from tf_finetune.data.text import BertPreprocessor
 
@@ -156,14 +165,29 @@ def count(path: Path, names: Sequence[str], size: int, workers: int) -> int:
     )
     data = load_data(config)
     assert data.stream is not None and data.train is not None
+
+    def number(row: RawRow) -> int:
+        if path.suffix == ".jsonl":  # It stands last: {..., "id": 17}
+            return int(row.data[row.data.rindex(b" ") : -1])
+        return int(parse_example(row.data, row.location)["id"])
+
+    class Numbers(type(data.stream)):  # type: ignore[misc]
+        """Reads nothing but the numbers, which is ten times faster."""
+
+        def read(self, rows: Sequence[RawRow]) -> Examples:
+            return Examples(([""] * len(rows),), np.array([number(row) for row in rows]))
+
+    fields = {
+        field.name: getattr(data.stream, field.name) for field in dataclasses.fields(data.stream)
+    }
     sample = tokenize(data.train, BertPreprocessor(["[PAD]", "[UNK]", "[CLS]", "[SEP]"]), 32)
     steps = -(-data.stream.num_rows // BATCH)
-    streamed = StreamedBatches(data.stream, 1, sample, BATCH, steps, seed=1)
+    streamed = StreamedBatches(Numbers(**fields), 1, sample, BATCH, steps, seed=1)
     seen = np.zeros(size, np.int8)
     for worker in range(workers):
         done = 0
         for _, labels, real, window_steps, _ in streamed.windows(worker, workers, 0):
-            np.add.at(seen, labels[:real].astype(np.int64), 1)
+            np.add.at(seen, labels[:real], 1)
             done += window_steps
             if done >= steps:
                 break
