@@ -94,7 +94,8 @@ def test_every_reader_reads_from_everywhere(folder):
             (row["text"], row["label"]) for row in rows
         ]
     blocks = split_files([f"{folder}/rows.jsonl"], 1000)
-    assert len(blocks) > 10
+    # What is far away is fetched in larger blocks.
+    assert len(blocks) == (1 if files.is_remote(folder) else 33)
     assert [json.loads(row.data) for block in blocks for row in read_block(block)] == rows
     with pytest.raises(UserError, match=r"Did you mean rows\.tsv"):
         list(read_rows(f"{folder}/row.tsv"))
