@@ -19,7 +19,8 @@ config
 flags
 interrupt cluster data.autotuning
 runtime
-data.packing data.words data.files data.blocks data.fingerprint
+data.packing data.words data.files data.fingerprint
+data.blocks
 data.text data.records
 data.hub_text data.readers data.labels
 data.layout

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_finetune.data.autotuning import without_autotuning
+from tf_finetune.data.blocks import read_records
+from tf_finetune.errors import UserError
 from tf_finetune.files import list_dir, open_gfile
 
 
@@ -112,21 +113,20 @@ def _cut_curves(folder: str, last_step: int) -> None:
     """Removes the points after a step, which a training that goes on from there writes again."""
     for path in _event_files(folder):
         kept, cut = [], False
-        records = without_autotuning(tf.data.TFRecordDataset(path)).as_numpy_iterator()
         try:
-            for record in records:
-                late = tf.compat.v1.Event.FromString(record).step > last_step
+            for record in read_records(path):
+                late = tf.compat.v1.Event.FromString(record.data).step > last_step
                 cut |= late
                 if not late:
-                    kept.append(record)
-        except tf.errors.OpError:  # The last record of a killed process may be torn.
+                    kept.append(record.data)
+        except UserError:  # The last record of a killed process may be torn.
             cut = True
         if cut:
             # TensorBoard takes every file with "tfevents" in its name for curves.
             beside = tf.io.gfile.join(folder, ".cut")
             with tf.io.TFRecordWriter(beside) as writer:
-                for record in kept:
-                    writer.write(record)
+                for data in kept:
+                    writer.write(data)
             tf.io.gfile.rename(beside, path, overwrite=True)
 
 

@@ -1,12 +1,12 @@
 """Large files as blocks of bytes, whose rows can be read without the rows before them."""
 
 import os
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from tf_finetune.data.files import name_of_set
 from tf_finetune.errors import UserError
 from tf_finetune.files import REMOTE_BUFFER, file_size, file_version, is_remote, open_file
 
@@ -90,8 +90,7 @@ def is_tfrecord(path: str) -> bool:
 
 def kind(path: str) -> str:
     """Returns a file's extension, of a shard that of its set."""
-    # Shards are named as in data.tfrecord-00000-of-00010.
-    return os.path.splitext(re.sub(r"-\d+-of-\d+$", "", os.path.basename(path)))[1]
+    return os.path.splitext(name_of_set(path))[1]
 
 
 def _read_lines(file: BinaryIO, block: Block) -> list[RawRow]:
@@ -142,16 +141,10 @@ def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
     rows = []
     while block.start + offset < block.stop:
         position = block.start + offset
-        length = _length(data, offset)
-        if length is None or position + _HEADER + length + _FOOTER > size:
-            raise _damaged(block.path, position)
-        end = offset + _HEADER + length + _FOOTER
+        end = offset + _record_bytes(data, offset, block.path, position, size)
         if end + _HEADER > len(data):
             data += file.read(end + _HEADER - len(data))
-        record = data[offset + _HEADER : end - _FOOTER]
-        if _masked_crc(record) != struct.unpack_from("<I", data, end - _FOOTER)[0]:
-            raise _damaged(block.path, position)
-        rows.append(RawRow(block.path, position, record))
+        rows.append(_raw_row(data[offset + _HEADER : end], block.path, position))
         offset = end
     # The block in which the next record begins looks for the first header that is valid.
     if rows and block.start + offset < size and _length(data, offset) is None:
@@ -168,15 +161,9 @@ def read_records(path: str) -> Iterator[RawRow]:
     offset, size = 0, file_size(path)
     with open_file(path) as file:
         while header := file.read(_HEADER):
-            length = _length(header, 0)
-            if length is None or offset + _HEADER + length + _FOOTER > size:
-                raise _damaged(path, offset)
-            data = file.read(length + _FOOTER)
-            record = data[:length]
-            if _masked_crc(record) != struct.unpack_from("<I", data, length)[0]:
-                raise _damaged(path, offset)
-            yield RawRow(path, offset, record)
-            offset += _HEADER + length + _FOOTER
+            length = _record_bytes(header, 0, path, offset, size)
+            yield _raw_row(file.read(length - _HEADER), path, offset)
+            offset += length
 
 
 def _count_records(path: str) -> int:
@@ -184,13 +171,30 @@ def _count_records(path: str) -> int:
     size = file_size(path)
     with open_file(path) as file:
         while header := file.read(_HEADER):
-            length = _length(header, 0)
-            end = offset + _HEADER + (length or 0) + _FOOTER
-            if length is None or end > size:
-                raise _damaged(path, offset)
-            file.seek(length + _FOOTER, os.SEEK_CUR)
-            offset, count = end, count + 1
+            length = _record_bytes(header, 0, path, offset, size)
+            file.seek(length - _HEADER, os.SEEK_CUR)
+            offset, count = offset + length, count + 1
     return count
+
+
+def _record_bytes(data: bytes, offset: int, path: str, position: int, size: int) -> int:
+    """Returns the bytes of the record, header and all, that stands at an offset of the data.
+
+    Raises:
+        UserError: None does, or it goes beyond the end of the file, which has `size` bytes.
+    """
+    length = _length(data, offset)
+    if length is None or position + _HEADER + length + _FOOTER > size:
+        raise _damaged(path, position)
+    return _HEADER + length + _FOOTER
+
+
+def _raw_row(data: bytes, path: str, position: int) -> RawRow:
+    """Returns the record of some data and its checksum."""
+    record = data[:-_FOOTER]
+    if _masked_crc(record) != struct.unpack_from("<I", data, len(record))[0]:
+        raise _damaged(path, position)
+    return RawRow(path, position, record)
 
 
 def _length(data: bytes, offset: int) -> int | None:

@@ -3,6 +3,7 @@
 import difflib
 import glob
 import os.path
+import re
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import glob_files, is_dir, is_file, list_dir
@@ -29,6 +30,11 @@ def find_files(pattern: str) -> list[str]:
         else:
             raise UserError(_missing(part))
     return list(dict.fromkeys(found))
+
+
+def name_of_set(path: str) -> str:
+    """Returns a file's name, of a shard (`data.tfrecord-00000-of-00010`) that of its set."""
+    return re.sub(r"-\d+-of-\d+$", "", os.path.basename(path))
 
 
 def _missing(path: str) -> str:

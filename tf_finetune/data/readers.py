@@ -6,13 +6,12 @@ Text formats are read as bytes and decoded line by line, so that every complaint
 import csv
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tf_finetune.data.files import find_files
+from tf_finetune.data.files import find_files, name_of_set
 from tf_finetune.data.records import read_parquet, read_tfrecord
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file
@@ -54,8 +53,7 @@ def read_file(path: str, header: Sequence[str] = (), skip_ragged: bool = False) 
     Raises:
         UserError: An unknown extension; an empty or damaged file.
     """
-    # Shards are named as in data.tfrecord-00000-of-00010.
-    name = re.sub(r"-\d+-of-\d+$", "", Path(path).name)
+    name = name_of_set(path)
     kind = next((kind for kind in sorted(KINDS, key=len)[::-1] if name.endswith(kind)), None)
     if kind is None:
         raise UserError(
