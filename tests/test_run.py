@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import run_classifier
+from tf_finetune.cluster import EXAMPLE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD, BAD = ("a good film", "great plot", "very good"), ("bad movie", "boring plot", "not good")
@@ -404,6 +405,20 @@ def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, signu
     assert f"going on from step {last} of 1000" in done.stdout
     metrics = json.loads((files / "out" / "metrics.json").read_text())
     assert metrics["train"]["steps"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [("auto", "several workers cannot read"), ("one_device", "not prepared in")],
+)
+def test_workers_cannot_read_tensorflow_data_sets(
+    tiny_bert_dir, tmp_path, capsys, monkeypatch, strategy, complaint
+):
+    monkeypatch.setenv("TF_CONFIG", EXAMPLE)
+    flags = [f"--encoder={tiny_bert_dir}", "--task_name=cola", f"--tfds_data_dir={tmp_path}"]
+    flags += [f"--model_dir={tmp_path}/out", "--do_train", f"--distribution_strategy={strategy}"]
+    assert run_classifier.main(["run_classifier.py", *flags]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.slow

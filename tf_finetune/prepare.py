@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from tf_finetune.cluster import read_cluster
 from tf_finetune.config import Config
+from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.report import data_report
 from tf_finetune.data.sources import TextData, load_data
 from tf_finetune.errors import UserError
@@ -46,6 +47,13 @@ def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
             )
     else:
         config, problem = resume_config(config, said)
+    tfds_name = find_tfds(config.data)
+    if tfds_name and cluster.num_workers > 1:
+        # It would start TensorFlow before the workers have met.
+        raise UserError(
+            f"--tfds_name={tfds_name}: several workers cannot read a TensorFlow data set. Write it "
+            "as files first, and give --train_file."
+        )
     data = load_data(config.data, need_train=runtime.do_train, problem=problem)
     if runtime.do_train:
         _check_for_regression(config, data)

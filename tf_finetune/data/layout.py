@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from tf_finetune.cluster import read_cluster
 from tf_finetune.config import DataConfig
 from tf_finetune.data.files import find_files
 from tf_finetune.data.readers import read_file, read_label_names
@@ -46,17 +45,8 @@ def load_layout(
     if config.data_dir:
         task = _with_label_file(task, config.data_dir)
     given = (config.train_file, config.validation_file, config.test_file)
-    tfds_name = config.tfds_name
-    if config.task_name and not config.data_dir and not any(given):
-        tfds_name = task.tfds_name
     tables: dict[str, list[Table]] = {}
-    if tfds_name:
-        if read_cluster().num_workers > 1:
-            # It would start TensorFlow before the workers have met.
-            raise UserError(
-                f"--tfds_name={tfds_name}: several workers cannot read a TensorFlow data set. "
-                "Write it as files first, and give --train_file."
-            )
+    if tfds_name := find_tfds(config):
         tfds = open_tfds(tfds_name, config.tfds_data_dir)
         tables = {split: [tfds.tables[split]] for split in splits if split in tfds.tables}
         task = dataclasses.replace(
@@ -88,6 +78,14 @@ def load_layout(
         problem_type=said or task.problem_type,
     )
     return task, tables, files
+
+
+def find_tfds(config: DataConfig) -> str | None:
+    """Returns the name of the TensorFlow data set that a run reads; None if it reads files."""
+    files = (config.data_dir, config.train_file, config.validation_file, config.test_file)
+    if config.task_name and not any(files):
+        return _find_task(config.task_name, config.tfds_name).tfds_name
+    return config.tfds_name
 
 
 def infer_columns(layout: Task, table: Table, may_lack_label: bool = False) -> Task:
