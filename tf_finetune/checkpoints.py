@@ -57,10 +57,11 @@ class Checkpoints:
         self.state = _State()
         self._workers = workers
         self._weights = [variable.value for variable in model.variables]
-        self._variables = [*self._weights, *(variable.value for variable in optimizer.variables)]
+        optimizer_state = [variable.value for variable in optimizer.variables]
+        self._variables = [*self._weights, *optimizer_state]
         self._model = tf.train.Checkpoint(model=self._weights)
         self._all = tf.train.Checkpoint(
-            model=self._weights, optimizer=self._variables[len(self._weights) :], state=self.state
+            model=self._weights, optimizer=optimizer_state, state=self.state
         )
 
     def save(self, step: int, state: dict[str, Any]) -> str:
