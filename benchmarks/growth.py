@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import matplotlib
@@ -88,6 +89,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 def time_step(point: Point, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
     keras.backend.clear_session()
+    model = make_model(point)
+    batches = iter(
+        tf.data.Dataset.from_tensors(make_batch(point.batch_size, point.length)).repeat()
+    )
+    loop = make_train_loop(
+        model, tf.distribute.get_strategy(), jit_compile=choose_jit_compile("auto")
+    )
+    loop(batches, tf.constant(2))
+    seconds: list[float] = []
+    while len(seconds) < MIN_STEPS or sum(seconds) < max_seconds:
+        started = time.perf_counter()
+        losses, *_ = loop(batches, tf.constant(1))
+        losses.numpy()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def make_model(point: Point) -> keras.Model:
+    """Makes a classifier of an encoder's shape, with random weights, ready to be trained."""
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TOKEN_INPUTS}
     network = BertEncoder(
         VOCABULARY_SIZE,
@@ -100,23 +120,15 @@ def time_step(point: Point, max_seconds: float) -> float:
     model = keras.Model(inputs, logits)
     model.compile(build_optimizer(total_steps=1000), LogitsLoss("single_label"))
     model.optimizer.build(model.trainable_variables)
-    shape = (point.batch_size, point.length)
-    # Few words are frequent and most are rare, as in text.
-    ids = (VOCABULARY_SIZE * np.random.default_rng(0).random(shape) ** 4).astype(np.int32)
+    return model
+
+
+def make_batch(batch_size: int, length: int) -> tuple[dict[str, np.ndarray], Any, Any]:
+    """Makes features, labels and weights; few words are frequent and most are rare, as in text."""
+    random = np.random.default_rng(0).random((batch_size, length))
+    ids = (VOCABULARY_SIZE * random**4).astype(np.int32)
     features = dict(zip(TOKEN_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
-    labels, weights = np.zeros(point.batch_size, np.int32), np.ones(point.batch_size, np.float32)
-    batches = iter(tf.data.Dataset.from_tensors((features, labels, weights)).repeat())
-    loop = make_train_loop(
-        model, tf.distribute.get_strategy(), jit_compile=choose_jit_compile("auto")
-    )
-    loop(batches, tf.constant(2))
-    seconds: list[float] = []
-    while len(seconds) < MIN_STEPS or sum(seconds) < max_seconds:
-        started = time.perf_counter()
-        losses, *_ = loop(batches, tf.constant(1))
-        losses.numpy()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))
+    return features, np.zeros(batch_size, np.int32), np.ones(batch_size, np.float32)
 
 
 def step_flops(point: Point) -> float:

@@ -13,18 +13,16 @@ a ring all-reduce (Patarasuk and Yuan, 2009) that overlaps with nothing.
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.local_workers import last_lines, start_workers
+
 BATCH, LENGTH = 16, 64
 WARM_UP, STEPS = 3, 12
-REPOSITORY = Path(__file__).resolve().parents[1]
 # Links in bytes per second, and the time of a message between two hosts in seconds.
 LINKS = {"10 Gbit/s": 1.25e9, "100 Gbit/s": 1.25e10, "400 Gbit/s": 5e10}
 LATENCY = 2e-5
@@ -64,43 +62,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(workers: int) -> dict[str, float]:
     """Runs some workers and returns the seconds and the bytes of all of them for a step."""
-    ports = free_ports(workers)
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    processes = []
-    for index in range(workers):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if workers > 1:
-            environment["TF_CONFIG"] = json.dumps(task)
-        command = ["taskset", "-c", str(index), sys.executable, "-m", "benchmarks.scaling"]
-        processes.append(
-            subprocess.Popen(
-                [*command, "--worker"],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    results = []
-    for process in processes:
-        output, error = process.communicate()
-        if process.returncode:
-            raise SystemExit(error[-3000:])
-        results.append(json.loads(output.splitlines()[-1]))
+    commands = [
+        ["taskset", "-c", str(index), sys.executable, "-m", "benchmarks.scaling", "--worker"]
+        for index in range(workers)
+    ]
+    results = [json.loads(line) for line in last_lines(start_workers(commands))]
     return {key: max(result[key] for result in results) for key in results[0]}
 
 
 def work() -> None:
     """Trains some steps and prints the median step's seconds and the mean of the bytes."""
     import keras
-    import numpy as np
     import tensorflow as tf
 
-    from tf_finetune.models.bert import BertEncoder
-    from tf_finetune.models.losses import LogitsLoss
-    from tf_finetune.models.saved_model import TOKEN_INPUTS
-    from tf_finetune.optimizer import build_optimizer
+    from benchmarks.growth import Point, make_batch, make_model
     from tf_finetune.runtime import choose_precision, make_strategy, set_seed
     from tf_finetune.train_loop import make_train_loop
 
@@ -108,16 +83,8 @@ def work() -> None:
     keras.config.set_dtype_policy(choose_precision("auto")[0])
     set_seed(1)
     with strategy.scope():
-        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TOKEN_INPUTS}
-        network = BertEncoder(30522, 6, 12, 384, 1536)
-        logits = keras.layers.Dense(2, dtype="float32")(network(inputs)["pooled_output"])
-        model = keras.Model(inputs, logits)
-        model.compile(build_optimizer(total_steps=1000), LogitsLoss("single_label"))
-        model.optimizer.build(model.trainable_variables)
-    rows = BATCH * strategy.num_replicas_in_sync
-    ids = (30522 * np.random.default_rng(0).random((rows, LENGTH)) ** 4).astype(np.int32)
-    features = dict(zip(TOKEN_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
-    batch = (features, np.zeros(rows, np.int32), np.ones(rows, np.float32))
+        model = make_model(Point())
+    batch = make_batch(BATCH * strategy.num_replicas_in_sync, LENGTH)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
@@ -137,17 +104,6 @@ def loopback_bytes() -> int:
     """Returns the bytes that have gone through 127.0.0.1 since the machine was started."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def ring_seconds(workers: int, gradient_bytes: float, bandwidth: float) -> float:

@@ -12,8 +12,6 @@ import csv
 import dataclasses
 import functools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling import free_ports
+from benchmarks.local_workers import REPOSITORY, last_lines, start_workers
 from tf_finetune.config import DataConfig
 from tf_finetune.data.sources import Examples, load_data
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SIZES = (100_000, 10_000_000)
 STEPS, BATCH = 30, 32
 
@@ -98,41 +95,16 @@ def train(
     path: Path, names: Sequence[str], encoder: str, workers: int, folder: Path
 ) -> tuple[float, float]:
     """Trains some steps; returns a worker's peak memory and the time to the first step."""
-    ports = free_ports(workers)
-    peaks, seconds = [], 0.0
-    for steps in (STEPS, 1):
-        processes = []
-        started = time.perf_counter()
-        for index in range(workers):
-            task = {
-                "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
-                "task": {"type": "worker", "index": index},
-            }
-            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-            if workers > 1:
-                environment["TF_CONFIG"] = json.dumps(task)
-            command = [sys.executable, "-c", PEAK, str(REPOSITORY / "run_classifier.py")]
-            command += [f"--train_file={path}", f"--label_names={','.join(names)}"]
-            command += [f"--encoder={encoder}", f"--model_dir={folder}/out", "--overwrite"]
-            command += ["--do_train", "--streaming=true", f"--max_steps={steps}"]
-            command += [f"--train_batch_size={BATCH}", "--max_seq_length=32"]
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        for process in processes:
-            output, error = process.communicate()
-            if process.returncode:
-                raise SystemExit(error[-3000:])
-            if steps == STEPS:
-                peaks.append(float(output.splitlines()[-1]))
-        seconds = time.perf_counter() - started
-    return max(peaks), seconds
+    command = [sys.executable, "-c", PEAK, str(REPOSITORY / "run_classifier.py")]
+    command += [f"--train_file={path}", f"--label_names={','.join(names)}"]
+    command += [f"--encoder={encoder}", f"--model_dir={folder}/out", "--overwrite"]
+    command += ["--do_train", "--streaming=true", f"--train_batch_size={BATCH}"]
+    command += ["--max_seq_length=32"]
+    peaks = last_lines(start_workers([[*command, f"--max_steps={STEPS}"]] * workers))
+    started = time.perf_counter()
+    last_lines(start_workers([[*command, "--max_steps=1"]] * workers))
+    seconds = time.perf_counter() - started
+    return max(map(float, peaks)), seconds
 
 
 PEAK = """

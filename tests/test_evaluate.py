@@ -1,8 +1,6 @@
 """Evaluation: each example once, whatever the batches, the lengths and the replicas."""
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.local_workers import free_ports
 from tf_finetune.data.pipeline import eval_order, make_eval_dataset, tokenize
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.tasks import Problem
@@ -209,7 +208,7 @@ def test_two_replicas_see_each_example_once_and_in_order() -> None:
 
 @pytest.mark.slow
 def test_two_workers_see_each_example_once_and_in_order() -> None:
-    ports = free_ports(2)
+    ports = [str(port) for port in free_ports(2)]
     processes = [start_python(WORKERS + CHECK, index, *ports) for index in "01"]
     for process in processes:
         assert "as expected" in finish(process)
@@ -239,15 +238,6 @@ def finish(process: subprocess.Popen[str]) -> str:
         process.kill()
     assert process.returncode == 0, errors[-4000:]
     return output
-
-
-def free_ports(count: int) -> list[str]:
-    """Returns ports that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [str(each.getsockname()[1]) for each in sockets]
 
 
 def count_calls(model: keras.Model) -> Callable[[], int]:

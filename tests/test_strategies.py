@@ -1,9 +1,7 @@
 """One device, two replicas of one process, and two processes: the same training."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import local_workers
 from tf_finetune.checkpoints import find
 from tf_finetune.models.encoders import load_encoder
 from tf_finetune.models.hub_writer import save_hub_encoder
@@ -92,32 +91,11 @@ with open(output + ".json", "w") as file:
 """
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def start_workers(command: Sequence[str], count: int = 2) -> list["subprocess.Popen[str]"]:
-    """Starts the same command as the workers of one cluster."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    processes = []
-    for index in range(count):
-        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        processes.append(
-            subprocess.Popen(
-                [part.replace("{index}", str(index)) for part in command],
-                env={**os.environ, "TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(REPOSITORY)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return processes
+def start_workers(command: Sequence[str]) -> list["subprocess.Popen[str]"]:
+    """Starts the same command as the two workers of one cluster."""
+    return local_workers.start_workers(
+        [[part.replace("{index}", index) for part in command] for index in "01"]
+    )
 
 
 def finish(processes: Sequence["subprocess.Popen[str]"], timeout: float = 300) -> list[str]:
