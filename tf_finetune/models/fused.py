@@ -263,20 +263,27 @@ def norm_dropout_gradients(
 
 @ops.custom_gradient
 def add_bias(x: Tensor, bias: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-    """Returns `x + bias`, [rows, width], with a gradient that is summed in float32.
+    """Returns `x + bias`, [..., width], with a gradient that is summed in float32.
 
     A product with ones adds up in float32 whatever it is given, and faster than a reduction.
     """
 
     def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
-        ones = ops.ones((1, ops.shape(upstream)[0]), upstream.dtype)
-        return upstream, ops.matmul(ones, upstream)[0]
+        rows = ops.reshape(upstream, (-1, bias.shape[0]))
+        ones = ops.ones((1, ops.shape(rows)[0]), rows.dtype)
+        return upstream, ops.matmul(ones, rows)[0]
 
     return ops.add(x, bias), gradients
 
 
 def _biased(x: Tensor, bias: Tensor) -> Tensor:
-    return ops.cast(x, "float32") + ops.cast(bias, "float32")
+    x, bias = ops.cast(x, "float32"), ops.cast(bias, "float32")
+    if keras.config.backend() != "tensorflow":
+        return x + bias
+    import tensorflow as tf
+
+    # The one sum that TensorFlow makes a part of the product before it, together with a GELU.
+    return tf.nn.bias_add(x, bias)
 
 
 def gelu(x: Tensor, bias: Tensor, *, approximate: bool) -> Tensor:
