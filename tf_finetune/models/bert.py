@@ -192,7 +192,7 @@ class BertLayer(keras.layers.Layer):
     ) -> Tensor:
         width = self.hidden_size // self.num_heads
         product, bias = _product(self.query_key_value, x)
-        # A key's bias is left out: it shifts all scores of a query alike, which the softmax ignores.
+        # The key's bias is left out: it shifts all scores of a query alike, which softmax ignores.
         query_bias, key_bias, value_bias = ops.split(bias, 3)
         bias = ops.concatenate([query_bias, ops.zeros_like(key_bias), value_bias])
         # Added behind a reshaping: TensorFlow would make product and sum one operation, whose
