@@ -28,7 +28,7 @@ data.columns
 data.sources
 data.report data.pipeline
 data.stream data.token_cache
-models.flat_function models.fused
+models.flat_function models.fused models.precision
 models.bert
 models.bert_weights
 models.native

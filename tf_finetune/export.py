@@ -21,7 +21,6 @@ probabilities.
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from tf_finetune.data.tasks import Problem
 from tf_finetune.data.text import TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
+from tf_finetune.models.precision import float32_compute
 from tf_finetune.models.saved_model import RESOURCE_KINDS
 
 TOLERANCE = 1e-4
@@ -168,20 +168,6 @@ def argument_names(text_columns: Sequence[str]) -> list[str]:
             name = f"{name}_{len(names) + 1}"
         names.append(name)
     return names
-
-
-@contextmanager
-def float32_compute(model: keras.Model) -> Iterator[None]:
-    """Lets all layers of a model compute in float32 for a while, whatever their policies."""
-    layers = [layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"]
-    policies = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = "float32"
-        yield
-    finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
 
 
 def _resources(model: keras.Model) -> Iterator[Any]:

@@ -136,17 +136,6 @@ def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
     return weights
 
 
-def with_global_policy(encoder: BertEncoder) -> BertEncoder:
-    """Returns the encoder, or its copy, with Keras' global dtype policy."""
-    policy = keras.config.dtype_policy()
-    if encoder.dtype_policy.name == policy.name:
-        return encoder
-    kept = ("num_heads", "dropout", "epsilon", "approximate_gelu")
-    return make_bert(
-        read_bert(encoder), dtype=policy, **{name: getattr(encoder, name) for name in kept}
-    )
-
-
 def from_backbone(
     backbone: keras_hub.models.BertBackbone, dropout: float | None = None
 ) -> BertEncoder:

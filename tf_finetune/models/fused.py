@@ -169,7 +169,7 @@ def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     x = reduce(ops.reshape(x, (*ops.shape(x)[:-1], -1, lanes)), axis=-2)
     while lanes > 1:
         lanes //= 2
-        x = function(x[..., :lanes], x[..., lanes:])
+        x = function(*ops.split(x, 2, axis=-1))
     return x
 
 

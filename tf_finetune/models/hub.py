@@ -11,9 +11,10 @@ from tf_finetune.data.hub_text import HubPreprocessor
 from tf_finetune.data.text import BertPreprocessor, RawText, TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.bert_weights import WeightError, canonical_name, with_global_policy
+from tf_finetune.models.bert_weights import WeightError, canonical_name
 from tf_finetune.models.lift import lift_encoders
 from tf_finetune.models.native import Encoder, native_encoder
+from tf_finetune.models.precision import float32_compute
 from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
 from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 
@@ -96,14 +97,17 @@ def _lift(saved: SavedModel, dropout: float) -> BertEncoder:
     for encoder in lift_encoders(saved.variables, dropout):
         smallest = min(smallest, _largest_difference(saved, encoder))
         if smallest <= LIFT_TOLERANCE:
-            return with_global_policy(encoder)
+            return encoder
     raise WeightError(
         f"its variables are a BERT's, but its outputs differ by {smallest:.1e} from one's"
     )
 
 
 def _largest_difference(saved: SavedModel, encoder: BertEncoder) -> float:
-    """Returns the largest difference of any output on random tokens, a pair and padding among."""
+    """Returns the largest difference of any output on random tokens, a pair and padding among.
+
+    Both compute in float32.
+    """
     length = min(16, encoder.max_seq_length)
     ids = np.random.default_rng(0).integers(0, encoder.vocabulary_size, [2, length])
     columns = np.arange(length)
@@ -116,7 +120,9 @@ def _largest_difference(saved: SavedModel, encoder: BertEncoder) -> float:
         name: tf.constant(value.astype("int32"))
         for name, value in zip(TOKEN_INPUTS, values, strict=True)
     }
-    expected, actual = saved.run(saved.inputs(inputs)), encoder(inputs, training=False)
+    expected = saved.run(saved.inputs(inputs))
+    with float32_compute(encoder):
+        actual = encoder(inputs, training=False)
     mask = values[1]
     differences = [np.abs(expected["pooled_output"] - actual["pooled_output"])]
     if "sequence_output" in expected:

@@ -14,7 +14,7 @@ from tf_finetune.models.bert_weights import (
 
 
 def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Iterator[BertEncoder]:
-    """Makes the encoders, in float32, that a SavedModel's variables can mean.
+    """Makes the encoders that a SavedModel's variables can mean.
 
     The number of heads shows in kernels of [hidden, heads, head_size]. Kernels of [hidden, hidden]
     leave it open; then each possible one is tried, heads of 64 first. No variable tells which GELU
@@ -25,7 +25,7 @@ def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Ite
         dropout: The encoders' dropout rate.
 
     Yields:
-        Encoders with the SavedModel's weights.
+        Encoders with the SavedModel's weights, in Keras' global dtype policy.
 
     Raises:
         WeightError: A variable is unknown, missing, there twice, or of another shape.
@@ -45,11 +45,7 @@ def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Ite
         # The tanh formula is what TF Models means by gelu.
         for approximate_gelu in (True, False):
             yield make_bert(
-                weights,
-                num_heads=num_heads,
-                dropout=dropout,
-                approximate_gelu=approximate_gelu,
-                dtype="float32",
+                weights, num_heads=num_heads, dropout=dropout, approximate_gelu=approximate_gelu
             )
 
 
