@@ -134,26 +134,46 @@ class AdamW(keras.optimizers.AdamW):
             gradients = [_scaled(grad, scale) for grad in gradients]
         return [(grad, var) for grad, (_, var) in zip(gradients, grads_and_vars, strict=True)]
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable and its two moments in place."""
-        index = self._get_variable_index(variable)
-        rate = tf.cast(learning_rate, tf.float32) * self._factors[index]
-        if self.weight_decay and self._decays[index]:
-            variable.assign(variable * (1.0 - rate * self.weight_decay))
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        """Updates all variables by what is the same for each, computed once."""
         step = tf.cast(self.iterations + 1, tf.float32)
         beta2_power = tf.pow(self.beta_2, step)
+        same = {
+            "lr": tf.cast(learning_rate, tf.float32),
+            "beta1_power": tf.pow(self.beta_1, step),
+            "beta2_power": beta2_power,
+            "beta1": tf.constant(self.beta_1),
+            "beta2": tf.constant(self.beta_2),
+            # The kernel adds it before the second moment is corrected for its start at zero.
+            "epsilon": self.epsilon * tf.sqrt(1.0 - beta2_power),
+        }
+        super()._backend_update_step(grads, trainable_variables, same)
+
+    def update_step(
+        self, gradient: Any, variable: Any, learning_rate: Mapping[str, tf.Tensor]
+    ) -> None:
+        """Updates one variable and its two moments in place.
+
+        Args:
+            gradient: Its gradient.
+            variable: The variable.
+            learning_rate: More than its name says: all arguments of the kernel that are the same
+                for each variable, float32 [].
+        """
+        index = self._get_variable_index(variable)
+        rate = learning_rate["lr"]
+        if self._factors[index] != 1.0:
+            rate *= self._factors[index]
+        if self.weight_decay and self._decays[index]:
+            variable.assign(variable * (1.0 - rate * self.weight_decay))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=beta2_power,
-            lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            # The kernel adds it before the second moment is corrected for its start at zero.
-            epsilon=self.epsilon * tf.sqrt(1.0 - beta2_power),
             grad=tf.convert_to_tensor(gradient),
+            **{**learning_rate, "lr": rate},
         )
 
     def get_config(self) -> dict[str, Any]:
