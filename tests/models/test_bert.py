@@ -297,29 +297,36 @@ def test_attention_dropout_and_its_gradient() -> None:
     np.testing.assert_allclose(ours, automatic, atol=1e-6)
 
 
-def test_norms_with_dropout_and_their_gradients() -> None:
+@pytest.mark.parametrize("rate", [0.1, tf.constant(0.1)], ids=["number", "tensor"])
+def test_norm_with_dropout_and_its_gradient(rate) -> None:
     x, residual, weight = (tf.random.stateless_normal((50, 72), [1, n]) for n in range(3))
     bias, gamma, beta = (tf.random.stateless_normal((72,), [2, n]) for n in range(3))
-    seed, static = tf.constant([5, 6]), {"rate": 0.1, "epsilon": 1e-12}
-    cases = (
-        (fused.fused_residual_norm, fused.residual_norm, [x, bias, residual, gamma, beta], {}),
-        (fused.fused_norm_dropout, fused.norm_dropout, [x, gamma, beta], {"dtype": "float32"}),
-    )
-    for kernel, plain, arguments, more in cases:
-        gradients = []
-        for function in (kernel, lambda *a, plain=plain, **k: plain(*a, **k)[0]):
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                result = function(*arguments, seed, **static, **more)
-                loss = tf.reduce_sum(result * weight)
-            gradients.append([result, *tape.gradient(loss, arguments)])
-        for ours, automatic in zip(*gradients, strict=True):
-            np.testing.assert_allclose(ours, automatic, atol=2e-5)
-        undropped = kernel(*arguments, seed, training=False, **{**static, "rate": 0.0}, **more)
-        total = x + bias + residual if len(arguments) > 3 else x
-        mean, variance = tf.nn.moments(total, axes=[1], keepdims=True)
-        expected = (total - mean) / tf.sqrt(variance) * gamma + beta
-        np.testing.assert_allclose(undropped, expected, atol=1e-5)
+    arguments, seed = [x, bias, residual, gamma, beta], tf.constant([5, 6])
+    gradients = []
+    for function in (fused.fused_residual_norm, lambda *a, **k: fused.residual_norm(*a, **k)[0]):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            result = function(*arguments, seed, rate=rate, epsilon=1e-12)
+            loss = tf.reduce_sum(result * weight)
+        gradients.append([result, *tape.gradient(loss, arguments)])
+    for ours, automatic in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, automatic, atol=2e-5)
+    undropped = fused.fused_residual_norm(*arguments, seed, training=False, rate=0.0, epsilon=1e-12)
+    mean, variance = tf.nn.moments(x + bias + residual, axes=[1], keepdims=True)
+    expected = (x + bias + residual - mean) / tf.sqrt(variance) * gamma + beta
+    np.testing.assert_allclose(undropped, expected, atol=1e-5)
+
+
+def test_dropout_of_rows_and_its_gradient() -> None:
+    x, rate = tf.ones((500, 72)), tf.constant(0.1)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        result = fused.fused_dropout(x, tf.constant([5, 6]), rate=rate)
+    np.testing.assert_array_equal(tape.gradient(result, x), result)
+    assert abs((result.numpy() == 0).mean() - 0.1) < 0.01
+    np.testing.assert_allclose(result.numpy().max(), 1 / 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(fused.dropout(x, tf.constant([5, 6]), 0.1), result)
+    np.testing.assert_array_equal(fused.dropout(x, tf.constant([5, 6]), tf.constant(0.0)), x)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ TOKENIZE_BATCH = 512
 # enough rows to find neighbours of equal length, few enough to keep the order random.
 GROUP_BATCHES = 50
 # What a further length costs, in tokens: the kernels between the products are compiled for each
-# (models/fused.py). For a training they take 0.9 s on 2 cores, in which 6 layers of 384 train 5,000
-# tokens; BERT-base trains 600, so that it pays for this price with some seconds of padding, once.
+# (models/fused.py). For a training they take 0.7 s on 2 cores, in which 6 layers of 384 train 3,000
+# tokens; BERT-base trains 450, so that it pays for this price with some seconds of padding, once.
 # For an evaluation they take 0.3 s, or 6,500 tokens, but its padding is paid again at each one.
-NEW_LENGTH_TOKENS = 4096
+NEW_LENGTH_TOKENS = 3072
 EVAL_NEW_LENGTH_TOKENS = 2048
 # A batch of ids is small and quickly made; some lie ready while the host does something else.
 PREFETCH_BATCHES = 8

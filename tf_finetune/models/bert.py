@@ -17,10 +17,10 @@ INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 class Norm(keras.layers.Layer):
-    """Layer normalisation with dropout; its parameters are never rounded to half precision.
+    """Layer normalisation of a sum; its parameters are never rounded to half precision.
 
     Args:
-        dropout: The dropout rate.
+        dropout: The dropout rate of a summand.
         epsilon: Added to the variance.
         **kwargs: Passed to `keras.layers.Layer`.
     """
@@ -38,20 +38,20 @@ class Norm(keras.layers.Layer):
     def call(
         self,
         x: Tensor,
-        bias: Tensor | None = None,
-        *,
-        seed: Tensor,
-        residual: Tensor | None = None,
+        bias: Tensor,
+        residual: Tensor,
+        seed: Tensor | None,
         training: bool = False,
         fuse: bool = False,
     ) -> Tensor:
-        """Returns norm(residual + dropout(x + bias)), or without these dropout(norm(x))."""
+        """Returns norm(residual + dropout(x + bias)); without a seed nothing is dropped."""
+        rate = _rate(self.dropout, training)
+        if seed is None:
+            # Not the number 0: it would need a kernel of its own.
+            rate, seed = 0.0 * rate, ops.zeros((2,), "int32")
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        options: dict[str, Any] = {"fuse": fuse, "training": training, "epsilon": self.epsilon}
-        options["rate"] = self.dropout if training else 0.0
-        if residual is not None:
-            return fused.fused_residual_norm(x, bias, residual, *weights, seed, **options)
-        return fused.fused_norm_dropout(x, *weights, seed, dtype=self.compute_dtype, **options)
+        options = {"rate": rate, "epsilon": self.epsilon, "training": training, "fuse": fuse}
+        return fused.fused_residual_norm(x, bias, residual, *weights, seed, **options)
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -79,11 +79,11 @@ class BertEmbeddings(keras.layers.Layer):
         initializer: Initializer,
         **kwargs: Any,
     ) -> None:
-        # Float32 rows are summed; `autocast` is off as it would convert the whole table each step.
+        # `autocast` would convert the whole table each step.
         super().__init__(autocast=False, **kwargs)
         self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
-        self.hidden_size, self.initializer = hidden_size, initializer
-        self.norm = Norm(dropout, epsilon, autocast=False, dtype=self.dtype_policy, name="norm")
+        self.hidden_size, self.initializer, self.dropout = hidden_size, initializer, dropout
+        self.norm = Norm(dropout, epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
@@ -97,10 +97,18 @@ class BertEmbeddings(keras.layers.Layer):
 
     def call(self, ids: Tensor, types: Tensor, seed: Tensor, training: bool = False) -> Tensor:
         """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
-        x = ops.take(self.token, ids, axis=0) + ops.take(self.type, types, axis=0)
-        x = x + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
-        x = ops.reshape(x, (-1, self.hidden_size))
-        return self.norm(x, seed=seed, training=training, fuse=_fuses(self.norm, training))
+        types = ops.take(self.type, types, axis=0)
+        places = types + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
+        x, residual = (
+            ops.cast(ops.reshape(part, (-1, self.hidden_size)), self.compute_dtype)
+            for part in (ops.take(self.token, ids, axis=0), places)
+        )
+        # In the form of the layers' norms, to share their kernel.
+        bias, fuse = ops.zeros((self.hidden_size,), x.dtype), _fuses(self, training)
+        x = self.norm(x, bias, residual, None, training=training, fuse=fuse)
+        if not (training and self.dropout):
+            return x
+        return fused.fused_dropout(x, seed, rate=_rate(self.dropout, training), fuse=fuse)
 
 
 class BertLayer(keras.layers.Layer):
@@ -181,11 +189,11 @@ class BertLayer(keras.layers.Layer):
         attended = _product(self.attention_output, context)
         if first_token_only:
             x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
-        x = self.attention_norm(*attended, residual=x, seed=_use(seed, 1), **options)
+        x = self.attention_norm(*attended, x, _use(seed, 1), **options)
         product = _product(self.intermediate, x)
         inner = fused.fused_gelu(*product, approximate=self.approximate_gelu, **options)
         output = _product(self.output_dense, inner)
-        return self.output_norm(*output, residual=x, seed=_use(seed, 2), **options)
+        return self.output_norm(*output, x, _use(seed, 2), **options)
 
     def _attend(
         self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool, fuse: bool
@@ -208,7 +216,7 @@ class BertLayer(keras.layers.Layer):
             mask,
             seed,
             scale=width**-0.5,
-            rate=self.dropout if training else 0.0,
+            rate=_rate(self.dropout, training),
             training=training,
             fuse=fuse,
         )
@@ -384,6 +392,11 @@ def _shape(ids: Tensor) -> tuple[Any, Any]:
 def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
     """Whether XLA kernels stand between the products: not in float32 predictions and exports."""
     return training or layer.compute_dtype != "float32"
+
+
+def _rate(dropout: float, training: bool) -> float | Tensor:
+    """Returns the dropout rate, as a tensor if it is not zero; see `fused.dropout`."""
+    return ops.convert_to_tensor(dropout, "float32") if training and dropout else 0.0
 
 
 def _product(dense: keras.layers.Dense, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def _split(results: Any) -> tuple[Tensor, Any]:
     return tuple(results) if isinstance(results, (list, tuple)) else (results, None)
 
 
-def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
+def dropout(x: Tensor, seed: Tensor, rate: float | Tensor) -> Tensor:
     """Sets a random share of the elements to zero and scales the others up to keep the mean.
 
     Whether an element stays is a hash of its number: a few integer instructions inside the kernel,
@@ -102,14 +102,15 @@ def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
     Wellons (https://nullprogram.com/blog/2018/07/31/), keyed by 64 bits.
 
     Args:
-        x: Any shape of fewer than 2**31 elements.
+        x: Any shape of fewer than 2**31 elements; float32 if the rate is a tensor.
         seed: int32 [2]; equal seeds drop equal elements.
-        rate: The share, below 1.
+        rate: The share, below 1; a number or float32 []. A kernel is compiled for each number, and
+            once for all tensors.
 
     Returns:
         The shape and dtype of `x`.
     """
-    if not rate:
+    if isinstance(rate, float) and not rate:
         return x
 
     def mix(bits: Tensor, key: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
     key = mix(seed[0], seed[1])
     numbers = ops.cast(ops.arange(ops.size(x), dtype="int32"), "uint32")
     bits = mix(ops.bitwise_xor(numbers, key), mix(seed[1], key))
-    kept = ops.reshape(bits, ops.shape(x)) >= ops.cast(round(rate * 2**32), "uint32")
+    kept = ops.reshape(bits, ops.shape(x)) >= ops.cast(rate * 2.0**32, "uint32")
     return ops.where(kept, x / (1 - rate), ops.zeros((), x.dtype))
 
 
@@ -132,20 +133,6 @@ def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     centred = x - _reduce(operator.add, x) / x.shape[-1]
     factor = ops.rsqrt(_reduce(operator.add, ops.square(centred)) / x.shape[-1] + epsilon)
     return centred * factor, factor
-
-
-def _norm_gradients(
-    upstream: Tensor, kept: tuple[Tensor, Tensor], gamma: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of `_normalize(x) * gamma + beta` by `x`, `gamma` and `beta`; all float32.
-
-    What is kept are the two results of `_normalize`, the first in any dtype.
-    """
-    normalized, factor = ops.cast(kept[0], "float32"), kept[1]
-    change = upstream * gamma
-    common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
-    change = factor * (change - common / normalized.shape[-1])
-    return change, ops.sum(upstream * normalized, axis=0), ops.sum(upstream, axis=0)
 
 
 def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
@@ -181,7 +168,7 @@ def residual_norm(
     beta: Tensor,
     seed: Tensor,
     *,
-    rate: float,
+    rate: float | Tensor,
     epsilon: float,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Layer normalisation of `residual + dropout(x + bias)`, computed in float32.
@@ -193,7 +180,7 @@ def residual_norm(
         gamma: float32 [hidden].
         beta: float32 [hidden].
         seed: int32 [2].
-        rate: The dropout rate.
+        rate: The dropout rate, a number or float32 [].
         epsilon: Added to the variance.
 
     Returns:
@@ -216,49 +203,35 @@ def residual_norm_gradients(
     beta: Tensor,
     seed: Tensor,
     *,
-    rate: float,
+    rate: float | Tensor,
     epsilon: float,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `residual_norm` by each of its arguments."""
-    change, by_gamma, by_beta = _norm_gradients(ops.cast(upstream, "float32"), kept, gamma)
+    upstream, normalized, factor = (ops.cast(part, "float32") for part in (upstream, *kept))
+    change = upstream * gamma
+    common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
+    change = factor * (change - common / normalized.shape[-1])
     by_x = dropout(change, seed, rate)
     return (
         ops.cast(by_x, x.dtype),
         ops.cast(ops.sum(by_x, axis=0), bias.dtype),
         ops.cast(change, residual.dtype),
-        by_gamma,
-        by_beta,
+        ops.sum(upstream * normalized, axis=0),
+        ops.sum(upstream, axis=0),
         None,
     )
 
 
-def norm_dropout(
-    x: Tensor, gamma: Tensor, beta: Tensor, seed: Tensor, *, rate: float, epsilon: float, dtype: str
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Dropout of the layer normalisation of `x`, float32 [rows, hidden], in `dtype`.
-
-    It also returns for the gradient what `residual_norm` does.
-    """
-    normalized, factor = _normalize(x, epsilon)
-    result = ops.cast(dropout(normalized * gamma + beta, seed, rate), dtype)
-    return result, (ops.cast(normalized, dtype), factor)
+def row_dropout(x: Tensor, seed: Tensor, *, rate: float | Tensor) -> Tensor:
+    """`dropout` of `x`, computed in float32."""
+    return ops.cast(dropout(ops.cast(x, "float32"), seed, rate), x.dtype)
 
 
-def norm_dropout_gradients(
-    upstream: Tensor,
-    kept: tuple[Tensor, Tensor],
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    seed: Tensor,
-    *,
-    rate: float,
-    epsilon: float,
-    dtype: str,
-) -> tuple[Tensor | None, ...]:
-    """The gradient of the first result of `norm_dropout` by each of its arguments."""
-    upstream = dropout(ops.cast(upstream, "float32"), seed, rate)
-    return *_norm_gradients(upstream, kept, gamma), None
+def row_dropout_gradients(
+    upstream: Tensor, _: None, x: Tensor, seed: Tensor, *, rate: float | Tensor
+) -> tuple[Tensor, None]:
+    """The gradient of `row_dropout` by each of its tensors."""
+    return row_dropout(upstream, seed, rate=rate), None
 
 
 @ops.custom_gradient
@@ -292,7 +265,7 @@ def gelu(x: Tensor, bias: Tensor, *, approximate: bool) -> Tensor:
 
 
 def attention_weights(
-    scores: Tensor, mask: Tensor, seed: Tensor, *, scale: float, rate: float
+    scores: Tensor, mask: Tensor, seed: Tensor, *, scale: float, rate: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Softmax over the tokens that `mask` allows, computed in float32.
 
@@ -301,7 +274,7 @@ def attention_weights(
         mask: int32 [batch, keys], 0 for padding.
         seed: int32 [2].
         scale: Factor of the scores.
-        rate: The dropout rate.
+        rate: The dropout rate, a number or float32 [].
 
     Returns:
         The weights after dropout and before it, in the shape and dtype of `scores`.
@@ -321,7 +294,7 @@ def attention_weights_gradients(
     seed: Tensor,
     *,
     scale: float,
-    rate: float,
+    rate: float | Tensor,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
@@ -331,6 +304,6 @@ def attention_weights_gradients(
 
 
 fused_residual_norm = fused(residual_norm, residual_norm_gradients)
-fused_norm_dropout = fused(norm_dropout, norm_dropout_gradients)
+fused_dropout = fused(row_dropout, row_dropout_gradients)
 fused_gelu = fused(gelu)
 fused_attention_weights = fused(attention_weights, attention_weights_gradients)
