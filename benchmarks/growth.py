@@ -88,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def time_step(point: Point, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
-    keras.backend.clear_session()
     model = make_model(point)
     batches = iter(
         tf.data.Dataset.from_tensors(make_batch(point.batch_size, point.length)).repeat()
