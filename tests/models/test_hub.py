@@ -1,3 +1,4 @@
+import gc
 import re
 from pathlib import Path
 
@@ -131,6 +132,21 @@ def test_lifted_encoder_equals_the_hugging_face_directory(tiny_hub_dir, tiny_ber
 
 
 @pytest.mark.slow
+def test_functions_of_a_lifted_saved_model_are_freed(tiny_hub_dir):
+    def functions() -> int:
+        return sum(type(value).__name__ == "FuncGraph" for value in gc.get_objects())
+
+    gc.collect()
+    before = functions()
+    gc.disable()  # Else a chance collection could do what is to be shown.
+    try:
+        encoder = load_encoder(str(tiny_hub_dir / "encoder"), mode="native")
+        assert functions() <= before
+    finally:
+        gc.enable()
+    assert encoder.mode == "native"
+
+
 def test_lifted_minilm_equals_its_saved_model(minilm_dir, tmp_path):
     from tf_finetune.tools.export_hub_encoder import export_hub_encoder
 

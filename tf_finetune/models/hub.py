@@ -1,5 +1,6 @@
 """TF Hub SavedModels as encoders: lifted into Keras layers, or wrapped whole in one layer."""
 
+import gc
 import logging
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +57,7 @@ def load_hub(
         text = _own_preprocessor(handle, saved.module)
     if mode != "saved_model":
         try:
-            return native_encoder(handle, _lift(saved, 0.1 if dropout is None else dropout), text)
+            lifted = _lift(saved, 0.1 if dropout is None else dropout)
         except WeightError as error:
             if mode == "native":
                 raise UserError(
@@ -67,6 +68,10 @@ def load_hub(
                 logging.getLogger(__name__).warning(
                     "%s stays a SavedModel, in float32 and whole: %s", handle, error
                 )
+        else:
+            del saved
+            gc.collect()  # Its functions are a cycle that holds every variable.
+            return native_encoder(handle, lifted, text)
     if dropout is not None:
         raise UserError(
             f"--encoder_dropout={dropout}: a SavedModel's dropout is fixed. Leave the flag out."
