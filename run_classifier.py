@@ -7,14 +7,12 @@ from tf_finetune.errors import UserError
 from tf_finetune.flags import help_text, parse_flags
 from tf_finetune.lock import locked
 from tf_finetune.prepare import prepare
+from tf_finetune.process import lasting_imports, set_up_process
 
 
 def main(argv: list[str]) -> int:
     """Runs what the flags ask for and returns the exit status (2: bad flags or bad data)."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It calls it an error to have no GPU.
-    for stream in (sys.stdout, sys.stderr):  # Data may hold what a terminal cannot show.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    set_up_process()
     try:
         flags = parse_flags(argv)
         if flags is None:
@@ -22,8 +20,8 @@ def main(argv: list[str]) -> int:
             return 0
         with locked(flags[0].runtime):
             config, data = prepare(*flags)
-            from tf_finetune.run import run  # Imports TensorFlow: only once all else is right.
-
+            with lasting_imports():  # Of TensorFlow: only once all else is right.
+                from tf_finetune.run import run
             return run(config, data)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

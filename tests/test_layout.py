@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / "tf_finetune"
 
 # Each module imports only from lines above its own; those of one line do not import each other.
 ORDER = """
-errors
+errors process
 data.tasks
 files
 config
