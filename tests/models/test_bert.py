@@ -164,6 +164,18 @@ def test_half_precision_takes_large_values_and_rows_of_padding(dtype: str) -> No
         assert np.isfinite(tf.cast(gradient, tf.float32)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_output_spec_is_what_the_network_gives(dtype: str) -> None:
+    encoder, inputs = from_backbone(make_backbone(dtype)), make_inputs()
+    spec = encoder.compute_output_spec(
+        {name: keras.KerasTensor(x.shape, "int32") for name, x in inputs.items()}
+    )
+    outputs = encoder(inputs)
+    assert {name: (x.shape, x.dtype) for name, x in spec.items()} == {
+        name: (tuple(x.shape), x.dtype.name) for name, x in outputs.items()
+    }
+
+
 def test_one_trace_serves_every_shape() -> None:
     encoder = from_backbone(make_backbone())
     model = make_model(encoder)

@@ -340,6 +340,18 @@ class BertEncoder(keras.layers.Layer):
             "sequence_output": ops.reshape(sequence, (*_shape(ids), self.hidden_size)),
         }
 
+    def compute_output_spec(
+        self, inputs: Mapping[str, keras.KerasTensor], training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
+        """Returns the outputs' shapes and dtypes; Keras would trace the network for them."""
+        batch, length = inputs["input_word_ids"].shape
+        return {
+            "pooled_output": keras.KerasTensor((batch, self.hidden_size), self.compute_dtype),
+            "sequence_output": keras.KerasTensor(
+                (batch, length, self.hidden_size), self.compute_dtype
+            ),
+        }
+
     def kernels(self, shape: Any) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns a function that runs each kernel of a training step once; TensorFlow only.
 
