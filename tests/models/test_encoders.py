@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,39 @@ def test_other_keras_hub_presets(tiny_bert_dir, tmp_path, save):
     outputs = encoder.network(inputs)
     np.testing.assert_allclose(outputs["sequence_output"], expected, atol=1e-6)
     np.testing.assert_allclose(outputs["pooled_output"], expected[:, 0], atol=1e-6)
+
+
+def test_a_saved_keras_hub_model_loads_in_a_process_of_its_own(tiny_bert_dir, tmp_path):
+    save_distil_bert(tmp_path / "preset", (tiny_bert_dir / "vocab.txt").read_text().split())
+    encoder = load_encoder(str(tmp_path / "preset"))
+    inputs = features(encoder, pairs=True)
+    symbolic = {name: keras.Input((None,), dtype="int32", name=name) for name in inputs}
+    keras.Model(symbolic, encoder.network(symbolic)["pooled_output"]).save(tmp_path / "model.keras")
+    np.savez(tmp_path / "inputs", **{name: tensor.numpy() for name, tensor in inputs.items()})
+    program = (
+        "import keras, numpy as np\n"
+        "import tf_finetune.models.classifier\n"
+        "model = keras.saving.load_model('model.keras')\n"
+        "np.save('outputs', model(dict(np.load('inputs.npz'))))"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    expected = encoder.network(inputs)["pooled_output"]
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, atol=1e-6)
+
+
+def test_a_bert_does_without_keras_hub(tiny_bert_dir, tiny_hub_dir):
+    program = (
+        "import sys\n"
+        "from tf_finetune import load_encoder\n"
+        "for handle in sys.argv[1:]:\n"
+        "    load_encoder(handle)\n"
+        "print('keras_hub' in sys.modules)"
+    )
+    handles = [str(tiny_bert_dir), str(tiny_hub_dir / "encoder")]
+    result = subprocess.run(
+        [sys.executable, "-c", program, *handles], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
 
 
 def test_language_model_preset_is_no_text_encoder(tmp_path):

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import keras_hub
 import tensorflow as tf
 import tensorflow_text as tf_text  # noqa: F401  (registers the ops that SavedModels use)
 
@@ -86,6 +85,8 @@ class KerasHubPreprocessor(TokenPreprocessor):
                 f"{type(tokenizer).__name__} has no start, end or padding token, so its model is "
                 "no text encoder. Choose one of the BERT, RoBERTa, ALBERT or DeBERTa families."
             )
+        import keras_hub
+
         doubled = (keras_hub.tokenizers.RobertaTokenizer, keras_hub.tokenizers.XLMRobertaTokenizer)
         super().__init__(
             pad_id=pad_id,

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-import keras_hub
 import numpy as np
 from keras import ops
 
 from tf_finetune.models.bert import BertEncoder, Norm
+
+if TYPE_CHECKING:
+    import keras_hub
 
 _NORM = r"(?:layer_norm|LayerNorm)"
 # What TF Models' exporter, older TF Hub versions of it, and Google's first BERT release call the
@@ -137,7 +139,7 @@ def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
 
 
 def from_backbone(
-    backbone: keras_hub.models.BertBackbone, dropout: float | None = None
+    backbone: "keras_hub.models.BertBackbone", dropout: float | None = None
 ) -> BertEncoder:
     """Makes an encoder with a copy of a KerasHub backbone's weights, in its dtype policy.
 

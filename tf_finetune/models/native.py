@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
-import keras_hub
 import tensorflow as tf
 
 from tf_finetune.data.text import RawText, TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import BertEncoder
+
+if TYPE_CHECKING:
+    import keras_hub
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class BackboneNetwork(keras.layers.Layer):
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
-    def __init__(self, backbone: keras_hub.models.Backbone, **kwargs: Any) -> None:
+    def __init__(self, backbone: "keras_hub.models.Backbone", **kwargs: Any) -> None:
         kwargs.setdefault("name", "encoder")
         super().__init__(**kwargs)
         self.backbone = backbone
@@ -123,12 +125,16 @@ class BackboneNetwork(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BackboneNetwork":
         """Returns the layer that `get_config` described, with fresh weights."""
+        import keras_hub  # noqa: F401  # knows the backbone's class
+
         backbone = keras.saving.deserialize_keras_object(config.pop("backbone"))
         return cls(backbone, **config)
 
 
-def is_text_encoder(backbone: keras_hub.models.Backbone) -> bool:
+def is_text_encoder(backbone: "keras_hub.models.Backbone") -> bool:
     """Returns whether KerasHub classifies text with it, from `token_ids` and `padding_mask`."""
+    import keras_hub
+
     names = set(backbone.input) if isinstance(backbone.input, Mapping) else set()
     known = {task.backbone_cls for task in keras_hub.models.TextClassifier.__subclasses__()}
     required = {"token_ids", "padding_mask"}

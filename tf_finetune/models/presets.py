@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_hub
 import numpy as np
 import safetensors
 
@@ -104,6 +103,8 @@ def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
     Raises:
         UserError: It cannot be loaded or is no text encoder.
     """
+    import keras_hub
+
     options = {} if dropout is None else {"dropout": dropout}
     backbone = _from_preset(keras_hub.models.Backbone, handle, preset, options)
     if not is_text_encoder(backbone):
