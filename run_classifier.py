@@ -7,7 +7,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.flags import help_text, parse_flags
 from tf_finetune.lock import locked
 from tf_finetune.prepare import prepare
-from tf_finetune.process import lasting_imports, set_up_process
+from tf_finetune.process import set_up_process, uncollected_imports
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
             return 0
         with locked(flags[0].runtime):
             config, data = prepare(*flags)
-            with lasting_imports():  # Of TensorFlow: only once all else is right.
+            with uncollected_imports(freeze=True):  # Of TensorFlow: once all else is right.
                 from tf_finetune.run import run
             return run(config, data)
     except BrokenPipeError:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_text  # noqa: F401  # registers the ops of the export
 
-import tf_finetune as tff
 from benchmarks.encoder import HUB_DIR
 from benchmarks.flops import training_flops
 from benchmarks.work import (
@@ -27,29 +24,44 @@ from benchmarks.work import (
     report,
     report_start,
 )
+from tf_finetune import (
+    Examples,
+    Problem,
+    build_classifier,
+    build_optimizer,
+    load_encoder,
+    make_eval_dataset,
+    make_logits_fn,
+    make_train_dataset,
+    tokenize,
+)
+from tf_finetune.evaluate import evaluate
+from tf_finetune.export import export
+from tf_finetune.predict import predict
 from tf_finetune.runtime import choose_jit_compile, choose_precision, set_seed
+from tf_finetune.train import train
 
 PACKAGE = f"package:{ENCODER}"
 
 
-def make(work: Work, handle: str, encoder_mode: Any = "auto") -> tuple[Any, Any, tff.Problem]:
+def make(work: Work, handle: str, encoder_mode: Any = "auto") -> tuple[Any, Any, Problem]:
     """Returns an encoder, a model and the problem, as `run_classifier.py` makes them."""
     import keras
 
     keras.config.set_dtype_policy(choose_precision("auto")[0])
     set_seed(work.seed)
     columns = tuple(f"text_{i}" for i in range(len(work.train.texts)))
-    problem = tff.Problem("single_label", columns, work.label_names)
-    encoder = tff.load_encoder(handle, mode=encoder_mode)
-    return encoder, tff.build_classifier(encoder, problem), problem
+    problem = Problem("single_label", columns, work.label_names)
+    encoder = load_encoder(handle, mode=encoder_mode)
+    return encoder, build_classifier(encoder, problem), problem
 
 
-def examples(rows: Any) -> tff.Examples:
+def examples(rows: Any) -> Examples:
     """Returns rows as the package takes them."""
-    return tff.Examples(rows.texts, np.asarray(rows.labels, np.int32))
+    return Examples(rows.texts, np.asarray(rows.labels, np.int32))
 
 
-def train(work: Work, variant: str, max_steps: int | None = None) -> None:
+def measure_training(work: Work, variant: str, max_steps: int | None = None) -> None:
     """Trains and reports; with `max_steps` it reports how long the process took until then.
 
     The variant is `lifted` or `wrapped`.
@@ -59,49 +71,47 @@ def train(work: Work, variant: str, max_steps: int | None = None) -> None:
         work, str(HUB_DIR / "encoder"), {"lifted": "native", "wrapped": "saved_model"}[variant]
     )
 
-    def evaluate() -> dict[str, float]:
+    def end_epoch() -> dict[str, float]:
         clock.epoch()
         return {"loss": 0.0}
 
     # Tokenizing is part of the training's time, as it is of the peers'.
     clock.start()
-    rows = tff.tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
-    dataset = tff.make_train_dataset(
+    rows = tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
+    dataset = make_train_dataset(
         rows, BATCH_SIZE, num_epochs=work.num_epochs, max_steps=max_steps, seed=work.seed
     )
-    tff.train(
+    train(
         model,
         dataset,
-        optimizer=tff.build_optimizer(
+        optimizer=build_optimizer(
             int(dataset.cardinality()),
             learning_rate=LEARNING_RATE,
             warmup_proportion=WARMUP_PROPORTION,
             weight_decay=WEIGHT_DECAY,
         ),
         steps_per_epoch=work.steps_per_epoch,
-        evaluate=evaluate,
+        evaluate=end_epoch,
         jit_compile=choose_jit_compile("auto"),
     )
     if max_steps:
         report_start()
         return
     timing = clock.timing(work)
-    test = tff.tokenize(examples(work.test), encoder.preprocessor, MAX_SEQ_LENGTH)
-    timing.accuracy = tff.evaluate(model, tff.make_eval_dataset(test, EVAL_BATCH_SIZE), problem)[
-        "accuracy"
-    ]
+    test = tokenize(examples(work.test), encoder.preprocessor, MAX_SEQ_LENGTH)
+    timing.accuracy = evaluate(model, make_eval_dataset(test, EVAL_BATCH_SIZE), problem)["accuracy"]
     timing.flops_per_example = training_flops(rows.lengths) / len(rows)
     report(timing)
 
 
-def predict(work: Work) -> None:
+def measure_prediction(work: Work) -> None:
     """Predicts the test texts twice from raw strings."""
     encoder, model, problem = make(work, PACKAGE)
-    logits_fn = tff.make_logits_fn(model)
+    logits_fn = make_logits_fn(model)
 
     def run() -> float:
         started = time.perf_counter()
-        tff.predict(
+        predict(
             logits_fn,
             encoder.preprocessor,
             problem,
@@ -114,11 +124,14 @@ def predict(work: Work) -> None:
     report({"first_examples_per_second": run(), "examples_per_second": run()})
 
 
-def latency(work: Work) -> None:
+def measure_latency(work: Work) -> None:
     """Answers one row at a time with an exported SavedModel."""
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  # registers the ops of the export
+
     encoder, model, problem = make(work, PACKAGE)
     with tempfile.TemporaryDirectory() as folder:
-        tff.export(model, encoder.preprocessor, problem, Path(folder) / "export")
+        export(model, encoder.preprocessor, problem, Path(folder) / "export")
         loaded = tf.saved_model.load(str(Path(folder) / "export"))
     serve = loaded.signatures["serving_default"]
     names = [f"text_{i}" for i in range(len(work.test.texts))]
@@ -132,14 +145,16 @@ def latency(work: Work) -> None:
     report({"p50_ms": 1000 * float(np.median(seconds[20:]))})
 
 
-def pipeline(work: Work) -> None:
+def measure_pipeline(work: Work) -> None:
     """Reads nothing but batches: the first pass tokenizes, the second finds the ids in memory."""
+    import tensorflow as tf
+
     encoder, _, _ = make(work, PACKAGE)
     # The first call of TensorFlow's data threads is not the pipeline's own time.
     list(tf.data.Dataset.range(10).map(lambda x: x))
     started = time.perf_counter()
-    rows = tff.tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
-    dataset = tff.make_train_dataset(rows, BATCH_SIZE)
+    rows = tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
+    dataset = make_train_dataset(rows, BATCH_SIZE)
     seconds = []
     for _ in range(3):
         for _ in dataset:
@@ -158,6 +173,11 @@ def pipeline(work: Work) -> None:
 if __name__ == "__main__":
     mode, variant, work = parse_work(__doc__, ("train", "start", "predict", "latency", "pipeline"))
     if mode in ("train", "start"):
-        train(work, variant, max_steps=1 if mode == "start" else None)
+        measure_training(work, variant, max_steps=1 if mode == "start" else None)
     else:
-        {"predict": predict, "latency": latency, "pipeline": pipeline}[mode](work)
+        measure = {
+            "predict": measure_prediction,
+            "latency": measure_latency,
+            "pipeline": measure_pipeline,
+        }
+        measure[mode](work)

@@ -7,9 +7,9 @@ import pytest
 
 PROGRAM = """
 import gc, sys
-from tf_finetune.process import lasting_imports
+from tf_finetune.process import uncollected_imports
 {before}
-with lasting_imports():
+with uncollected_imports({freeze}):
     inside = gc.isenabled()
     {imported}
 print(inside, gc.isenabled(), gc.get_freeze_count() > 0, "{imported}".split()[-1] in sys.modules)
@@ -17,16 +17,17 @@ print(inside, gc.isenabled(), gc.get_freeze_count() > 0, "{imported}".split()[-1
 
 
 @pytest.mark.parametrize(
-    ("before", "imported", "expected"),
+    ("before", "freeze", "imported", "expected"),
     [
-        ("", "import tensorflow", "False True True True"),
-        ("import tensorflow", "import keras", "True True False True"),
-        ("gc.disable()", "import json", "False False False True"),
+        ("", "freeze=True", "import tensorflow", "False True True True"),
+        ("", "", "import tensorflow", "False True False True"),
+        ("import tensorflow", "freeze=True", "import keras", "True True False True"),
+        ("gc.disable()", "freeze=True", "import json", "False False False True"),
     ],
-    ids=["first", "already there", "collector off"],
+    ids=["frozen", "paused", "already there", "collector off"],
 )
-def test_only_the_first_import_is_kept_from_the_collector(before, imported, expected):
-    program = PROGRAM.format(before=before, imported=imported)
+def test_only_the_first_import_is_kept_from_the_collector(before, freeze, imported, expected):
+    program = PROGRAM.format(before=before, freeze=freeze, imported=imported)
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -36,9 +37,9 @@ def test_only_the_first_import_is_kept_from_the_collector(before, imported, expe
 def test_the_collector_is_on_again_after_a_failed_import():
     program = (
         "import gc\n"
-        "from tf_finetune.process import lasting_imports\n"
+        "from tf_finetune.process import uncollected_imports\n"
         "try:\n"
-        "    with lasting_imports():\n"
+        "    with uncollected_imports():\n"
         "        import no_such_module\n"
         "except ImportError:\n"
         "    print(gc.isenabled())"
@@ -47,3 +48,17 @@ def test_the_collector_is_on_again_after_a_failed_import():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout == "True\n"
+
+
+def test_public_names_are_imported_with_the_collector_paused():
+    program = (
+        "import gc, tf_finetune\n"
+        "collections = []\n"
+        "gc.callbacks.append(lambda *_: collections.append(1))\n"
+        "tf_finetune.train\n"
+        "print(len(collections), gc.isenabled())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "0 True\n"

@@ -9,6 +9,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from tf_finetune.process import uncollected_imports
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -34,7 +36,8 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    with uncollected_imports():
+        value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
