@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tqdm import tqdm
 
 from tf_finetune.checkpoints import Checkpoints, find, load_weights
 from tf_finetune.data.pipeline import make_train_dataset, tokenize
@@ -17,7 +18,9 @@ from tf_finetune.errors import UserError
 from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.encoders import load_encoder
 from tf_finetune.optimizer import build_optimizer
+from tf_finetune.progress import Progress
 from tf_finetune.train import train
+from tf_finetune.train_loop import make_train_loop
 from tf_finetune.workers import Workers
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
@@ -300,6 +303,7 @@ def test_an_overflow_on_one_replica_skips_the_step():
 OVERFLOW = """
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
@@ -393,7 +397,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, make, capsys):
     model, folder = saved
     assert [os.path.basename(p) for p in find(folder, "step")] == ["step-8", "step-12", "step-16"]
     damage(find(folder, "step")[-1])
-    assert Checkpoints(folder, model, model.optimizer, 2, ALONE).restore()["step"] == 12
+    assert Checkpoints(folder, model.variables, model.optimizer, 2, ALONE).restore()["step"] == 12
     assert "step-16" in capsys.readouterr().err
 
 
@@ -402,7 +406,7 @@ def test_without_a_whole_checkpoint_the_training_stops(saved):
     for path in find(folder, "step"):
         damage(path)
     with pytest.raises(UserError, match=r"(?s)no checkpoint can be read.*step-16.*--overwrite"):
-        Checkpoints(folder, model, model.optimizer, 2, ALONE).restore()
+        Checkpoints(folder, model.variables, model.optimizer, 2, ALONE).restore()
 
 
 def test_another_models_weights_are_refused(saved, tiny_bert_dir):
@@ -432,4 +436,62 @@ def test_a_full_disk_loses_nothing(make, rows, small_disk):
     resumed = make()
     resumed.optimizer = optimizer(16)
     resumed.optimizer.build(resumed.trainable_variables)
-    assert Checkpoints(str(folder), resumed, resumed.optimizer, 2, ALONE).restore()["step"] == 8
+    assert (
+        Checkpoints(str(folder), resumed.variables, resumed.optimizer, 2, ALONE).restore()["step"]
+        == 8
+    )
+
+
+def next_token_model() -> keras.Model:
+    """Guesses the next token from this one; the table stands for a frozen base."""
+    keras.utils.set_random_seed(5)
+    ids = keras.Input((None,), dtype="int32")
+    table = keras.layers.Embedding(11, 8, trainable=False, name="base")
+    model = keras.Model(ids, keras.layers.Dense(11, name="adapter")(table(ids)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    model.compile("sgd", loss)
+    model.checkpoint_variables = lambda: model.get_layer("adapter").variables
+    return model
+
+
+def test_weights_of_tokens_count_rows_and_divide_by_targets():
+    """Rows [1, 1, 0], [1, 0, 0] and [0, 0, 0]: two examples, three targets."""
+    ids = np.arange(9, dtype=np.int32).reshape(3, 3)
+    weights = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], np.float32)
+    batches = tf.data.Dataset.from_tensors((ids, ids + 1, weights))
+    model = next_token_model()
+    losses = model.loss.call(ids + 1, model(ids)).numpy()
+    expected = float((losses * weights).sum() / 3)
+    loop = make_train_loop(model, tf.distribute.get_strategy())
+    model.optimizer.build(model.trainable_variables)
+    found, examples, _ = loop(iter(batches), tf.constant(1))
+    assert float(found[0]) == pytest.approx(expected, rel=1e-6)
+    assert float(examples) == 2
+
+
+def test_a_frozen_base_need_not_be_in_the_checkpoints(tmp_path):
+    ids = np.arange(8, dtype=np.int32).reshape(4, 2)
+    batches = tf.data.Dataset.from_tensors((ids, ids + 1, np.ones((4, 2), np.float32))).repeat(3)
+    model = next_token_model()
+    train(model, batches, optimizer=optimizer(3), model_dir=str(tmp_path))
+    (path,) = find(str(tmp_path / "checkpoints"), "step")
+    shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    assert [8, 11] in shapes.values() and [11, 8] not in shapes.values()
+    fresh = next_token_model()
+    load_weights(fresh, str(tmp_path / "checkpoints"))
+    assert_equal(values(fresh), values(model))
+
+
+def test_the_time_left_is_reckoned_without_the_first_step(monkeypatch):
+    """A first step of a minute, then one a second: the bar says some 98 seconds, not hours."""
+    now = [0.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)
+    scalars = dict.fromkeys(("loss", "learning_rate", "examples_per_second"), 1.0)
+    progress = Progress(100, 0, None)
+    for step, seconds in enumerate((60.0, 1.0, 1.0), start=1):
+        now[0] += seconds
+        progress.steps(step, 1, scalars)
+    rate = progress.bar.format_dict["rate"] or 1.0
+    assert rate == pytest.approx(1.0, rel=0.1)
+    progress.close()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ class Checkpoints:
 
     Args:
         directory: Where they are.
-        model: Every variable of it is kept, the random state of its dropout layers too.
+        variables: What changes in training: the weights, and the random state of dropout layers.
         optimizer: Built on the model's trainable variables.
         keep: How many of the last ones stay.
         workers: Of several, all call these methods; the chief alone writes and reads files.
@@ -47,7 +48,7 @@ class Checkpoints:
     def __init__(
         self,
         directory: str,
-        model: keras.Model,
+        variables: Sequence[keras.Variable],
         optimizer: keras.optimizers.Optimizer,
         keep: int,
         workers: Workers,
@@ -56,7 +57,7 @@ class Checkpoints:
         self.keep = keep
         self.state = _State()
         self._workers = workers
-        self._weights = [variable.value for variable in model.variables]
+        self._weights = [variable.value for variable in variables]
         optimizer_state = [variable.value for variable in optimizer.variables]
         self._variables = [*self._weights, *optimizer_state]
         self._model = tf.train.Checkpoint(model=self._weights)
@@ -64,29 +65,25 @@ class Checkpoints:
             model=self._weights, optimizer=optimizer_state, state=self.state
         )
 
-    def save(self, step: int, state: dict[str, Any]) -> str:
+    def save(self, step: int, state: dict[str, Any]) -> None:
         """Writes the checkpoint of a step, then drops the oldest ones.
 
         Args:
             step: The steps done.
             state: A JSON object to keep with it.
 
-        Returns:
-            The checkpoint's path.
-
         Raises:
             UserError: It could not be written; the earlier ones are untouched.
         """
         self.state.values = state
         if not self._workers.is_chief:
-            return "of worker 0"
+            return
         path = self._write(self._all, f"step-{step}")
         paths = find(self.directory, "step")
         place = paths.index(path)
         # Later ones could not be read when the training went on from an earlier one.
         for other in (*paths[: max(0, place + 1 - self.keep)], *paths[place + 1 :]):
             _remove(other)
-        return path
 
     def save_best(self, step: int) -> None:
         """Writes the model's weights as the best so far, in place of an earlier best."""
@@ -162,6 +159,17 @@ class Checkpoints:
                 remove(file)
 
 
+def checkpoint_variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables of a model that its checkpoints hold.
+
+    Those are all of them, unless the model's maker names others: a function without arguments, as
+    the model's attribute `checkpoint_variables`, that lists them. So a frozen base, which comes
+    from its own files, need not be in each checkpoint.
+    """
+    named = getattr(model, "checkpoint_variables", None)
+    return list(named() if named else model.variables)
+
+
 def load_weights(model: keras.Model, directory: str, workers: Workers | None = None) -> str:
     """Loads a finished training's weights: the best, else the last.
 
@@ -176,7 +184,7 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     Raises:
         UserError: There is none, it cannot be read, or it does not fit the model.
     """
-    weights = [variable.value for variable in model.variables]
+    weights = [variable.value for variable in checkpoint_variables(model)]
     path = ""
     if workers is None or workers.is_chief:
         paths = find(directory, "best") or find(directory, "step")

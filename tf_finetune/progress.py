@@ -36,18 +36,9 @@ class Progress:
         self._log_dir = log_dir
         self._log_every = log_every
         self._logged = start_step
-        # On a terminal a bar that moves, in a file a line every quarter of a minute.
-        interval = 0.2 if sys.stderr.isatty() else 15.0
-        self._bar = tqdm(
-            total=total_steps,
-            initial=start_step,
-            desc="training",
-            unit="step",
-            mininterval=interval,
-            maxinterval=interval * 2,
-            dynamic_ncols=sys.stderr.isatty(),
-            disable=not show,
-        )
+        self._total_steps, self._show = total_steps, show
+        self.bar = self._make_bar(start_step)
+        self._compiled = False
 
     def steps(self, step: int, count: int, scalars: dict[str, float]) -> None:
         """Reports training up to a step.
@@ -58,12 +49,18 @@ class Progress:
             scalars: `loss`, `learning_rate`, `gradient_norm`, `examples_per_second`,
                 `tokens_per_second`.
         """
-        self._bar.set_postfix_str(
+        if not self._compiled:
+            # The first step is traced and compiled: the time left is reckoned without it.
+            self._compiled, count = True, 0
+            self.bar.leave = False
+            self.bar.close()
+            self.bar = self._make_bar(step)
+        self.bar.set_postfix_str(
             f"loss={scalars['loss']:.4f} lr={scalars['learning_rate']:.1e} "
             f"{scalars['examples_per_second']:.0f} examples/s",
             refresh=False,
         )
-        self._bar.update(count)
+        self.bar.update(count)
         # On a grid of all steps, so that a resumed training has its points at the same ones.
         if step // self._log_every > self._logged // self._log_every:
             self._logged = step
@@ -78,14 +75,28 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(text, file=sys.stdout)
+        self.bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def close(self) -> None:
         """Ends the bar and writes what TensorBoard has not got yet."""
-        self._bar.close()
+        self.bar.close()
         for writer in self._writers.values():
             writer.close()
+
+    def _make_bar(self, step: int) -> tqdm:
+        # On a terminal a bar that moves, in a file a line every quarter of a minute.
+        interval = 0.2 if sys.stderr.isatty() else 15.0
+        return tqdm(
+            total=self._total_steps,
+            initial=step,
+            desc="training",
+            unit="step",
+            mininterval=interval,
+            maxinterval=interval * 2,
+            dynamic_ncols=sys.stderr.isatty(),
+            disable=not self._show,
+        )
 
     def _write(self, run: str, step: int, scalars: dict[str, float]) -> None:
         if self._log_dir is None:

@@ -47,6 +47,7 @@ from tf_finetune.runtime import (
     choose_jit_compile,
     choose_precision,
     choose_steps_per_loop,
+    compile_unseen,
     make_strategy,
     set_seed,
 )
@@ -252,6 +253,7 @@ def _set_up(runtime: RuntimeConfig) -> tuple[tf.distribute.Strategy, bool]:
     set_seed(runtime.seed)
     if runtime.deterministic:
         tf.config.experimental.enable_op_determinism()
+    compile_unseen()
     print(
         f"strategy   {type(strategy).__name__} ({strategy.num_replicas_in_sync}): {reason}\n"
         f"precision  {policy}: {policy_reason}; XLA {'on' if jit_compile else 'off'}"

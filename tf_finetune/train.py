@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_finetune.checkpoints import Checkpoints
+from tf_finetune.checkpoints import Checkpoints, checkpoint_variables
 from tf_finetune.compile_ahead import compiling_ahead
 from tf_finetune.data.stream import StreamedBatches, plain_errors
 from tf_finetune.errors import UserError
@@ -29,7 +29,7 @@ class TrainState:
         step: Optimizer steps done.
         seconds: From the first batch asked for to the last step, tracing and compiling included,
             evaluation and checkpoints left out.
-        examples: Examples trained on, filling rows left out.
+        examples: Rows with a weight that were trained on, however many targets a row has.
         tokens: The same in tokens, padding left out.
         first_step_seconds: The first step of the last process: tracing and compiling.
         steady_seconds: As `seconds`, without the first loop of each process.
@@ -142,15 +142,13 @@ def train(
     checkpoints = None
     if model_dir is not None:
         folder = tf.io.gfile.join(model_dir, "checkpoints")
-        checkpoints = Checkpoints(folder, model, model.optimizer, keep_checkpoint_max, workers)
+        variables = checkpoint_variables(model)
+        checkpoints = Checkpoints(folder, variables, model.optimizer, keep_checkpoint_max, workers)
         state = TrainState(**checkpoints.restore())
     log_dir = model_dir if workers.is_chief else None
     progress = Progress(total_steps, state.step, log_dir, show=workers.is_chief)
     if state.step:
         progress.message(f"going on from step {state.step} of {total_steps}")
-
-    def save() -> str:
-        return checkpoints.save(state.step, dataclasses.asdict(state)) if checkpoints else "none"
 
     with interruptible() as interruption, closing(progress), ExitStack() as stack:
         batches: Iterator[Any] | None = None
@@ -215,11 +213,13 @@ def train(
             # One worker's signal is everyone's: the others could not go on without it.
             stopping = workers.any(interruption.came)
             if done or stopping or state.step % save_steps == 0:
-                path = save()
+                if checkpoints:
+                    checkpoints.save(state.step, dataclasses.asdict(state))
                 if stopping:
+                    last = checkpoints.latest() if checkpoints else None
                     interruption.stop(
                         f"stopped after step {state.step} of {total_steps}. The same command goes "
-                        f"on from checkpoint {path}."
+                        f"on from checkpoint {last or 'none'}."
                     )
     if checkpoints and evaluate is not None and load_best_model_at_end:
         checkpoints.restore_best()

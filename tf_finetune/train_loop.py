@@ -42,7 +42,7 @@ def make_train_loop(
     )
 
     def gradients_of(features: Any, labels: Any, weights: Any, count: Any) -> tuple[list[Any], Any]:
-        """Gradients of the sum of the losses divided by `count`, and that quotient."""
+        """Gradients of the weighted sum of the losses divided by `count`, and that quotient."""
         with tf.GradientTape() as tape:
             losses = model.loss.call(labels, model(features, training=True))
             loss = tf.reduce_sum(tf.cast(losses, tf.float32) * weights) / count
@@ -59,9 +59,9 @@ def make_train_loop(
     # AutoGraph would spend a second on the sources of the model and the optimizer.
     @tf.autograph.experimental.do_not_convert
     def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
-        # Divided by the examples of all replicas, the replicas' gradients add up to the mean's.
-        examples = _sum_over_replicas(tf.reduce_sum(weights))
-        count = tf.maximum(examples, 1.0)
+        # Divided by the weights of all replicas, the replicas' gradients add up to the mean's.
+        total = _sum_over_replicas(tf.reduce_sum(weights))
+        count = tf.where(total > 0, total, 1.0)
         if slices == 1:
             gradients, loss = gradients_of(features, labels, weights, count)
         else:
@@ -87,8 +87,9 @@ def make_train_loop(
             overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))
             gradients = [gradient + overflow for gradient in gradients]
         optimizer.apply(gradients, variables)
-        tokens = _sum_over_replicas(_count_tokens(features, weights))
-        return _sum_over_replicas(loss), examples, tokens
+        real = _real_rows(weights)
+        examples, tokens = tf.reduce_sum(real), _count_tokens(features, real)
+        return tuple(_sum_over_replicas(value) for value in (loss, examples, tokens))
 
     run = tf.function(step, jit_compile=True) if jit_compile else step
 
@@ -116,8 +117,17 @@ def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     return replicas.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _count_tokens(features: Any, weights: tf.Tensor) -> tf.Tensor:
+def _real_rows(weights: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for each row with a weight, 0 for the others, float32 [batch].
+
+    Args:
+        weights: float32 [batch] or [batch, length].
+    """
+    row = tf.reshape(weights, [tf.shape(weights)[0], -1])
+    return tf.cast(tf.reduce_any(row > 0, axis=1), tf.float32)
+
+
+def _count_tokens(features: Any, real: tf.Tensor) -> tf.Tensor:
     if not (isinstance(features, Mapping) and "input_mask" in features):
         return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
-    real = tf.cast(features["input_mask"], tf.float32) * tf.cast(weights > 0, tf.float32)[:, None]
-    return tf.reduce_sum(real)
+    return tf.reduce_sum(tf.cast(features["input_mask"], tf.float32) * real[:, None])
