@@ -4,10 +4,10 @@ import os
 import sys
 
 from tf_finetune.errors import UserError
-from tf_finetune.flags import help_text, parse_flags
-from tf_finetune.lock import locked
 from tf_finetune.prepare import prepare
 from tf_finetune.process import set_up_process, uncollected_imports
+from tf_finetune.runs.flags import help_text, parse_flags
+from tf_finetune.runs.lock import locked
 
 
 def main(argv: list[str]) -> int:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.local_workers import REPOSITORY, last_lines, start_workers
-from tf_finetune.config import DataConfig
 from tf_finetune.data.sources import Examples, load_data
+from tf_finetune.runs.config import DataConfig
 
 SIZES = (100_000, 10_000_000)
 STEPS, BATCH = 30, 32

@@ -4,8 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-
-from tf_finetune.flags import parse_flags
+from tf_finetune.runs.flags import parse_flags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "tf_finetune"
@@ -15,9 +14,9 @@ ORDER = """
 errors process
 data.tasks
 files
-config
-flags
-interrupt cluster data.autotuning
+runs.config
+runs.flags
+interrupt runs.cluster data.autotuning
 runtime
 data.packing data.words data.files data.fingerprint
 data.blocks
@@ -43,8 +42,8 @@ inference metrics
 workers
 checkpoints progress train_loop
 train evaluate predict export
-summary model_dir
-lock
+summary runs.model_dir
+runs.lock
 prepare
 run
 tools.export_hub_encoder
@@ -89,7 +88,7 @@ def test_modules_import_only_from_above():
 
 def test_only_the_flags_know_absl():
     users = [name for name, path in modules().items() if "absl" in path.read_text("utf-8")]
-    assert users == ["flags"]
+    assert users == ["runs.flags"]
 
 
 def test_the_entry_is_short():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import run_classifier
-from tf_finetune.cluster import EXAMPLE
+from tf_finetune.runs.cluster import EXAMPLE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD, BAD = ("a good film", "great plot", "very good"), ("bad movie", "boring plot", "not good")

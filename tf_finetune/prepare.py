@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Collection
 
-from tf_finetune.cluster import read_cluster
-from tf_finetune.config import Config
 from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.report import data_report
 from tf_finetune.data.sources import TextData, load_data
 from tf_finetune.errors import UserError
-from tf_finetune.model_dir import check_head, claim, load_run, resume_config
+from tf_finetune.runs.cluster import read_cluster
+from tf_finetune.runs.config import Config
+from tf_finetune.runs.model_dir import check_head, claim, load_run, resume_config
 
 
 def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:

@@ -12,8 +12,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.checkpoints import load_weights
-from tf_finetune.cluster import read_cluster, reporting
-from tf_finetune.config import Config, RuntimeConfig
 from tf_finetune.data.pipeline import (
     TokenizedExamples,
     count_steps,
@@ -35,7 +33,6 @@ from tf_finetune.metrics import (
     compute_metrics,
     greater_is_better,
 )
-from tf_finetune.model_dir import load_run, save_metrics, save_run
 from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.encoders import Encoder, load_encoder
 from tf_finetune.models.hub_writer import save_hub_encoder
@@ -43,6 +40,9 @@ from tf_finetune.models.losses import balanced_class_weights, constant_logits
 from tf_finetune.optimizer import build_optimizer, layer_rates
 from tf_finetune.predict import predict_rows, read_logits, write_predictions
 from tf_finetune.progress import write_text_summary
+from tf_finetune.runs.cluster import read_cluster, reporting
+from tf_finetune.runs.config import Config, RuntimeConfig
+from tf_finetune.runs.model_dir import load_run, save_metrics, save_run
 from tf_finetune.runtime import (
     choose_jit_compile,
     choose_precision,

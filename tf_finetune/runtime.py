@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
-from tf_finetune.cluster import EXAMPLE, Cluster, read_cluster
 from tf_finetune.errors import UserError
+from tf_finetune.runs.cluster import EXAMPLE, Cluster, read_cluster
 
 CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 

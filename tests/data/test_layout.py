@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.layout import infer_columns, load_layout
 from tf_finetune.data.tasks import TASKS, Task
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig
 
 SPLITS = ("train", "validation", "test")
 

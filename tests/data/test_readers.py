@@ -226,7 +226,7 @@ def test_text_formats_do_without_tensorflow(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", '{"text": "a", "label": 1}\n')
     program = f"""
 import sys
-from tf_finetune.config import DataConfig
+from tf_finetune.runs.config import DataConfig
 from tf_finetune.data.report import data_report
 from tf_finetune.data.sources import load_data
 data_report(load_data(DataConfig(data_dir={str(tmp_path)!r})))

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.readers import read_rows
 from tf_finetune.data.sources import load_data
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig
 
 NAMES = ("not_equivalent", "equivalent")
 

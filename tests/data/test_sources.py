@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.sources import load_data
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig
 
 YES_NO = Problem("single_label", ("text",), ("no", "yes"))
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.sources import load_data
 from tf_finetune.data.tasks import DEFAULT_METRICS, TASKS, Problem
+from tf_finetune.runs.config import DataConfig
 
 # Task, folder, rows, number of labels, metric.
 REFERENCE = [

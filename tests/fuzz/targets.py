@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.blocks import read_block, split_files
 from tf_finetune.data.readers import read_label_names, read_rows
 from tf_finetune.data.sources import load_data
 from tf_finetune.errors import UserError
-from tf_finetune.flags import parse_flags
-from tf_finetune.model_dir import load_run
+from tf_finetune.runs.config import DataConfig
+from tf_finetune.runs.flags import parse_flags
+from tf_finetune.runs.model_dir import load_run
 
 # In memory where there is such a folder: thousands of files are written.
 FOLDER = Path(

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.files import find_files
 from tf_finetune.data.readers import read_file, read_label_names
 from tf_finetune.data.records import open_tfds
 from tf_finetune.data.tasks import TASKS, ProblemType, Task
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_dir, is_file
+from tf_finetune.runs.config import DataConfig
 
 Table = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""

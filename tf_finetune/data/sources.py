@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_finetune.config import DataConfig
 from tf_finetune.data.blocks import KINDS as BLOCK_KINDS
 from tf_finetune.data.blocks import (
     Block,
@@ -29,6 +28,7 @@ from tf_finetune.data.records import parse_example
 from tf_finetune.data.tasks import DEFAULT_METRICS, Problem, Task
 from tf_finetune.errors import UserError
 from tf_finetune.files import file_size
+from tf_finetune.runs.config import DataConfig
 
 # Text files above this are streamed: in memory their rows take several times as much.
 STREAM_BYTES = 512 * 2**20

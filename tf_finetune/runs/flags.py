@@ -10,8 +10,8 @@ from typing import Any
 
 from absl import flags
 
-from tf_finetune.config import SECTIONS, Config, allowed_range, value_type
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import SECTIONS, Config, allowed_range, value_type
 
 USAGE = "python run_classifier.py [--flagfile=FILE] [--FLAG=VALUE ...]"
 TITLES = {"data": "Data", "model": "Model", "train": "Training", "runtime": "Run"}

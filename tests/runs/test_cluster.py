@@ -3,8 +3,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from tf_finetune.cluster import EXAMPLE, Cluster, read_cluster, reporting
 from tf_finetune.errors import UserError
+from tf_finetune.runs.cluster import EXAMPLE, Cluster, read_cluster, reporting
 from tf_finetune.runtime import _slurm_resolver
 
 WORKERS = {"worker": ["a:1", "b:1"]}

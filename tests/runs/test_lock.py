@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.config import RuntimeConfig
 from tf_finetune.errors import UserError
-from tf_finetune.lock import locked
+from tf_finetune.runs.config import RuntimeConfig
+from tf_finetune.runs.lock import locked
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
-from tf_finetune.config import RuntimeConfig
-from tf_finetune.lock import locked
+from tf_finetune.runs.config import RuntimeConfig
+from tf_finetune.runs.lock import locked
 with locked(RuntimeConfig(model_dir=sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

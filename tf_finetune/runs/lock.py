@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tf_finetune.cluster import read_cluster
-from tf_finetune.config import RuntimeConfig
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_remote, make_dirs, remove, replaced_file
-from tf_finetune.model_dir import remove_leftovers
+from tf_finetune.runs.cluster import read_cluster
+from tf_finetune.runs.config import RuntimeConfig
+from tf_finetune.runs.model_dir import remove_leftovers
 
 
 @contextmanager

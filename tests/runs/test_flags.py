@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.config import SECTIONS, Config, DataConfig, TrainConfig
 from tf_finetune.errors import UserError
-from tf_finetune.flags import flagfile_text, help_text, parse_flags
+from tf_finetune.runs.config import SECTIONS, Config, DataConfig, TrainConfig
+from tf_finetune.runs.flags import flagfile_text, help_text, parse_flags
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def parse(*arguments: str) -> Config:

@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tf_finetune import __version__
-from tf_finetune.config import SECTIONS, Config
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, list_dir, read_bytes, remove, write_text_atomic
-from tf_finetune.flags import flagfile_text
+from tf_finetune.runs.config import SECTIONS, Config
+from tf_finetune.runs.flags import flagfile_text
 
 OWN = (
     *("config.json", "train.cfg", "labels.txt", "metrics.json", "predictions.tsv"),
