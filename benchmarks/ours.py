@@ -38,7 +38,7 @@ from tf_finetune import (
 from tf_finetune.evaluate import evaluate
 from tf_finetune.export import export
 from tf_finetune.predict import predict
-from tf_finetune.runtime import choose_jit_compile, choose_precision, set_seed
+from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
 from tf_finetune.train import train
 
 PACKAGE = f"package:{ENCODER}"

@@ -76,7 +76,7 @@ def work() -> None:
     import tensorflow as tf
 
     from benchmarks.growth import Point, make_batch, make_model
-    from tf_finetune.runtime import choose_precision, make_strategy, set_seed
+    from tf_finetune.runtime.hardware import choose_precision, make_strategy, set_seed
     from tf_finetune.train_loop import make_train_loop
 
     strategy, _ = make_strategy()

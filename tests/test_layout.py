@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from tf_finetune.runs.flags import parse_flags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -16,8 +17,8 @@ data.tasks
 files
 runs.config
 runs.flags
-interrupt runs.cluster data.autotuning
-runtime
+runtime.interrupt runs.cluster data.autotuning
+runtime.hardware
 data.packing data.words data.files data.fingerprint
 data.blocks
 data.text data.records
@@ -39,7 +40,7 @@ optimizer
 models.classifier
 compile_ahead
 inference metrics
-workers
+runtime.workers
 checkpoints progress train_loop
 train evaluate predict export
 summary runs.model_dir

@@ -34,7 +34,7 @@ from tf_finetune import *
 from tf_finetune import train as _
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.progress import Progress
-from tf_finetune.runtime import make_strategy
+from tf_finetune.runtime.hardware import make_strategy
 
 module = sys.modules["tf_finetune.train"]
 losses = []

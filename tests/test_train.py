@@ -19,9 +19,9 @@ from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.encoders import load_encoder
 from tf_finetune.optimizer import build_optimizer
 from tf_finetune.progress import Progress
+from tf_finetune.runtime.workers import Workers
 from tf_finetune.train import train
 from tf_finetune.train_loop import make_train_loop
-from tf_finetune.workers import Workers
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
 ALONE = Workers(tf.distribute.get_strategy())
@@ -308,7 +308,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from tf_finetune import build_optimizer, train
-from tf_finetune.runtime import make_strategy
+from tf_finetune.runtime.hardware import make_strategy
 
 keras.config.set_dtype_policy("mixed_float16")
 strategy, _ = make_strategy("mirrored")

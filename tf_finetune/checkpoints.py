@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import list_dir, remove
-from tf_finetune.workers import Workers
+from tf_finetune.runtime.workers import Workers
 
 # What TensorFlow raises for a checkpoint that is torn or of another model.
 READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, LookupError, RuntimeError)

@@ -26,7 +26,6 @@ from tf_finetune.data.token_cache import tokenize_cached
 from tf_finetune.errors import UserError
 from tf_finetune.export import export
 from tf_finetune.inference import make_logits_fn
-from tf_finetune.interrupt import Interrupted
 from tf_finetune.metrics import (
     check_metric_name,
     collapse_warning,
@@ -43,7 +42,7 @@ from tf_finetune.progress import write_text_summary
 from tf_finetune.runs.cluster import read_cluster, reporting
 from tf_finetune.runs.config import Config, RuntimeConfig
 from tf_finetune.runs.model_dir import load_run, save_metrics, save_run
-from tf_finetune.runtime import (
+from tf_finetune.runtime.hardware import (
     choose_jit_compile,
     choose_precision,
     choose_steps_per_loop,
@@ -51,9 +50,10 @@ from tf_finetune.runtime import (
     make_strategy,
     set_seed,
 )
+from tf_finetune.runtime.interrupt import Interrupted
+from tf_finetune.runtime.workers import Workers
 from tf_finetune.summary import example_predictions, next_steps, results_table
 from tf_finetune.train import train
-from tf_finetune.workers import Workers
 
 # What a collective operation raises where another process has ended.
 CONNECTION_ERRORS = (

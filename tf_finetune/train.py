@@ -15,10 +15,10 @@ from tf_finetune.checkpoints import Checkpoints, checkpoint_variables
 from tf_finetune.compile_ahead import compiling_ahead
 from tf_finetune.data.stream import StreamedBatches, plain_errors
 from tf_finetune.errors import UserError
-from tf_finetune.interrupt import interruptible
 from tf_finetune.progress import Progress
+from tf_finetune.runtime.interrupt import interruptible
+from tf_finetune.runtime.workers import Workers
 from tf_finetune.train_loop import make_train_loop
-from tf_finetune.workers import Workers
 
 
 @dataclass

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.runs.cluster import EXAMPLE, Cluster, read_cluster, reporting
-from tf_finetune.runtime import _slurm_resolver
+from tf_finetune.runtime.hardware import _slurm_resolver
 
 WORKERS = {"worker": ["a:1", "b:1"]}
 

@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from tf_finetune.errors import UserError
-from tf_finetune.runtime import choose_precision, make_strategy
+from tf_finetune.runtime.hardware import choose_precision, make_strategy
 
 WORKER = """
 import tensorflow as tf
 from tf_finetune.run import run  # what the command line imports before it
-from tf_finetune.runtime import make_strategy
+from tf_finetune.runtime.hardware import make_strategy
 
 strategy, reason = make_strategy()
 
