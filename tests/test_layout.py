@@ -19,10 +19,10 @@ runs.config
 runs.flags
 runtime.interrupt runs.cluster data.autotuning
 runtime.hardware
-data.packing data.words data.files data.fingerprint
+text.segments text.words data.files text.fingerprint
 data.blocks
-data.text data.records
-data.hub_text data.readers data.labels
+text.preprocessor data.records
+text.hub data.readers data.labels
 data.layout
 data.columns
 data.sources

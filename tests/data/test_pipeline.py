@@ -16,8 +16,8 @@ from tf_finetune.data.pipeline import (
     xla_buckets,
 )
 from tf_finetune.data.sources import Examples
-from tf_finetune.data.text import BertPreprocessor, RawText
 from tf_finetune.errors import UserError
+from tf_finetune.text.preprocessor import BertPreprocessor, RawText
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c"]
 

@@ -9,9 +9,9 @@ from tf_finetune.data import stream as stream_module
 from tf_finetune.data.pipeline import tokenize
 from tf_finetune.data.sources import load_data
 from tf_finetune.data.stream import StreamedBatches
-from tf_finetune.data.text import BertPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
+from tf_finetune.text.preprocessor import BertPreprocessor
 
 ROWS, BATCH = 3000, 32
 STEPS = -(-ROWS // BATCH)  # an epoch's

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from tf_finetune.data import token_cache
 from tf_finetune.data.sources import Examples
-from tf_finetune.data.text import BertPreprocessor, RawText
 from tf_finetune.data.token_cache import tokenize_cached
+from tf_finetune.text.preprocessor import BertPreprocessor, RawText
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "A"]
 PAIRS = Examples((["a b", "", "A"], ["b", "a a a", "b b"]), np.array([0, 1, 0], np.int32))

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tf_finetune.data.autotuning import without_autotuning
 from tf_finetune.data.sources import Examples
-from tf_finetune.data.text import TextPreprocessor
 from tf_finetune.errors import UserError
+from tf_finetune.text.preprocessor import TextPreprocessor
 
 TOKENIZE_BATCH = 512
 # Batches are sorted by length within this many batches, as in Hugging Face's LengthGroupedSampler:

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune import __version__
-from tf_finetune.data.fingerprint import hash_parts
 from tf_finetune.data.pipeline import TokenizedExamples, tokenize
 from tf_finetune.data.sources import Examples
-from tf_finetune.data.text import TextPreprocessor
 from tf_finetune.files import open_file, replaced_file
+from tf_finetune.text.fingerprint import hash_parts
+from tf_finetune.text.preprocessor import TextPreprocessor
 
 # What numpy and zipfile raise for a file that is torn, damaged or not of ours.
 READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)

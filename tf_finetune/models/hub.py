@@ -8,8 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.data.hub_text import HubPreprocessor
-from tf_finetune.data.text import BertPreprocessor, RawText, TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import WeightError, canonical_name
@@ -18,6 +16,8 @@ from tf_finetune.models.native import Encoder, native_encoder
 from tf_finetune.models.precision import float32_compute
 from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
 from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
+from tf_finetune.text.hub import HubPreprocessor
+from tf_finetune.text.preprocessor import BertPreprocessor, RawText, TextPreprocessor
 
 # Of 6 layers float32 rounding makes some 1e-6, another layer norm or activation some 1e-3.
 LIFT_TOLERANCE = 1e-4

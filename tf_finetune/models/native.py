@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import tensorflow as tf
 
-from tf_finetune.data.text import RawText, TextPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import BertEncoder
+from tf_finetune.text.preprocessor import RawText, TextPreprocessor
 
 if TYPE_CHECKING:
     import keras_hub

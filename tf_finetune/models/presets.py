@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from tf_finetune.data.hub_text import KerasHubPreprocessor
-from tf_finetune.data.text import BertPreprocessor
 from tf_finetune.errors import UserError
 from tf_finetune.models.bert import EPSILON
 from tf_finetune.models.bert_weights import (
@@ -19,6 +17,8 @@ from tf_finetune.models.bert_weights import (
     make_bert,
 )
 from tf_finetune.models.native import BackboneNetwork, Encoder, is_text_encoder, native_encoder
+from tf_finetune.text.hub import KerasHubPreprocessor
+from tf_finetune.text.preprocessor import BertPreprocessor
 
 # What `config.json` may say, the default first.
 _HUGGING_FACE_BERT = {

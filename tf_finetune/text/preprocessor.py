@@ -6,10 +6,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from tf_finetune.data.fingerprint import hash_parts
-from tf_finetune.data.packing import fair_lengths, join_segments
-from tf_finetune.data.words import split_words
 from tf_finetune.errors import UserError
+from tf_finetune.text.fingerprint import hash_parts
+from tf_finetune.text.segments import fair_lengths, join_segments
+from tf_finetune.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 

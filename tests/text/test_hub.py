@@ -13,9 +13,9 @@ import sentencepiece
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from tf_finetune.data.hub_text import HubPreprocessor, KerasHubPreprocessor
-from tf_finetune.data.text import BertPreprocessor, TextPreprocessor
 from tf_finetune.errors import UserError
+from tf_finetune.text.hub import HubPreprocessor, KerasHubPreprocessor
+from tf_finetune.text.preprocessor import BertPreprocessor, TextPreprocessor
 
 FIRST = ["the quick fox", "", "a fox the quick " * 6, "fox a", "the " * 9]
 SECOND = ["a fox", "quick", "the fox the fox " * 5, "a " * 20, ""]

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from tf_finetune.data.text import BertPreprocessor, RawText
 from tf_finetune.errors import UserError
+from tf_finetune.text.preprocessor import BertPreprocessor, RawText
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

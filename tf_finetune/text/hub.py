@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_text as tf_text  # noqa: F401  (registers the ops that SavedModels use)
 
-from tf_finetune.data.fingerprint import hash_folder, hash_parts
-from tf_finetune.data.text import TokenPreprocessor
 from tf_finetune.errors import UserError
+from tf_finetune.text.fingerprint import hash_folder, hash_parts
+from tf_finetune.text.preprocessor import TokenPreprocessor
 
 
 class HubPreprocessor(TokenPreprocessor):

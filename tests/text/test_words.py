@@ -7,7 +7,7 @@ import tensorflow as tf
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tf_finetune.data.words import split_words
+from tf_finetune.text.words import split_words
 
 # Their categories have changed: a Canadian full stop, a Hanunoo and two Mongolian signs.
 RECLASSIFIED = {0x166D, 0x1734, 0x1885, 0x1886}

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_finetune.data.packing import fair_lengths, join_segments
+from tf_finetune.text.segments import fair_lengths, join_segments
 
 rows = st.lists(st.integers(0, 9), max_size=6)
 
