@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_hub_encoder() -> None:
     """Writes the encoder as a TF Hub SavedModel, once."""
     if not HUB_DIR.exists():
-        command = [sys.executable, "-m", "tf_finetune.tools.export_hub_encoder"]
+        command = [sys.executable, "-m", "tf_finetune.formats.convert"]
         subprocess.run(
             [*command, f"--hf_dir={encoder_dir()}", f"--output_dir={HUB_DIR}"], check=True
         )

@@ -118,7 +118,7 @@ def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_hub_dir(tiny_bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny BERT in TF Hub format: the SavedModels `encoder` and `preprocessor`."""
-    from tf_finetune.tools.export_hub_encoder import export_hub_encoder
+    from tf_finetune.formats.convert import export_hub_encoder
 
     directory = tmp_path_factory.mktemp("tiny_hub") / "exported"
     export_hub_encoder(str(tiny_bert_dir), directory)

@@ -17,9 +17,9 @@ from tf_finetune.data.sources import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.evaluate import evaluate, make_logits_fn, predict_logits
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.metrics import metric_names
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import load_encoder
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good", "unsure"))
 ROWS = 17

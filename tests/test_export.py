@@ -15,8 +15,8 @@ import tensorflow as tf
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.export import argument_names, export
+from tf_finetune.formats.encoders import Encoder, load_encoder
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import Encoder, load_encoder
 from tf_finetune.models.precision import float32_compute
 from tf_finetune.predict import predict
 

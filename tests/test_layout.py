@@ -28,13 +28,13 @@ data.columns
 data.sources
 data.report data.pipeline
 data.stream data.token_cache
-models.flat_function models.fused models.precision
+formats.flat_function models.fused models.precision
 models.bert
 models.bert_weights
-models.native
-models.presets models.lift models.saved_model
-models.hub_writer models.hub
-models.encoders
+formats.encoder
+formats.huggingface formats.lift formats.saved_model
+formats.hub_writer formats.hub
+formats.encoders
 models.heads models.losses
 optimizer
 models.classifier
@@ -47,7 +47,7 @@ summary runs.model_dir
 runs.lock
 prepare
 run
-tools.export_hub_encoder
+formats.convert
 """
 
 

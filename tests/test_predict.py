@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import load_encoder
 from tf_finetune.predict import (
     Predictions,
     escape,

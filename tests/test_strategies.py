@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks import local_workers
 from tf_finetune.checkpoints import find
-from tf_finetune.models.encoders import load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
+from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.formats.hub_writer import save_hub_encoder
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ from tf_finetune.data.pipeline import make_train_dataset, tokenize
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import load_encoder
 from tf_finetune.optimizer import build_optimizer
 from tf_finetune.progress import Progress
 from tf_finetune.runtime.workers import Workers

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tf_finetune import load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
+from tf_finetune.formats.hub_writer import save_hub_encoder
 
 # Trains, evaluates, and prints the losses and how often XLA compiled.
 TRAIN = """

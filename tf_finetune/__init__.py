@@ -21,7 +21,7 @@ _HOME = {
     "build_optimizer": "tf_finetune.optimizer",
     "evaluate": "tf_finetune.evaluate",
     "export": "tf_finetune.export",
-    "load_encoder": "tf_finetune.models.encoders",
+    "load_encoder": "tf_finetune.formats.encoders",
     "make_eval_dataset": "tf_finetune.data.pipeline",
     "make_logits_fn": "tf_finetune.inference",
     "make_train_dataset": "tf_finetune.data.pipeline",

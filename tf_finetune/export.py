@@ -31,8 +31,8 @@ import tensorflow as tf
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
+from tf_finetune.formats.saved_model import RESOURCE_KINDS
 from tf_finetune.models.precision import float32_compute
-from tf_finetune.models.saved_model import RESOURCE_KINDS
 from tf_finetune.text.preprocessor import TextPreprocessor
 
 TOLERANCE = 1e-4

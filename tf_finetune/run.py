@@ -25,6 +25,8 @@ from tf_finetune.data.tasks import Problem
 from tf_finetune.data.token_cache import tokenize_cached
 from tf_finetune.errors import UserError
 from tf_finetune.export import export
+from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.inference import make_logits_fn
 from tf_finetune.metrics import (
     check_metric_name,
@@ -33,8 +35,6 @@ from tf_finetune.metrics import (
     greater_is_better,
 )
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import Encoder, load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
 from tf_finetune.models.losses import balanced_class_weights, constant_logits
 from tf_finetune.optimizer import build_optimizer, layer_rates
 from tf_finetune.predict import predict_rows, read_logits, write_predictions

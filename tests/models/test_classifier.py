@@ -7,8 +7,8 @@ from tf_finetune.data.pipeline import make_eval_dataset, make_train_dataset, tok
 from tf_finetune.data.sources import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.encoders import load_encoder
 from tf_finetune.models.heads import HEADS, Pooling
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))

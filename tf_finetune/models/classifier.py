@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.models.encoders import Encoder
+from tf_finetune.formats.encoders import Encoder
 from tf_finetune.models.heads import Pooling, load_head
 from tf_finetune.models.losses import LogitsLoss
 from tf_finetune.optimizer import build_optimizer

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.models.bert_weights import canonical_name
-from tf_finetune.models.encoders import Encoder, load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
 
 FIRST = ["The movie is not good.", "a very, very boring plot", "", "naïve film!"]
 SECOND = ["great", "the acting was bad, and so was everything else in this film", "not", ""]
@@ -148,7 +148,7 @@ def test_functions_of_a_lifted_saved_model_are_freed(tiny_hub_dir):
 
 
 def test_lifted_minilm_equals_its_saved_model(minilm_dir, tmp_path):
-    from tf_finetune.tools.export_hub_encoder import export_hub_encoder
+    from tf_finetune.formats.convert import export_hub_encoder
 
     export_hub_encoder(str(minilm_dir), tmp_path / "hub")
     encoder = load_encoder(str(tmp_path / "hub" / "encoder"), mode="native")

@@ -11,9 +11,9 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401 (ops of the preprocessor)
 
 from tf_finetune.errors import UserError
-from tf_finetune.models.encoders import load_encoder
-from tf_finetune.models.hub_writer import save_hub_encoder
-from tf_finetune.tools.export_hub_encoder import export_hub_encoder, main
+from tf_finetune.formats.convert import export_hub_encoder, main
+from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.formats.hub_writer import save_hub_encoder
 
 TEXTS = ["The movie is not good.", "a very, very boring plot", "", "naïve film!"]
 

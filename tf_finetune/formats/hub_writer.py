@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.saved_model import SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import read_bert
-from tf_finetune.models.native import Encoder
-from tf_finetune.models.saved_model import SavedModelNetwork
 from tf_finetune.text.preprocessor import BertPreprocessor
 
 TF_MODELS_EPSILON = 1e-12

@@ -1,6 +1,6 @@
 """Makes a TF Hub encoder and its preprocessor of a BERT in Hugging Face format.
 
-    python -m tf_finetune.tools.export_hub_encoder --hf_dir=... --output_dir=...
+    python -m tf_finetune.formats.convert --hf_dir=... --output_dir=...
 
 `--hf_dir` is the directory with `config.json`, `model.safetensors` and `vocab.txt`, or
 `package:<python module>`. Writes the SavedModels `encoder` and `preprocessor` under `--output_dir`.
@@ -31,8 +31,8 @@ def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
             f"--output_dir={output_dir} is there and not empty. Remove it or choose another."
         )
     # TensorFlow is imported here so that --help and a directory in use answer at once.
-    from tf_finetune.models.encoders import load_encoder
-    from tf_finetune.models.hub_writer import save_hub_encoder
+    from tf_finetune.formats.encoders import load_encoder
+    from tf_finetune.formats.hub_writer import save_hub_encoder
 
     save_hub_encoder(load_encoder(hf_dir, mode="native"), output)
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 for bad input.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m tf_finetune.tools.export_hub_encoder", description=__doc__.split("\n")[0]
+        prog="python -m tf_finetune.formats.convert", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
         "--hf_dir", required=True, help="BERT in Hugging Face format, or package:<python module>"

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder, native_encoder
+from tf_finetune.formats.huggingface import bert_preprocessor, is_cased, read_vocabulary
+from tf_finetune.formats.lift import lift_encoders
+from tf_finetune.formats.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import WeightError, canonical_name
-from tf_finetune.models.lift import lift_encoders
-from tf_finetune.models.native import Encoder, native_encoder
 from tf_finetune.models.precision import float32_compute
-from tf_finetune.models.presets import bert_preprocessor, is_cased, read_vocabulary
-from tf_finetune.models.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 from tf_finetune.text.hub import HubPreprocessor
 from tf_finetune.text.preprocessor import BertPreprocessor, RawText, TextPreprocessor
 

@@ -10,13 +10,13 @@ import numpy as np
 import safetensors
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import BackboneNetwork, Encoder, is_text_encoder, native_encoder
 from tf_finetune.models.bert import EPSILON
 from tf_finetune.models.bert_weights import (
     canonical_name,
     from_backbone,
     make_bert,
 )
-from tf_finetune.models.native import BackboneNetwork, Encoder, is_text_encoder, native_encoder
 from tf_finetune.text.hub import KerasHubPreprocessor
 from tf_finetune.text.preprocessor import BertPreprocessor
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_remote, local_copy
-from tf_finetune.models.hub import load_hub
-from tf_finetune.models.native import Encoder
-from tf_finetune.models.presets import load_hugging_face, load_keras_hub
-from tf_finetune.models.saved_model import TF1_REMEDY
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.hub import load_hub
+from tf_finetune.formats.huggingface import load_hugging_face, load_keras_hub
+from tf_finetune.formats.saved_model import TF1_REMEDY
 
 __all__ = ["Encoder", "load_encoder"]
 

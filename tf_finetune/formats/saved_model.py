@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401 (registers the ops that SavedModels of text models use)
 
 from tf_finetune.errors import UserError
-from tf_finetune.models.flat_function import FlatFunction, outside_of_strategies
+from tf_finetune.formats.flat_function import FlatFunction, outside_of_strategies
 
 TOKEN_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 # What a SavedModel stores of the objects that its functions use.

@@ -1,0 +1,1 @@
+"""Other people's files: a handle in, an `Encoder` out, and back."""
