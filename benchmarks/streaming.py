@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.local_workers import REPOSITORY, last_lines, start_workers
-from tf_finetune.data.sources import Examples, load_data
+from tf_finetune.data.labelled import Examples, load_data
 from tf_finetune.runs.config import DataConfig
 
 SIZES = (100_000, 10_000_000)
@@ -124,7 +124,7 @@ def count(path: Path, size: int, workers: int) -> int:
     from tf_finetune import tokenize
     from tf_finetune.data.blocks import RawRow
     from tf_finetune.data.records import parse_example
-    from tf_finetune.data.stream import StreamedBatches
+    from tf_finetune.data.streamed_batches import StreamedBatches
     from tf_finetune.text.preprocessor import BertPreprocessor
 
     # The number is learnt in place of the label, so that it comes out with the rows.

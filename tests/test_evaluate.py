@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.local_workers import free_ports
-from tf_finetune.data.pipeline import eval_order, make_eval_dataset, tokenize
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.batches import eval_order, make_eval_dataset, tokenize
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.evaluate import evaluate, make_logits_fn, predict_logits

@@ -19,15 +19,15 @@ runs.config
 runs.flags
 runtime.interrupt runs.cluster data.autotuning
 runtime.hardware
-text.segments text.words data.files text.fingerprint
+text.segments text.words data.paths text.fingerprint
 data.blocks
 text.preprocessor data.records
 text.hub data.readers data.labels
 data.layout
 data.columns
-data.sources
-data.report data.pipeline
-data.stream data.token_cache
+data.labelled
+data.report data.batches
+data.streamed_batches data.tokenized
 formats.flat_function models.fused models.precision
 models.bert
 models.bert_weights

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.checkpoints import Checkpoints, find, load_weights
-from tf_finetune.data.pipeline import make_train_dataset, tokenize
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.batches import make_train_dataset, tokenize
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder

@@ -15,7 +15,7 @@ TRAIN = """
 import json, pathlib, sys
 import keras, numpy as np, tensorflow as tf
 from tf_finetune import *
-from tf_finetune.data.pipeline import xla_buckets
+from tf_finetune.data.batches import xla_buckets
 from tf_finetune.train_loop import make_train_loop
 
 folder, mode, dump = sys.argv[1:]

@@ -14,7 +14,7 @@ from tf_finetune.process import uncollected_imports
 __version__ = "0.1.0"
 
 _HOME = {
-    "Examples": "tf_finetune.data.sources",
+    "Examples": "tf_finetune.data.labelled",
     "Problem": "tf_finetune.data.tasks",
     "UserError": "tf_finetune.errors",
     "build_classifier": "tf_finetune.models.classifier",
@@ -22,11 +22,11 @@ _HOME = {
     "evaluate": "tf_finetune.evaluate",
     "export": "tf_finetune.export",
     "load_encoder": "tf_finetune.formats.encoders",
-    "make_eval_dataset": "tf_finetune.data.pipeline",
+    "make_eval_dataset": "tf_finetune.data.batches",
     "make_logits_fn": "tf_finetune.inference",
-    "make_train_dataset": "tf_finetune.data.pipeline",
+    "make_train_dataset": "tf_finetune.data.batches",
     "predict": "tf_finetune.predict",
-    "tokenize": "tf_finetune.data.pipeline",
+    "tokenize": "tf_finetune.data.batches",
     "train": "tf_finetune.train",
 }
 

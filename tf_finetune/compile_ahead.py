@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from tf_finetune.data.stream import StreamedBatches
+from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.models.bert import BertEncoder
 
 

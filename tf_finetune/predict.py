@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tf_finetune.data.pipeline import (
+from tf_finetune.data.batches import (
     TokenizedExamples,
     eval_order,
     make_eval_dataset,
     tokenize,
 )
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import write_text_atomic

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Collection
 
+from tf_finetune.data.labelled import TextData, load_data
 from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.report import data_report
-from tf_finetune.data.sources import TextData, load_data
 from tf_finetune.errors import UserError
 from tf_finetune.runs.cluster import read_cluster
 from tf_finetune.runs.config import Config

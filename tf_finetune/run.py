@@ -12,17 +12,17 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.checkpoints import load_weights
-from tf_finetune.data.pipeline import (
+from tf_finetune.data.batches import (
     TokenizedExamples,
     count_steps,
     make_train_dataset,
     xla_buckets,
 )
+from tf_finetune.data.labelled import TextData
 from tf_finetune.data.report import length_report
-from tf_finetune.data.sources import TextData
-from tf_finetune.data.stream import StreamedBatches
+from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.data.tasks import Problem
-from tf_finetune.data.token_cache import tokenize_cached
+from tf_finetune.data.tokenized import tokenize_cached
 from tf_finetune.errors import UserError
 from tf_finetune.export import export
 from tf_finetune.formats.encoders import Encoder, load_encoder

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_finetune.checkpoints import Checkpoints, checkpoint_variables
 from tf_finetune.compile_ahead import compiling_ahead
-from tf_finetune.data.stream import StreamedBatches, plain_errors
+from tf_finetune.data.streamed_batches import StreamedBatches, plain_errors
 from tf_finetune.errors import UserError
 from tf_finetune.progress import Progress
 from tf_finetune.runtime.interrupt import interruptible

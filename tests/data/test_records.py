@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_rows
-from tf_finetune.data.sources import load_data
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tf_finetune.data.labelled import Examples, TextData, load_data
 from tf_finetune.data.report import data_report, length_report
-from tf_finetune.data.sources import Examples, TextData, load_data
 from tf_finetune.data.tasks import Problem
 from tf_finetune.runs.config import DataConfig
 

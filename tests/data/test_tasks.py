@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.data.sources import load_data
+from tf_finetune.data.labelled import load_data
 from tf_finetune.data.tasks import DEFAULT_METRICS, TASKS, Problem
 from tf_finetune.runs.config import DataConfig
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tf_finetune.data.sources import load_data
+from tf_finetune.data.labelled import load_data
 from tf_finetune.runs.config import DataConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "make_chatterbot_data.py"

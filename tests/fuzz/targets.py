@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_finetune.data.blocks import read_block, split_files
+from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_label_names, read_rows
-from tf_finetune.data.sources import load_data
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 from tf_finetune.runs.flags import parse_flags

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.data.pipeline import make_eval_dataset, make_train_dataset, tokenize
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.batches import make_eval_dataset, make_train_dataset, tokenize
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder

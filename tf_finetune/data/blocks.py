@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from tf_finetune.data.files import name_of_set
+from tf_finetune.data.paths import name_of_set
 from tf_finetune.errors import UserError
 from tf_finetune.files import REMOTE_BUFFER, file_size, file_version, is_remote, open_file
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from tf_finetune.data.files import find_files
+from tf_finetune.data.paths import find_files
 from tf_finetune.data.readers import read_file, read_label_names
 from tf_finetune.data.records import open_tfds
 from tf_finetune.data.tasks import TASKS, ProblemType, Task

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tf_finetune.data.files import find_files, name_of_set
+from tf_finetune.data.paths import find_files, name_of_set
 from tf_finetune.data.records import read_parquet, read_tfrecord
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tf_finetune.data.sources import Examples, TextData
+from tf_finetune.data.labelled import Examples, TextData
 
 # With more labels than this, only the most and the least frequent are shown.
 MOST_LABELS = 10

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune import __version__
-from tf_finetune.data.pipeline import TokenizedExamples, tokenize
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.batches import TokenizedExamples, tokenize
+from tf_finetune.data.labelled import Examples
 from tf_finetune.files import open_file, replaced_file
 from tf_finetune.text.fingerprint import hash_parts
 from tf_finetune.text.preprocessor import TextPreprocessor

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.data.pipeline import (
+from tf_finetune.data.batches import (
     NEW_LENGTH_TOKENS,
     choose_buckets,
     count_steps,
@@ -15,7 +15,7 @@ from tf_finetune.data.pipeline import (
     tokenize,
     xla_buckets,
 )
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.labelled import Examples
 from tf_finetune.errors import UserError
 from tf_finetune.text.preprocessor import BertPreprocessor, RawText
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.data.files import find_files
+from tf_finetune.data.paths import find_files
 from tf_finetune.data.readers import read_rows
 from tf_finetune.errors import UserError
 

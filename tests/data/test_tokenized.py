@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.data import token_cache
-from tf_finetune.data.sources import Examples
-from tf_finetune.data.token_cache import tokenize_cached
+from tf_finetune.data import tokenized
+from tf_finetune.data.labelled import Examples
+from tf_finetune.data.tokenized import tokenize_cached
 from tf_finetune.text.preprocessor import BertPreprocessor, RawText
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "A"]
@@ -17,9 +17,9 @@ PAIRS = Examples((["a b", "", "A"], ["b", "a a a", "b b"]), np.array([0, 1, 0], 
 def count(monkeypatch):
     """How often texts were tokenized."""
     calls = []
-    tokenize = token_cache.tokenize
+    tokenize = tokenized.tokenize
     monkeypatch.setattr(
-        token_cache, "tokenize", lambda *arguments: calls.append(1) or tokenize(*arguments)
+        tokenized, "tokenize", lambda *arguments: calls.append(1) or tokenize(*arguments)
     )
     return lambda: len(calls)
 

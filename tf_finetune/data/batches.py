@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune.data.autotuning import without_autotuning
-from tf_finetune.data.sources import Examples
+from tf_finetune.data.labelled import Examples
 from tf_finetune.errors import UserError
 from tf_finetune.text.preprocessor import TextPreprocessor
 

@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune.data.autotuning import without_autotuning
-from tf_finetune.data.blocks import RawRow
-from tf_finetune.data.pipeline import (
+from tf_finetune.data.batches import (
     GROUP_BATCHES,
     NEW_LENGTH_TOKENS,
     PREFETCH_BATCHES,
@@ -28,7 +27,8 @@ from tf_finetune.data.pipeline import (
     longest_rows,
     plan_training,
 )
-from tf_finetune.data.sources import TrainStream
+from tf_finetune.data.blocks import RawRow
+from tf_finetune.data.labelled import TrainStream
 from tf_finetune.errors import UserError
 
 # 16 MiB of blocks of 64 KiB: with two classes in two halves of a file, a group's shares differ from

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_finetune.data.sources import load_data
+from tf_finetune.data.labelled import load_data
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig

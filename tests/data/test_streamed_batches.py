@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.data import stream as stream_module
-from tf_finetune.data.pipeline import tokenize
-from tf_finetune.data.sources import load_data
-from tf_finetune.data.stream import StreamedBatches
+from tf_finetune.data import streamed_batches as stream_module
+from tf_finetune.data.batches import tokenize
+from tf_finetune.data.labelled import load_data
+from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 from tf_finetune.text.preprocessor import BertPreprocessor
@@ -155,7 +155,7 @@ def test_small_files_are_kept_in_memory(tmp_path):
 
 @pytest.mark.parametrize("more", [{"class_weights": "balanced"}, {"max_train_samples": 5}, {}])
 def test_large_files_are_streamed_unless_all_rows_are_needed(tmp_path, monkeypatch, more):
-    monkeypatch.setattr("tf_finetune.data.sources.STREAM_BYTES", 100)
+    monkeypatch.setattr("tf_finetune.data.labelled.STREAM_BYTES", 100)
     lines = [json.dumps({"text": f"t{i}", "label": "xy"[i % 2]}) for i in range(50)]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     config = DataConfig(train_file=f"{tmp_path}/rows.jsonl", label_names=("x", "y"), **more)
