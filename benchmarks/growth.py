@@ -25,7 +25,7 @@ from tf_finetune.formats.saved_model import TOKEN_INPUTS
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.losses import LogitsLoss
 from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
-from tf_finetune.train_loop import make_train_loop
+from tf_finetune.training.step import make_train_loop
 
 VOCABULARY_SIZE = 30522
 SECONDS = 5.0

@@ -39,7 +39,7 @@ from tf_finetune.evaluate import evaluate
 from tf_finetune.export import export
 from tf_finetune.predict import predict
 from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
-from tf_finetune.train import train
+from tf_finetune.training.loop import train
 
 PACKAGE = f"package:{ENCODER}"
 

@@ -77,7 +77,7 @@ def work() -> None:
 
     from benchmarks.growth import Point, make_batch, make_model
     from tf_finetune.runtime.hardware import choose_precision, make_strategy, set_seed
-    from tf_finetune.train_loop import make_train_loop
+    from tf_finetune.training.step import make_train_loop
 
     strategy, _ = make_strategy()
     keras.config.set_dtype_policy(choose_precision("auto")[0])

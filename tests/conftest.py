@@ -130,7 +130,7 @@ def assert_same_weights() -> Callable[..., None]:
     """Compares the last checkpoints of two model directories bit for bit."""
     import tensorflow as tf
 
-    from tf_finetune.checkpoints import find
+    from tf_finetune.training.checkpoints import find
 
     def tensors(path: str) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(path)

@@ -153,7 +153,7 @@ strategy, replicas = tf.distribute.MultiWorkerMirroredStrategy(), 1
 # A row's label is its number. Lengths and batch sizes differ; some rows only fill a batch up.
 CHECK = """
 import keras, numpy as np
-from tf_finetune.inference import make_logits_fn, predict_logits
+from tf_finetune.training.forward import make_logits_fn, predict_logits
 
 calls = 0
 class Count(keras.layers.Layer):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tf_finetune.checkpoints import find
+from tf_finetune.training.checkpoints import find
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STEPS, EVAL_STEPS, SAVE_STEPS = 192, 16, 4

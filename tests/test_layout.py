@@ -36,13 +36,13 @@ formats.huggingface formats.lift formats.saved_model
 formats.hub_writer formats.hub
 formats.encoders
 models.heads models.losses
-optimizer
+training.optimizer
 models.classifier
-compile_ahead
-inference metrics
+training.compile_ahead
+training.forward metrics
 runtime.workers
-checkpoints progress train_loop
-train evaluate predict export
+training.checkpoints training.progress training.step
+training.loop evaluate predict export
 summary runs.model_dir
 runs.lock
 prepare

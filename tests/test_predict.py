@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.inference import make_logits_fn
 from tf_finetune.models.classifier import build_classifier
 from tf_finetune.predict import (
     Predictions,
@@ -24,6 +23,7 @@ from tf_finetune.predict import (
     unescape,
     write_predictions,
 )
+from tf_finetune.training.forward import make_logits_fn
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "unsure"))
 MULTI = Problem("multi_label", ("sentence",), ("joy", "anger", "fear"))

@@ -18,16 +18,16 @@ _HOME = {
     "Problem": "tf_finetune.data.tasks",
     "UserError": "tf_finetune.errors",
     "build_classifier": "tf_finetune.models.classifier",
-    "build_optimizer": "tf_finetune.optimizer",
+    "build_optimizer": "tf_finetune.training.optimizer",
     "evaluate": "tf_finetune.evaluate",
     "export": "tf_finetune.export",
     "load_encoder": "tf_finetune.formats.encoders",
     "make_eval_dataset": "tf_finetune.data.batches",
-    "make_logits_fn": "tf_finetune.inference",
+    "make_logits_fn": "tf_finetune.training.forward",
     "make_train_dataset": "tf_finetune.data.batches",
     "predict": "tf_finetune.predict",
     "tokenize": "tf_finetune.data.batches",
-    "train": "tf_finetune.train",
+    "train": "tf_finetune.training.loop",
 }
 
 __all__ = ["__version__", *_HOME]

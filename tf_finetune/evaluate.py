@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from tf_finetune.data.tasks import Problem
-from tf_finetune.inference import LogitsFn, make_logits_fn, predict_logits
 from tf_finetune.metrics import compute_metrics
+from tf_finetune.training.forward import LogitsFn, make_logits_fn, predict_logits
 
 __all__ = ["LogitsFn", "evaluate", "make_logits_fn", "predict_logits"]
 

@@ -18,9 +18,9 @@ from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import write_text_atomic
-from tf_finetune.inference import LogitsFn, predict_logits
 from tf_finetune.metrics import choose_labels, probabilities
 from tf_finetune.text.preprocessor import TextPreprocessor
+from tf_finetune.training.forward import LogitsFn, predict_logits
 
 
 @dataclass(frozen=True)

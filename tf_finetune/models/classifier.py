@@ -10,7 +10,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import Encoder
 from tf_finetune.models.heads import Pooling, load_head
 from tf_finetune.models.losses import LogitsLoss
-from tf_finetune.optimizer import build_optimizer
+from tf_finetune.training.optimizer import build_optimizer
 
 
 def build_classifier(

@@ -10,18 +10,18 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_finetune.checkpoints import Checkpoints, find, load_weights
 from tf_finetune.data.batches import make_train_dataset, tokenize
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.classifier import build_classifier
-from tf_finetune.optimizer import build_optimizer
-from tf_finetune.progress import Progress
 from tf_finetune.runtime.workers import Workers
-from tf_finetune.train import train
-from tf_finetune.train_loop import make_train_loop
+from tf_finetune.training.checkpoints import Checkpoints, find, load_weights
+from tf_finetune.training.loop import train
+from tf_finetune.training.optimizer import build_optimizer
+from tf_finetune.training.progress import Progress
+from tf_finetune.training.step import make_train_loop
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
 ALONE = Workers(tf.distribute.get_strategy())

@@ -16,7 +16,7 @@ import json, pathlib, sys
 import keras, numpy as np, tensorflow as tf
 from tf_finetune import *
 from tf_finetune.data.batches import xla_buckets
-from tf_finetune.train_loop import make_train_loop
+from tf_finetune.training.step import make_train_loop
 
 folder, mode, dump = sys.argv[1:]
 keras.utils.set_random_seed(1)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import local_workers
-from tf_finetune.checkpoints import find
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
+from tf_finetune.training.checkpoints import find
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 TRAINING = """
 import json, sys
@@ -32,11 +32,11 @@ if name == "mirrored":
 import keras
 from tf_finetune import *
 from tf_finetune import train as _
-from tf_finetune.inference import make_logits_fn
-from tf_finetune.progress import Progress
+from tf_finetune.training.forward import make_logits_fn
+from tf_finetune.training.progress import Progress
 from tf_finetune.runtime.hardware import make_strategy
 
-module = sys.modules["tf_finetune.train"]
+module = sys.modules["tf_finetune.training.loop"]
 losses = []
 
 class Record(Progress):

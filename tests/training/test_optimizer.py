@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.optimizer import AdamW, WarmupDecay, build_optimizer, decays, layer_rates
+from tf_finetune.training.optimizer import AdamW, WarmupDecay, build_optimizer, decays, layer_rates
 
 
 def variables() -> list[keras.Variable]:

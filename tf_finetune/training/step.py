@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_finetune.optimizer import AdamW
+from tf_finetune.training.optimizer import AdamW
 
 
 def make_train_loop(

@@ -11,14 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_finetune.checkpoints import Checkpoints, checkpoint_variables
-from tf_finetune.compile_ahead import compiling_ahead
 from tf_finetune.data.streamed_batches import StreamedBatches, plain_errors
 from tf_finetune.errors import UserError
-from tf_finetune.progress import Progress
 from tf_finetune.runtime.interrupt import interruptible
 from tf_finetune.runtime.workers import Workers
-from tf_finetune.train_loop import make_train_loop
+from tf_finetune.training.checkpoints import Checkpoints, checkpoint_variables
+from tf_finetune.training.compile_ahead import compiling_ahead
+from tf_finetune.training.progress import Progress
+from tf_finetune.training.step import make_train_loop
 
 
 @dataclass

@@ -11,9 +11,9 @@ SCRIPT = """
 import json, pathlib, sys, time
 import numpy as np, tensorflow as tf
 from tf_finetune import *
-from tf_finetune.compile_ahead import compiling_ahead
+from tf_finetune.training.compile_ahead import compiling_ahead
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.train_loop import make_train_loop
+from tf_finetune.training.step import make_train_loop
 
 folder, dump = sys.argv[1:]
 done, make = [], BertEncoder.kernels
