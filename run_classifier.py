@@ -3,8 +3,8 @@
 import os
 import sys
 
+from tf_finetune.classification.prepare import prepare
 from tf_finetune.errors import UserError
-from tf_finetune.prepare import prepare
 from tf_finetune.process import set_up_process, uncollected_imports
 from tf_finetune.runs.flags import help_text, parse_flags
 from tf_finetune.runs.lock import locked
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         with locked(flags[0].runtime):
             config, data = prepare(*flags)
             with uncollected_imports(freeze=True):  # Of TensorFlow: once all else is right.
-                from tf_finetune.run import run
+                from tf_finetune.classification.run import run
             return run(config, data)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

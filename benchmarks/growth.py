@@ -21,9 +21,9 @@ import tensorflow as tf
 from benchmarks.ceilings import ceiling
 from benchmarks.flops import training_flops
 from tf_finetune import build_optimizer
+from tf_finetune.classification.losses import LogitsLoss
 from tf_finetune.formats.saved_model import TOKEN_INPUTS
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.losses import LogitsLoss
 from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
 from tf_finetune.training.step import make_train_loop
 

@@ -35,9 +35,9 @@ from tf_finetune import (
     make_train_dataset,
     tokenize,
 )
-from tf_finetune.evaluate import evaluate
-from tf_finetune.export import export
-from tf_finetune.predict import predict
+from tf_finetune.classification.evaluate import evaluate
+from tf_finetune.classification.export import export
+from tf_finetune.classification.predict import predict
 from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
 from tf_finetune.training.loop import train
 

@@ -35,18 +35,18 @@ formats.encoder
 formats.huggingface formats.lift formats.saved_model
 formats.hub_writer formats.hub
 formats.encoders
-models.heads models.losses
+classification.heads classification.losses
 training.optimizer
-models.classifier
+classification.classifier
 training.compile_ahead
-training.forward metrics
+training.forward classification.metrics
 runtime.workers
 training.checkpoints training.progress training.step
-training.loop evaluate predict export
-summary runs.model_dir
+training.loop classification.evaluate classification.predict classification.export
+classification.summary runs.model_dir
 runs.lock
-prepare
-run
+classification.prepare
+classification.run
 formats.convert
 """
 

@@ -218,7 +218,7 @@ def test_a_saved_keras_hub_model_loads_in_a_process_of_its_own(tiny_bert_dir, tm
     np.savez(tmp_path / "inputs", **{name: tensor.numpy() for name, tensor in inputs.items()})
     program = (
         "import keras, numpy as np\n"
-        "import tf_finetune.models.classifier\n"
+        "import tf_finetune.classification.classifier\n"
         "model = keras.saving.load_model('model.keras')\n"
         "np.save('outputs', model(dict(np.load('inputs.npz'))))"
     )

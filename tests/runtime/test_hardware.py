@@ -13,7 +13,7 @@ from tf_finetune.runtime.hardware import choose_precision, make_strategy
 
 WORKER = """
 import tensorflow as tf
-from tf_finetune.run import run  # what the command line imports before it
+from tf_finetune.classification.run import run  # what the command line imports before it
 from tf_finetune.runtime.hardware import make_strategy
 
 strategy, reason = make_strategy()

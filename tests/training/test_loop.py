@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.data.batches import make_train_dataset, tokenize
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.models.classifier import build_classifier
 from tf_finetune.runtime.workers import Workers
 from tf_finetune.training.checkpoints import Checkpoints, find, load_weights
 from tf_finetune.training.loop import train

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tf_finetune.classification.metrics import choose_labels, probabilities
 from tf_finetune.data.batches import (
     TokenizedExamples,
     eval_order,
@@ -18,7 +19,6 @@ from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import write_text_atomic
-from tf_finetune.metrics import choose_labels, probabilities
 from tf_finetune.text.preprocessor import TextPreprocessor
 from tf_finetune.training.forward import LogitsFn, predict_logits
 

@@ -14,7 +14,7 @@ import pytest
 import run_classifier
 from tf_finetune.runs.cluster import EXAMPLE
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD, BAD = ("a good film", "great plot", "very good"), ("bad movie", "boring plot", "not good")
 
 

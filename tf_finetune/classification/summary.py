@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tf_finetune.classification.predict import Predictions, escape
 from tf_finetune.data.tasks import Problem
-from tf_finetune.predict import Predictions, escape
 
 WIDTH = 72
 

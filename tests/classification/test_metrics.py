@@ -11,9 +11,7 @@ import pytest
 from scipy import special, stats
 from sklearn import metrics as sk
 
-from tf_finetune.data.tasks import Problem
-from tf_finetune.errors import UserError
-from tf_finetune.metrics import (
+from tf_finetune.classification.metrics import (
     check_metric_name,
     choose_labels,
     collapse_warning,
@@ -22,6 +20,8 @@ from tf_finetune.metrics import (
     metric_names,
     probabilities,
 )
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
 
 BINARY = Problem("single_label", ("text",), ("no", "yes"))
 FIVE = Problem("single_label", ("text",), ("a", "b", "c", "d", "e"))

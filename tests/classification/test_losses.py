@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from tf_finetune.models.losses import LogitsLoss, balanced_class_weights, constant_logits
+from tf_finetune.classification.losses import LogitsLoss, balanced_class_weights, constant_logits
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (6, 4)).astype("f")
 

@@ -11,11 +11,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_finetune.data.tasks import Problem
-from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.models.classifier import build_classifier
-from tf_finetune.predict import (
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.predict import (
     Predictions,
     escape,
     predict,
@@ -23,6 +20,9 @@ from tf_finetune.predict import (
     unescape,
     write_predictions,
 )
+from tf_finetune.data.tasks import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.training.forward import make_logits_fn
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "unsure"))

@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.local_workers import free_ports
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.evaluate import evaluate, make_logits_fn, predict_logits
+from tf_finetune.classification.metrics import metric_names
 from tf_finetune.data.batches import eval_order, make_eval_dataset, tokenize
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.evaluate import evaluate, make_logits_fn, predict_logits
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.metrics import metric_names
-from tf_finetune.models.classifier import build_classifier
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good", "unsure"))
 ROWS = 17
@@ -218,7 +218,7 @@ def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
     """Runs code in a fresh interpreter that finds the package."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "CUDA_VISIBLE_DEVICES": "",
     }
     return subprocess.Popen(

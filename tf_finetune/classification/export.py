@@ -14,8 +14,8 @@ The plain `saved_model_cli run` does not know these ops and has no flag to load 
     --input_exprs 'sentence=["a text"]'
 
 Beside the SavedModel's own files lie `model.keras`, for `keras.saving.load_model` after
-`import tf_finetune.models.classifier`, and `assets.extra/labels.txt`, a name for each column of the
-probabilities.
+`import tf_finetune.classification.classifier`, and `assets.extra/labels.txt`, a name for each
+column of the probabilities.
 """
 
 import os

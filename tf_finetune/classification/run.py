@@ -11,6 +11,17 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.export import export
+from tf_finetune.classification.losses import balanced_class_weights, constant_logits
+from tf_finetune.classification.metrics import (
+    check_metric_name,
+    collapse_warning,
+    compute_metrics,
+    greater_is_better,
+)
+from tf_finetune.classification.predict import predict_rows, read_logits, write_predictions
+from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.data.batches import (
     TokenizedExamples,
     count_steps,
@@ -23,18 +34,8 @@ from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.data.tasks import Problem
 from tf_finetune.data.tokenized import tokenize_cached
 from tf_finetune.errors import UserError
-from tf_finetune.export import export
 from tf_finetune.formats.encoders import Encoder, load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
-from tf_finetune.metrics import (
-    check_metric_name,
-    collapse_warning,
-    compute_metrics,
-    greater_is_better,
-)
-from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.losses import balanced_class_weights, constant_logits
-from tf_finetune.predict import predict_rows, read_logits, write_predictions
 from tf_finetune.runs.cluster import read_cluster, reporting
 from tf_finetune.runs.config import Config, RuntimeConfig
 from tf_finetune.runs.model_dir import load_run, save_metrics, save_run
@@ -48,7 +49,6 @@ from tf_finetune.runtime.hardware import (
 )
 from tf_finetune.runtime.interrupt import Interrupted
 from tf_finetune.runtime.workers import Workers
-from tf_finetune.summary import example_predictions, next_steps, results_table
 from tf_finetune.training.checkpoints import load_weights
 from tf_finetune.training.forward import make_logits_fn
 from tf_finetune.training.loop import train

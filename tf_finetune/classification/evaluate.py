@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_finetune.classification.metrics import compute_metrics
 from tf_finetune.data.tasks import Problem
-from tf_finetune.metrics import compute_metrics
 from tf_finetune.training.forward import LogitsFn, make_logits_fn, predict_logits
 
 __all__ = ["LogitsFn", "evaluate", "make_logits_fn", "predict_logits"]

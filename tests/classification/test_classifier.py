@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.heads import HEADS, Pooling
 from tf_finetune.data.batches import make_eval_dataset, make_train_dataset, tokenize
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.models.classifier import build_classifier
-from tf_finetune.models.heads import HEADS, Pooling
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
 TEXTS = ["a good film", "a bad film", "great plot", "very boring", "good", "bad movie the end"]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.export import argument_names, export
+from tf_finetune.classification.predict import predict
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.export import argument_names, export
 from tf_finetune.formats.encoders import Encoder, load_encoder
-from tf_finetune.models.classifier import build_classifier
 from tf_finetune.models.precision import float32_compute
-from tf_finetune.predict import predict
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))
 PAIR = Problem("single_label", ("sentence 1", "Satz-2"), ("no", "yes"))

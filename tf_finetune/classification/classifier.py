@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tf_finetune.classification.heads import Pooling, load_head
+from tf_finetune.classification.losses import LogitsLoss
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import Encoder
-from tf_finetune.models.heads import Pooling, load_head
-from tf_finetune.models.losses import LogitsLoss
 from tf_finetune.training.optimizer import build_optimizer
 
 
