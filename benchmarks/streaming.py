@@ -125,7 +125,7 @@ def count(path: Path, size: int, workers: int) -> int:
     from tf_finetune.data.blocks import RawRow
     from tf_finetune.data.records import parse_example
     from tf_finetune.data.streamed_batches import StreamedBatches
-    from tf_finetune.text.preprocessor import BertPreprocessor
+    from tf_finetune.text.wordpiece import BertPreprocessor
 
     # The number is learnt in place of the label, so that it comes out with the rows.
     config = DataConfig(

@@ -22,7 +22,8 @@ runtime.hardware
 text.segments text.words data.paths text.fingerprint
 data.blocks
 text.preprocessor data.records
-text.hub data.readers data.labels
+text.wordpiece data.readers data.labels
+text.hub
 data.layout
 data.columns
 data.labelled
@@ -31,8 +32,8 @@ data.streamed_batches data.tokenized
 formats.flat_function models.fused models.precision
 models.bert
 models.bert_weights
-formats.encoder
-formats.huggingface formats.lift formats.saved_model
+formats.encoder formats.handles
+formats.keras_hub formats.huggingface formats.lift formats.saved_model
 formats.hub_writer formats.hub
 formats.encoders
 classification.heads classification.losses

@@ -62,7 +62,7 @@ def test_own_data_serving_and_prediction(folder, tiny_bert_dir):
 
 @pytest.mark.slow
 def test_hub_encoder(folder):
-    shell(block("", "export_hub_encoder"), folder)
+    shell(block("", "formats.convert"), folder)
     assert (folder / "out_hub" / "metrics.json").is_file()
 
 

@@ -5,8 +5,6 @@ TensorFlow.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 from tf_finetune.process import uncollected_imports
@@ -44,14 +42,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `tf_finetune.train` the function after the module of that name was imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from benchmarks.local_workers import free_ports
 from tf_finetune.classification.classifier import build_classifier
-from tf_finetune.classification.evaluate import evaluate, make_logits_fn, predict_logits
+from tf_finetune.classification.evaluate import evaluate
 from tf_finetune.classification.metrics import metric_names
 from tf_finetune.data.batches import eval_order, make_eval_dataset, tokenize
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.training.forward import make_logits_fn, predict_logits
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good", "unsure"))
 ROWS = 17

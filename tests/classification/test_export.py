@@ -17,7 +17,8 @@ from tf_finetune.classification.export import argument_names, export
 from tf_finetune.classification.predict import predict
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.precision import float32_compute
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))

@@ -17,7 +17,8 @@ from tf_finetune.data.batches import (
 )
 from tf_finetune.data.labelled import Examples
 from tf_finetune.errors import UserError
-from tf_finetune.text.preprocessor import BertPreprocessor, RawText
+from tf_finetune.text.preprocessor import RawText
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c"]
 

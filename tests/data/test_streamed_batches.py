@@ -11,7 +11,7 @@ from tf_finetune.data.labelled import load_data
 from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
-from tf_finetune.text.preprocessor import BertPreprocessor
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 ROWS, BATCH = 3000, 32
 STEPS = -(-ROWS // BATCH)  # an epoch's

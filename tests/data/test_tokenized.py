@@ -7,7 +7,8 @@ import tensorflow as tf
 from tf_finetune.data import tokenized
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.tokenized import tokenize_cached
-from tf_finetune.text.preprocessor import BertPreprocessor, RawText
+from tf_finetune.text.preprocessor import RawText
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "A"]
 PAIRS = Examples((["a b", "", "A"], ["b", "a a a", "b b"]), np.array([0, 1, 0], np.int32))

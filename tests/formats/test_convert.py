@@ -137,7 +137,7 @@ def test_directory_in_use_is_not_touched(tiny_bert_dir, tmp_path, capsys):
 def test_command_line_answers_without_tensorflow():
     program = (
         "import runpy, sys; sys.argv[1:] = ['--help']\n"
-        "try: runpy.run_module('tf_finetune.tools.export_hub_encoder', run_name='__main__')\n"
+        "try: runpy.run_module('tf_finetune.formats.convert', run_name='__main__')\n"
         "finally: print('tensorflow' in sys.modules)"
     )
     done = subprocess.run(

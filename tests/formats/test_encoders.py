@@ -13,7 +13,8 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoders import load_encoder
 
 FIRST = ["The movie is not good.", "a very, very boring plot", "", "naïve film!"]
 SECOND = ["great", "the acting was bad, and so was everything else in this film", "not", ""]

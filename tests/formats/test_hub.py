@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.models.bert_weights import canonical_name
 

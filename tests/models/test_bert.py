@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.formats.keras_hub import from_backbone
 from tf_finetune.models import fused
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.bert_weights import from_backbone, make_bert, read_bert
+from tf_finetune.models.bert_weights import make_bert, read_bert
 
 FEATURES = ("input_word_ids", "input_mask", "input_type_ids")
 VOCABULARY = 50

@@ -15,7 +15,8 @@ import tensorflow_text as tf_text
 
 from tf_finetune.errors import UserError
 from tf_finetune.text.hub import HubPreprocessor, KerasHubPreprocessor
-from tf_finetune.text.preprocessor import BertPreprocessor, TextPreprocessor
+from tf_finetune.text.preprocessor import TextPreprocessor
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 FIRST = ["the quick fox", "", "a fox the quick " * 6, "fox a", "the " * 9]
 SECOND = ["a fox", "quick", "the fox the fox " * 5, "a " * 20, ""]

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from tf_finetune.errors import UserError
-from tf_finetune.text.preprocessor import BertPreprocessor, RawText
+from tf_finetune.text.preprocessor import RawText
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

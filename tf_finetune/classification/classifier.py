@@ -9,7 +9,7 @@ from tf_finetune.classification.heads import Pooling, load_head
 from tf_finetune.classification.losses import LogitsLoss
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import Encoder
+from tf_finetune.formats.encoder import Encoder
 from tf_finetune.training.optimizer import build_optimizer
 
 

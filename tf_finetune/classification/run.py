@@ -34,7 +34,8 @@ from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.data.tasks import Problem
 from tf_finetune.data.tokenized import tokenize_cached
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoders import Encoder, load_encoder
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.runs.cluster import read_cluster, reporting
 from tf_finetune.runs.config import Config, RuntimeConfig

@@ -10,14 +10,19 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder, native_encoder
-from tf_finetune.formats.huggingface import bert_preprocessor, is_cased, read_vocabulary
 from tf_finetune.formats.lift import lift_encoders
 from tf_finetune.formats.saved_model import TOKEN_INPUTS, SavedModel, SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import WeightError, canonical_name
 from tf_finetune.models.precision import float32_compute
 from tf_finetune.text.hub import HubPreprocessor
-from tf_finetune.text.preprocessor import BertPreprocessor, RawText, TextPreprocessor
+from tf_finetune.text.preprocessor import RawText, TextPreprocessor
+from tf_finetune.text.wordpiece import (
+    BertPreprocessor,
+    bert_preprocessor,
+    is_cased,
+    read_vocabulary,
+)
 
 # Of 6 layers float32 rounding makes some 1e-6, another layer norm or activation some 1e-3.
 LIFT_TOLERANCE = 1e-4
@@ -89,7 +94,6 @@ def load_hub(
         network=network,
         preprocessor=text,
         hidden_size=saved.widths["pooled_output"],
-        max_seq_length=text.max_positions,
         blocks=(),
         mode="saved_model",
     )

@@ -12,7 +12,7 @@ from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.saved_model import SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import read_bert
-from tf_finetune.text.preprocessor import BertPreprocessor
+from tf_finetune.text.wordpiece import BertPreprocessor
 
 TF_MODELS_EPSILON = 1e-12
 

@@ -1,24 +1,21 @@
-"""Encoders from directories and presets: Hugging Face's format and KerasHub's."""
+"""A BERT from a directory in Hugging Face's format."""
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoder import BackboneNetwork, Encoder, is_text_encoder, native_encoder
+from tf_finetune.formats.encoder import Encoder, native_encoder
 from tf_finetune.models.bert import EPSILON
-from tf_finetune.models.bert_weights import (
-    canonical_name,
-    from_backbone,
-    make_bert,
+from tf_finetune.models.bert_weights import canonical_name, make_bert
+from tf_finetune.text.wordpiece import (
+    bert_preprocessor,
+    is_cased,
+    read_vocabulary,
 )
-from tf_finetune.text.hub import KerasHubPreprocessor
-from tf_finetune.text.preprocessor import BertPreprocessor
 
 # What `config.json` may say, the default first.
 _HUGGING_FACE_BERT = {
@@ -76,7 +73,7 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
             dropout=dropout,
             epsilon=config.get("layer_norm_eps", EPSILON),
         )
-    # As of `_from_preset`: damaged files and indexes end in exceptions of no common class.
+    # Damaged files and indexes end in exceptions of no common class.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -86,42 +83,6 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
     vocabulary = read_vocabulary(vocabulary_file)
     lower_case = tokenizer.get("do_lower_case", not is_cased(vocabulary))
     text = bert_preprocessor(handle, vocabulary, lower_case, tokenizer.get("strip_accents"))
-    return native_encoder(handle, network, text)
-
-
-def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
-    """Loads a KerasHub preset of BERT, or of another encoder that KerasHub classifies text with.
-
-    Args:
-        handle: What the user wrote.
-        preset: A directory in KerasHub's format, or a name that KerasHub can download.
-        dropout: The dropout rate; None: the preset's own.
-
-    Returns:
-        The encoder.
-
-    Raises:
-        UserError: It cannot be loaded or is no text encoder.
-    """
-    import keras_hub
-
-    options = {} if dropout is None else {"dropout": dropout}
-    backbone = _from_preset(keras_hub.models.Backbone, handle, preset, options)
-    if not is_text_encoder(backbone):
-        raise UserError(
-            f"--encoder={handle}: a {type(backbone).__name__} is no text encoder with token_ids "
-            "and padding_mask. Choose a BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT or DeBERTa."
-        )
-    tokenizer = _from_preset(keras_hub.tokenizers.Tokenizer, handle, preset, {})
-    if isinstance(tokenizer, keras_hub.models.BertTokenizer):
-        text = bert_preprocessor(handle, tokenizer.get_vocabulary(), tokenizer.lowercase)
-    else:
-        text = KerasHubPreprocessor(tokenizer)
-    network = (
-        from_backbone(backbone)
-        if isinstance(backbone, keras_hub.models.BertBackbone)
-        else BackboneNetwork(backbone)
-    )
     return native_encoder(handle, network, text)
 
 
@@ -146,54 +107,3 @@ def _hugging_face_weights(directory: Path) -> dict[str, np.ndarray]:
                     value = file.get_tensor(key)
                     weights[path] = value.T if is_kernel else value
     return weights
-
-
-def bert_preprocessor(
-    handle: str, vocabulary: Sequence[str], lower_case: bool, strip_accents: bool | None = None
-) -> BertPreprocessor:
-    """Returns the preprocessor of a vocabulary; its errors name the encoder.
-
-    Args:
-        handle: What the user wrote.
-        vocabulary: The token of each id.
-        lower_case: Whether text is lower-cased.
-        strip_accents: Whether accents are dropped; None: as `lower_case`.
-
-    Returns:
-        The preprocessor.
-
-    Raises:
-        UserError: It is not the vocabulary of a BERT.
-    """
-    try:
-        return BertPreprocessor(vocabulary, lower_case, strip_accents)
-    except UserError as error:
-        raise UserError(f"--encoder={handle}: {error}") from error
-
-
-def _from_preset(part: Any, handle: str, preset: str, options: dict[str, Any]) -> Any:
-    try:
-        return part.from_preset(preset, **options)
-    # KerasHub, Kaggle's and Hugging Face's clients and safetensors share no exception class.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        remedy = (
-            "Compare its files with the original's."
-            if Path(preset).is_dir()
-            else "Without network access, download it elsewhere and give its directory."
-        )
-        raise UserError(
-            f"--encoder={handle}: KerasHub cannot load its {part.__name__}: {reason}. {remedy}"
-        ) from error
-
-
-def read_vocabulary(path: Path) -> list[str]:
-    """Returns the tokens of a vocabulary file, one a line, in the order of their ids."""
-    # split, not splitlines: a token may be a character that Python counts as a line break.
-    tokens = path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
-    return tokens[:-1] if tokens[-1] == "" else tokens
-
-
-def is_cased(vocabulary: Sequence[str]) -> bool:
-    """Returns whether a vocabulary has upper-case words, beside special tokens such as `[CLS]`."""
-    return any(token != token.lower() for token in vocabulary if not token.startswith("["))

@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tf_finetune.models.bert import BertEncoder, Norm
-
-if TYPE_CHECKING:
-    import keras_hub
 
 _NORM = r"(?:layer_norm|LayerNorm)"
 # What TF Models' exporter, older TF Hub versions of it, and Google's first BERT release call the
@@ -136,53 +133,6 @@ def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
         parts = np.split(ops.convert_to_numpy(own), len(names), axis=-1)
         weights |= dict(zip(names, parts, strict=True))
     return weights
-
-
-def from_backbone(
-    backbone: "keras_hub.models.BertBackbone", dropout: float | None = None
-) -> BertEncoder:
-    """Makes an encoder with a copy of a KerasHub backbone's weights, in its dtype policy.
-
-    Args:
-        backbone: The backbone.
-        dropout: Replaces the backbone's rate; None keeps it.
-
-    Returns:
-        The encoder.
-    """
-    layers = {
-        "word_embeddings": backbone.token_embedding,
-        "type_embeddings": backbone.segment_embedding,
-        "embeddings/layer_norm": backbone.embeddings_layer_norm,
-        "pooler_transform": backbone.pooled_dense,
-    }
-    for index, block in enumerate(backbone.transformer_layers):
-        attention = block._self_attention_layer
-        prefix = f"transformer/layer_{index}"
-        layers |= {
-            f"{prefix}/self_attention/query": attention.query_dense,
-            f"{prefix}/self_attention/key": attention.key_dense,
-            f"{prefix}/self_attention/value": attention.value_dense,
-            f"{prefix}/self_attention/attention_output": attention.output_dense,
-            f"{prefix}/self_attention_layer_norm": block._self_attention_layer_norm,
-            f"{prefix}/intermediate": block._feedforward_intermediate_dense,
-            f"{prefix}/output": block._feedforward_output_dense,
-            f"{prefix}/output_layer_norm": block._feedforward_layer_norm,
-        }
-    variables = {
-        f"{name}/{variable.name}": ops.convert_to_numpy(variable)
-        for name, layer in layers.items()
-        for variable in layer.variables
-    }
-    variables["position_embedding/embeddings"] = ops.convert_to_numpy(
-        backbone.position_embedding.position_embeddings
-    )
-    return make_bert(
-        variables,
-        num_heads=backbone.num_heads,
-        dropout=backbone.dropout if dropout is None else dropout,
-        dtype=backbone.dtype_policy,
-    )
 
 
 def _places(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:

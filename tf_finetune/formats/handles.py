@@ -1,0 +1,107 @@
+"""Where a handle's files are, and of which kind they are."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from tf_finetune.errors import UserError
+from tf_finetune.files import is_remote, local_copy
+
+Kind = Literal["saved_model", "tf1_hub", "keras_hub", "hugging_face"]
+
+_KINDS = "TensorFlow 2 SavedModel, KerasHub preset or BERT in Hugging Face format"
+_KERAS_HUB_SCHEMES = ("kaggle://", "hf://", "modelscope://")
+
+
+def local_directory(handle: str, flag: str = "encoder") -> Path | None:
+    """Returns where a handle's files are; None for a preset that KerasHub finds itself.
+
+    Args:
+        handle: See `load_encoder`.
+        flag: The flag that complaints name.
+
+    Raises:
+        UserError: A download failed, or no such package is installed.
+    """
+    if handle.startswith("package:"):
+        return _package_directory(handle)
+    if handle.startswith(("https://", "http://")):
+        return _download(handle, flag)
+    if handle.startswith(_KERAS_HUB_SCHEMES):
+        return None
+    if is_remote(handle):
+        return local_copy(handle)
+    if Path(handle).exists():
+        return Path(handle)
+    import keras_hub  # Only its presets need it: 0.3 s, 45 MB.
+
+    return None if handle in keras_hub.models.Backbone.presets else Path(handle)
+
+
+def find_kind(directory: Path) -> Kind | None:
+    """Returns what a directory holds, by its files; None: no encoder."""
+    if (directory / "tfhub_module.pb").is_file():
+        return "tf1_hub"
+    if (directory / "saved_model.pb").is_file() or (directory / "saved_model.pbtxt").is_file():
+        return "saved_model"
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    if "registered_name" in config:
+        return "keras_hub"
+    return "hugging_face" if "model_type" in config else None
+
+
+def describe(path: Path | None) -> str:
+    """Says what stands at a path where no encoder was found, for a complaint."""
+    if path is None or not path.exists():
+        return (
+            "there is no such directory, and KerasHub has no preset of that name. Give the "
+            f"directory of a {_KINDS}, a URL, or package:<python module>."
+        )
+    if not path.is_dir():
+        return f"a file. Give the directory of a {_KINDS}; unpack an archive first."
+    inside = sorted(folder.name for folder in path.iterdir() if find_kind(folder))
+    if inside:
+        return f"not an encoder itself, but these folders in it may be: {', '.join(inside)}."
+    return (
+        f"no {_KINDS}: it holds no saved_model.pb, and no config.json that names a KerasHub class "
+        "(registered_name) or a model_type."
+    )
+
+
+def _download(handle: str, flag: str) -> Path:
+    import tensorflow_hub  # imports tf_keras, which only URLs need
+
+    try:
+        return Path(tensorflow_hub.resolve(handle))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--{flag}={handle}: cannot be downloaded: {error}. Download and unpack it on a "
+            f"machine with network access, then give its directory: --{flag}=/path/to/model."
+        ) from error
+
+
+def _package_directory(handle: str) -> Path:
+    name = handle.removeprefix("package:")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"--encoder={handle}: no Python package {name!r} is installed. "
+            "Install it with pip, or give a directory."
+        )
+    locations = list(spec.submodule_search_locations)
+    for location in locations:
+        for folder, subfolders, _ in os.walk(location):
+            subfolders.sort()
+            if find_kind(Path(folder)):
+                return Path(folder)
+    raise UserError(f"--encoder={handle}: the package at {locations[0]} carries no {_KINDS}.")
