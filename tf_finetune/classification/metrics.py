@@ -1,8 +1,10 @@
 """Metrics from logits and labels, as scikit-learn and scipy compute them."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from tf_finetune.data.tasks import Problem
 from tf_finetune.errors import UserError
@@ -56,11 +58,8 @@ def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
     """
     logits = logits.astype(np.float64)
     if problem.problem_type == "multi_label":
-        # exp of a negative number alone, so that no logit overflows.
-        small = np.exp(-np.abs(logits))
-        return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return special.expit(logits).astype(np.float32)
+    return special.softmax(logits, axis=1).astype(np.float32)
 
 
 def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -122,22 +121,18 @@ def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> d
     from sklearn import metrics
 
     predicted = logits.argmax(axis=1)
-    largest = logits.max(axis=1, keepdims=True)
-    log_sum = largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
-    truth, chosen = (
-        rows[:, None] == np.arange(problem.num_outputs) for rows in (labels, predicted)
-    )
+    truth = labels[:, None] == np.arange(problem.num_outputs)
     results = {
-        "loss": float(np.mean((log_sum - logits)[truth])),
+        "loss": float(np.mean(special.logsumexp(logits, axis=1) - logits[truth])),
         "accuracy": float(np.mean(predicted == labels)),
-        **_label_scores(truth, chosen, problem, occurring=truth.any(axis=0) | chosen.any(axis=0)),
+        **_label_scores(labels, predicted, problem),
         # scikit-learn's value is the same, but it warns when only one class is left.
         "matthews_correlation": 0.0
         if np.ptp(labels) == 0 or np.ptp(predicted) == 0
         else float(metrics.matthews_corrcoef(labels, predicted)),
     }
     if problem.num_outputs != 2:
-        return {**results, "roc_auc": _roc_auc(truth, np.exp(logits - log_sum))}
+        return {**results, "roc_auc": _roc_auc(truth, special.softmax(logits, axis=1))}
     second = results["per_class"][problem.label_names[1]]
     results |= {name: second[name] for name in ("precision", "recall", "f1")}
     # The difference of the logits orders the rows as the probability does, without its rounding.
@@ -148,11 +143,10 @@ def _multi_label(
     logits: np.ndarray, truth: np.ndarray, problem: Problem, threshold: float
 ) -> dict[str, Any]:
     chosen = choose_labels(probabilities(logits, problem), threshold)
-    losses = np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits)))
     return {
-        "loss": float(losses.mean()),
+        "loss": float(np.mean(-special.log_expit(np.where(truth, logits, -logits)))),
         "accuracy": float(np.mean((chosen == truth).all(axis=1))),
-        **_label_scores(truth, chosen, problem, occurring=np.ones(problem.num_outputs, bool)),
+        **_label_scores(truth, chosen, problem),
         "roc_auc": _roc_auc(truth, logits),
     }
 
@@ -170,28 +164,22 @@ def _regression(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _label_scores(
-    truth: np.ndarray, chosen: np.ndarray, problem: Problem, occurring: np.ndarray
-) -> dict[str, Any]:
-    """Counts bool [n, labels] label by label; `occurring` bool [labels] enter the macro average."""
-    hits, support, claims = ((truth & chosen).sum(0), truth.sum(0), chosen.sum(0))
-    precision = hits / np.maximum(claims, 1)
-    recall = hits / np.maximum(support, 1)
-    # The harmonic mean of the two, in counts.
-    f1 = 2 * hits / np.maximum(claims + support, 1)
-    per_class = {
-        name: {
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "support": int(support[i]),
-        }
-        for i, name in enumerate(problem.label_names)
-    }
+def _label_scores(truth: np.ndarray, chosen: np.ndarray, problem: Problem) -> dict[str, Any]:
+    """Scores int [n] or, of multi_label, bool [n, num_labels], label by label and together."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    each: Any = range(problem.num_outputs)
+    if truth.shape[1:] == (1,):  # scikit-learn takes a single column for two classes.
+        truth, chosen, each = truth[:, 0], chosen[:, 0], [1]
+    averaged = each if problem.problem_type == "multi_label" else None  # None: those that occur.
+    scores = partial(precision_recall_fscore_support, truth, chosen, zero_division=0)
     return {
-        "macro_f1": float(f1[occurring].mean()),
-        "micro_f1": float(2 * hits.sum() / max(claims.sum() + support.sum(), 1)),
-        "per_class": per_class,
+        "macro_f1": float(scores(labels=averaged, average="macro")[2]),
+        "micro_f1": float(scores(labels=averaged, average="micro")[2]),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f1), "support": int(n)}
+            for name, p, r, f1, n in zip(problem.label_names, *scores(labels=each), strict=True)
+        },
     }
 
 
