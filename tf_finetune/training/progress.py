@@ -6,9 +6,9 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_finetune.data.blocks import read_records
-from tf_finetune.errors import UserError
-from tf_finetune.files import list_dir, open_gfile
+from tf_finetune.files import file_size, list_dir, open_gfile
+
+_FRAME = 16  # Bytes of an event's length and checksums in its file.
 
 
 class Progress:
@@ -122,23 +122,21 @@ def write_text_summary(log_dir: str, name: str, text: str) -> None:
 
 def _cut_curves(folder: str, last_step: int) -> None:
     """Removes the points after a step, which a training that goes on from there writes again."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+
     for path in _event_files(folder):
-        kept, cut = [], False
-        try:
-            for record in read_records(path):
-                late = tf.compat.v1.Event.FromString(record.data).step > last_step
-                cut |= late
-                if not late:
-                    kept.append(record.data)
-        except UserError:  # The last record of a killed process may be torn.
-            cut = True
-        if cut:
+        with open_gfile() as gfile:
+            # It ends before an event that a killed process has torn.
+            events = RawEventFileLoader(path).Load()
+            kept = [e for e in events if tf.compat.v1.Event.FromString(e).step <= last_step]
+            if sum(len(event) + _FRAME for event in kept) == file_size(path):
+                continue
             # TensorBoard takes every file with "tfevents" in its name for curves.
-            beside = tf.io.gfile.join(folder, ".cut")
+            beside = gfile.join(folder, ".cut")
             with tf.io.TFRecordWriter(beside) as writer:
-                for data in kept:
-                    writer.write(data)
-            tf.io.gfile.rename(beside, path, overwrite=True)
+                for event in kept:
+                    writer.write(event)
+            gfile.rename(beside, path, overwrite=True)
 
 
 def _event_files(folder: str) -> list[str]:
