@@ -20,11 +20,10 @@ import tensorflow as tf
 
 from benchmarks.ceilings import ceiling
 from benchmarks.flops import training_flops
-from tf_finetune import build_optimizer
+from tf_finetune import Runtime, RuntimeConfig, build_optimizer, make_runtime
 from tf_finetune.classification.losses import LogitsLoss
 from tf_finetune.formats.saved_model import TOKEN_INPUTS
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
 from tf_finetune.training.step import make_train_loop
 
 VOCABULARY_SIZE = 30522
@@ -69,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_seconds", type=float, default=SECONDS, help="of each point")
     arguments = parser.parse_args(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    keras.config.set_dtype_policy(choose_precision("auto")[0])
-    set_seed(1)
+    runtime = make_runtime(RuntimeConfig(seed=1, distribution_strategy="one_device"))
     highest = ceiling(tf.bfloat16)
     for axis in arguments.curves.split(","):
         points = CURVES[axis]
@@ -79,22 +77,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| --- | --- | --- | --- |")
         rates, shares = [], []
         for place, point in zip(places, points, strict=True):
-            seconds = time_step(point, arguments.max_seconds)
+            seconds = time_step(point, runtime, arguments.max_seconds)
             rates.append(point.batch_size / seconds)
             shares.append(step_flops(point) / seconds / highest)
             print(f"| {place} | {1e3 * seconds:.1f} | {rates[-1]:.1f} | {shares[-1]:.2f} |")
         plot(arguments.output_dir / f"growth_{axis}.svg", axis, places, rates, shares)
 
 
-def time_step(point: Point, max_seconds: float) -> float:
+def time_step(point: Point, runtime: Runtime, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
     model = make_model(point)
     batches = iter(
         tf.data.Dataset.from_tensors(make_batch(point.batch_size, point.length)).repeat()
     )
-    loop = make_train_loop(
-        model, tf.distribute.get_strategy(), jit_compile=choose_jit_compile("auto")
-    )
+    loop = make_train_loop(model, runtime)
     loop(batches, tf.constant(2))
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or sum(seconds) < max_seconds:

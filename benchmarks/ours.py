@@ -25,35 +25,35 @@ from benchmarks.work import (
     report_start,
 )
 from tf_finetune import (
+    Classifier,
+    Evaluation,
     Examples,
+    LoopConfig,
+    OptimizerConfig,
     Problem,
+    Runtime,
     build_classifier,
     build_optimizer,
     load_encoder,
-    make_eval_dataset,
-    make_logits_fn,
     make_train_dataset,
-    tokenize,
+    plan_batches,
+    train,
 )
-from tf_finetune.classification.evaluate import evaluate
-from tf_finetune.classification.export import export
-from tf_finetune.classification.predict import predict
-from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision, set_seed
-from tf_finetune.training.loop import train
+from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision
 
 PACKAGE = f"package:{ENCODER}"
 
 
-def make(work: Work, handle: str, encoder_mode: Any = "auto") -> tuple[Any, Any, Problem]:
-    """Returns an encoder, a model and the problem, as `run_classifier.py` makes them."""
+def make(work: Work, handle: str, encoder_mode: Any = "auto") -> Classifier:
+    """Returns a classifier as `run_classifier.py` makes it."""
     import keras
 
     keras.config.set_dtype_policy(choose_precision("auto")[0])
-    set_seed(work.seed)
+    keras.utils.set_random_seed(work.seed)
     columns = tuple(f"text_{i}" for i in range(len(work.train.texts)))
     problem = Problem("single_label", columns, work.label_names)
     encoder = load_encoder(handle, mode=encoder_mode)
-    return encoder, build_classifier(encoder, problem), problem
+    return build_classifier(encoder, problem, max_seq_length=MAX_SEQ_LENGTH)
 
 
 def examples(rows: Any) -> Examples:
@@ -67,9 +67,8 @@ def measure_training(work: Work, variant: str, max_steps: int | None = None) -> 
     The variant is `lifted` or `wrapped`.
     """
     clock = Clock()
-    encoder, model, problem = make(
-        work, str(HUB_DIR / "encoder"), {"lifted": "native", "wrapped": "saved_model"}[variant]
-    )
+    mode = {"lifted": "native", "wrapped": "saved_model"}[variant]
+    classifier = make(work, str(HUB_DIR / "encoder"), mode)
 
     def end_epoch() -> dict[str, float]:
         clock.epoch()
@@ -77,48 +76,39 @@ def measure_training(work: Work, variant: str, max_steps: int | None = None) -> 
 
     # Tokenizing is part of the training's time, as it is of the peers'.
     clock.start()
-    rows = tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
-    dataset = make_train_dataset(
-        rows, BATCH_SIZE, num_epochs=work.num_epochs, max_steps=max_steps, seed=work.seed
+    rows = classifier.tokenize(examples(work.train))
+    loop = LoopConfig(num_train_epochs=work.num_epochs, max_steps=max_steps)
+    batches = plan_batches(rows, BATCH_SIZE, loop, seed=work.seed)
+    optimizer = OptimizerConfig(
+        learning_rate=LEARNING_RATE,
+        warmup_proportion=WARMUP_PROPORTION,
+        weight_decay=WEIGHT_DECAY,
     )
     train(
-        model,
-        dataset,
-        optimizer=build_optimizer(
-            int(dataset.cardinality()),
-            learning_rate=LEARNING_RATE,
-            warmup_proportion=WARMUP_PROPORTION,
-            weight_decay=WEIGHT_DECAY,
-        ),
-        steps_per_epoch=work.steps_per_epoch,
-        evaluate=end_epoch,
-        jit_compile=choose_jit_compile("auto"),
+        classifier.model,
+        batches,
+        optimizer=build_optimizer(batches.num_steps, optimizer),
+        evaluation=Evaluation(end_epoch),
+        loop=loop,
+        runtime=Runtime(jit_compile=choose_jit_compile("auto")),
     )
     if max_steps:
         report_start()
         return
     timing = clock.timing(work)
-    test = tokenize(examples(work.test), encoder.preprocessor, MAX_SEQ_LENGTH)
-    timing.accuracy = evaluate(model, make_eval_dataset(test, EVAL_BATCH_SIZE), problem)["accuracy"]
+    metrics = classifier.evaluate(examples(work.test), EVAL_BATCH_SIZE)
+    timing.accuracy = metrics["accuracy"]
     timing.flops_per_example = training_flops(rows.lengths) / len(rows)
     report(timing)
 
 
 def measure_prediction(work: Work) -> None:
     """Predicts the test texts twice from raw strings."""
-    encoder, model, problem = make(work, PACKAGE)
-    logits_fn = make_logits_fn(model)
+    classifier = make(work, PACKAGE)
 
     def run() -> float:
         started = time.perf_counter()
-        predict(
-            logits_fn,
-            encoder.preprocessor,
-            problem,
-            work.test.texts,
-            max_seq_length=MAX_SEQ_LENGTH,
-            batch_size=EVAL_BATCH_SIZE,
-        )
+        classifier.predict(work.test.texts, EVAL_BATCH_SIZE)
         return len(work.test) / (time.perf_counter() - started)
 
     report({"first_examples_per_second": run(), "examples_per_second": run()})
@@ -129,10 +119,11 @@ def measure_latency(work: Work) -> None:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  # registers the ops of the export
 
-    encoder, model, problem = make(work, PACKAGE)
+    classifier = make(work, PACKAGE)
     with tempfile.TemporaryDirectory() as folder:
-        export(model, encoder.preprocessor, problem, Path(folder) / "export")
-        loaded = tf.saved_model.load(str(Path(folder) / "export"))
+        path = str(Path(folder) / "export")
+        classifier.export(path)
+        loaded = tf.saved_model.load(path)
     serve = loaded.signatures["serving_default"]
     names = [f"text_{i}" for i in range(len(work.test.texts))]
     rows = list(zip(*work.test.texts, strict=True))
@@ -149,11 +140,11 @@ def measure_pipeline(work: Work) -> None:
     """Reads nothing but batches: the first pass tokenizes, the second finds the ids in memory."""
     import tensorflow as tf
 
-    encoder, _, _ = make(work, PACKAGE)
+    classifier = make(work, PACKAGE)
     # The first call of TensorFlow's data threads is not the pipeline's own time.
     list(tf.data.Dataset.range(10).map(lambda x: x))
     started = time.perf_counter()
-    rows = tokenize(examples(work.train), encoder.preprocessor, MAX_SEQ_LENGTH)
+    rows = classifier.tokenize(examples(work.train))
     dataset = make_train_dataset(rows, BATCH_SIZE)
     seconds = []
     for _ in range(3):

@@ -72,24 +72,21 @@ def measure(workers: int) -> dict[str, float]:
 
 def work() -> None:
     """Trains some steps and prints the median step's seconds and the mean of the bytes."""
-    import keras
     import tensorflow as tf
 
     from benchmarks.growth import Point, make_batch, make_model
-    from tf_finetune.runtime.hardware import choose_precision, make_strategy, set_seed
+    from tf_finetune import RuntimeConfig, make_runtime
     from tf_finetune.training.step import make_train_loop
 
-    strategy, _ = make_strategy()
-    keras.config.set_dtype_policy(choose_precision("auto")[0])
-    set_seed(1)
-    with strategy.scope():
+    runtime = make_runtime(RuntimeConfig(seed=1, jit_compile="false"))
+    with runtime.scope():
         model = make_model(Point())
-    batch = make_batch(BATCH * strategy.num_replicas_in_sync, LENGTH)
+    batch = make_batch(BATCH * runtime.num_replicas, LENGTH)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
-    batches = iter(strategy.experimental_distribute_dataset(dataset))
-    loop = make_train_loop(model, strategy)
+    batches = iter(runtime.strategy.experimental_distribute_dataset(dataset))
+    loop = make_train_loop(model, runtime)
     loop(batches, tf.constant(WARM_UP))
     seconds, sent = [], loopback_bytes()
     for _ in range(STEPS):

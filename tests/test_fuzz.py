@@ -27,8 +27,9 @@ text label labels sentence1 sentence2 idx id 0 1 -1 2 1.5 1e999 -0 NaN Infinity 
 good bad \\t \\n \\ud800 \\u0000 " "" ' , ; : { } [ ] {"a": ["b", "c"]} {"label": "text"}
 --train_file= --flagfile= --nodo_train --do_eval --learning_rate= --seed= --head= --freeze=
 --text_columns=a,b --no_such_flag --flagfile=/dev/shm --undefok= -- # PAR1 \\x00
-data model train runtime problem problem_type single_label multi_label regression label_names
-text_columns encoder learning_rate 99999999999999999999999 -5 0x10 é ü 中 \u2028 \ufeff
+data labels encoder optimizer loop runtime run model train problem problem_type
+single_label multi_label regression label_names text_columns learning_rate
+99999999999999999999999 -5 0x10 é ü 中 \u2028 \ufeff
 """.split()  # noqa: SIM905
 SEPARATORS = [b"\t", b"\n", b"\r", b"\r\n", b",", b" ", b"", b"\0", b"\xff", b"\xed\xa0\x80", b"\\"]
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -56,11 +57,26 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     return points
 
 
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of the training log without the speeds, which no two runs share."""
+    text = (folder / "log.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        if line["split"] == "train":
+            assert line.pop("examples_per_second") > 0 and line.pop("tokens_per_second") > 0
+    return lines
+
+
 def assert_same_results(killed: Path, whole: Path) -> None:
     metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
     assert metrics["eval"] == expected["eval"] and metrics["test"] == expected["test"]
     assert metrics["train"]["examples_per_second"] > 0
     assert (killed / "predictions.tsv").read_bytes() == (whole / "predictions.tsv").read_bytes()
+    lines = log_lines(killed)
+    assert lines == log_lines(whole)
+    points = [(line["step"], line["split"]) for line in lines]
+    assert len(set(points)) == len(points) == STEPS // 10 + STEPS // EVAL_STEPS
     for curve in ("train", "validation"):
         points = scalars(killed / curve, "loss")
         assert points == scalars(whole / curve, "loss")

@@ -12,20 +12,37 @@ from tf_finetune.process import uncollected_imports
 __version__ = "0.1.0"
 
 _HOME = {
-    "Examples": "tf_finetune.data.labelled",
-    "Problem": "tf_finetune.data.tasks",
-    "UserError": "tf_finetune.errors",
-    "build_classifier": "tf_finetune.classification.classifier",
-    "build_optimizer": "tf_finetune.training.optimizer",
-    "evaluate": "tf_finetune.classification.evaluate",
-    "export": "tf_finetune.classification.export",
-    "load_encoder": "tf_finetune.formats.encoders",
-    "make_eval_dataset": "tf_finetune.data.batches",
-    "make_logits_fn": "tf_finetune.training.forward",
-    "make_train_dataset": "tf_finetune.data.batches",
-    "predict": "tf_finetune.classification.predict",
-    "tokenize": "tf_finetune.data.batches",
-    "train": "tf_finetune.training.loop",
+    "Batches": "data.batches:Batches",
+    "Classifier": "classification.classifier:Classifier",
+    "DataConfig": "runs.config:DataConfig",
+    "EncoderConfig": "classification.config:EncoderConfig",
+    "Evaluation": "training.loop:Evaluation",
+    "Examples": "data.labelled:Examples",
+    "LabelConfig": "data.label_config:LabelConfig",
+    "LoopConfig": "runs.config:LoopConfig",
+    "ModelDir": "runs.model_dir:ModelDir",
+    "OptimizerConfig": "runs.config:OptimizerConfig",
+    "Problem": "data.problem:Problem",
+    "Runtime": "runtime.hardware:Runtime",
+    "RuntimeConfig": "runs.config:RuntimeConfig",
+    "UserError": "errors:UserError",
+    "build_classifier": "classification.classifier:build_classifier",
+    "build_optimizer": "training.optimizer:build_optimizer",
+    "evaluate": "classification.predict:evaluate",
+    "export": "classification.export:export",
+    "from_dataset": "data.batches:from_dataset",
+    "load_classifier": "classification.load:load_classifier",
+    "load_data": "data.labelled:load_data",
+    "load_encoder": "formats.encoders:load_encoder",
+    "make_eval_dataset": "data.batches:make_eval_dataset",
+    # The forward pass of a classifier gives logits.
+    "make_logits_fn": "training.forward:make_forward",
+    "make_runtime": "runtime.hardware:make_runtime",
+    "make_train_dataset": "data.batches:make_train_dataset",
+    "plan_batches": "data.batches:plan_batches",
+    "predict": "classification.predict:predict",
+    "tokenize": "classification.tokenize:tokenize",
+    "train": "training.loop:train",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -34,8 +51,9 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOME[name].partition(":")
     with uncollected_imports():
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
     globals()[name] = value
     return value
 

@@ -94,7 +94,7 @@ def file_size(path: str) -> int:
 
 
 def file_version(path: str) -> tuple[int, int]:
-    """Returns what tells a file from what stood there before: its size and time of change."""
+    """Returns a file's size and time of change, which tell it from what stood there before."""
     if not is_remote(path):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
@@ -140,16 +140,13 @@ def local_copy(directory: str) -> Path:
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Yields a file to write bytes to, beside `path`; it takes its place when the block succeeds.
+    """Writes a file atomically: yields a temporary one that becomes `path` at the block's end.
 
     Args:
         path: The file to write; its folder is made if it is missing.
 
     Yields:
         The file. If the block raises, it is removed and what stood at `path` is untouched.
-
-    Raises:
-        OSError: The file could not be written.
     """
     folder, name = os.path.split(os.fspath(path))
     folder = folder or "."
@@ -186,9 +183,19 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def append_text(path: str, text: str) -> None:
+    """Adds `text` (UTF-8) to the end of a file, which is made if it is missing."""
+    if not is_remote(path):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+        return
+    with open_gfile() as gfile, gfile.GFile(path, "a") as file:
+        file.write(text)
+
+
 @contextmanager
 def replaced_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty local folder that takes the place of `path` when the block succeeds.
+    """Writes a folder atomically: yields an empty local one that becomes `path` at the block's end.
 
     Args:
         path: The directory to write; one that is there is replaced at the end, not before. A remote

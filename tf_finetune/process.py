@@ -19,11 +19,12 @@ def set_up_process() -> None:
 def uncollected_imports(freeze: bool = False) -> Iterator[None]:
     """Pauses the garbage collector while the block imports TensorFlow: a quarter of that time.
 
-    Where TensorFlow is there already, it leaves all as it is.
+    If TensorFlow is imported already, the block changes nothing.
 
     Args:
-        freeze: Never search what is there after the block, modules or not: for programs that have
-            nothing else yet. It saves two seconds more of a short run.
+        freeze: Exempt every object alive after the block from collection (`gc.freeze`). For use at
+            program start, where nearly all objects belong to modules; it saves two seconds more of
+            a short run.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
         yield

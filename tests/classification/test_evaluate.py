@@ -1,5 +1,6 @@
 """Evaluation: each example once, whatever the batches, the lengths and the replicas."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,123 +13,140 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.local_workers import free_ports
-from tf_finetune.classification.classifier import build_classifier
-from tf_finetune.classification.evaluate import evaluate
+from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.metrics import metric_names
-from tf_finetune.data.batches import eval_order, make_eval_dataset, tokenize
+from tf_finetune.classification.predict import evaluate
+from tf_finetune.classification.tokenize import tokenize
+from tf_finetune.data.batches import make_eval_dataset
 from tf_finetune.data.labelled import Examples
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.problem import Problem
+from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.training.forward import make_logits_fn, predict_logits
+from tf_finetune.runtime.hardware import Runtime
+from tf_finetune.training.forward import make_forward
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good", "unsure"))
 ROWS = 17
 
 
 @pytest.fixture(scope="module")
-def classifier(tiny_bert_dir: Path) -> keras.Model:
+def classifier(tiny_bert_dir: Path) -> Classifier:
     keras.utils.set_random_seed(1)
-    return build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM)
+    return build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM, max_seq_length=16)
 
 
 @pytest.fixture(scope="module")
-def examples(tiny_bert_dir: Path):
+def model(classifier) -> keras.Model:
+    return classifier.model
+
+
+@pytest.fixture(scope="module")
+def examples(tiny_bert_dir: Path) -> Examples:
     # All differ within 16 tokens: between equal texts, rounding alone would decide a rank.
     texts = ["good film " * (row // 7) + "the movie" + " bad" * (row % 7) for row in range(ROWS)]
     labels = np.arange(ROWS, dtype=np.int32) % 3
+    return Examples((texts,), labels, texts)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_bert_dir: Path, examples: Examples) -> TokenizedRows:
     preprocessor = load_encoder(str(tiny_bert_dir)).preprocessor
-    return tokenize(Examples((texts,), labels, texts), preprocessor, max_seq_length=16)
+    return tokenize(examples, preprocessor, max_seq_length=16)
 
 
-def test_each_example_counts_once_at_every_batch_size(classifier, examples) -> None:
+def test_each_example_counts_once_at_every_batch_size(classifier, examples, rows) -> None:
     """Row by row by hand, then in batches of 1, 3, 8 and all."""
-    order = eval_order(examples.lengths)
+    preprocessor = classifier.encoder.preprocessor
     one_by_one = []
-    for row in order:
-        packed = {name: value[row : row + 1] for name, value in examples.packed.items()}
-        features = examples.preprocessor.pad(packed, None)
-        one_by_one.append(classifier(features, training=False).numpy()[0])
-    fn = make_logits_fn(classifier)
+    for row in range(ROWS):
+        features = preprocessor([tf.constant([examples.texts[0][row]])], 16)
+        one_by_one.append(classifier.model(features, training=False).numpy()[0])
+    fn = make_forward(classifier.model)
     reference = None
     for batch_size in (1, 3, 8, ROWS):
-        dataset = make_eval_dataset(examples, batch_size)
-        logits, labels = predict_logits(fn, dataset)
+        dataset = make_eval_dataset(rows, batch_size)
+        logits, labels = fn(dataset)
         assert logits.dtype == np.float32
-        np.testing.assert_allclose(logits, one_by_one, atol=1e-5)
-        np.testing.assert_array_equal(labels, examples.labels[order])
+        np.testing.assert_allclose(logits, np.array(one_by_one)[rows.order], atol=1e-5)
+        np.testing.assert_array_equal(labels, examples.labels[rows.order])
+        # Those of the classifier are in the order of the rows.
+        own = classifier.logits(rows, batch_size)
+        assert own.dtype == np.float32
+        np.testing.assert_allclose(own, one_by_one, atol=1e-5)
         result = evaluate(fn, dataset, PROBLEM)
         assert sum(c["support"] for c in result["per_class"].values()) == ROWS
         reference = reference or result
-        for name in metric_names(PROBLEM):
-            assert result[name] == pytest.approx(reference[name], abs=1e-6), name
+        for found in (result, classifier.evaluate(examples, batch_size)):
+            assert found["per_class"] == reference["per_class"]
+            for name in metric_names(PROBLEM):
+                assert found[name] == pytest.approx(reference[name], abs=1e-6), name
 
 
-def test_one_trace_serves_every_shape(classifier, examples) -> None:
-    calls = count_calls(classifier)
-    fn = make_logits_fn(classifier)
+def test_one_trace_serves_every_shape(model, rows) -> None:
+    calls = count_calls(model)
+    fn = make_forward(model)
     for batch_size in (3, 8, ROWS):
-        predict_logits(fn, make_eval_dataset(examples, batch_size))
+        fn(make_eval_dataset(rows, batch_size))
     assert calls() == 1
 
 
-def test_sees_later_weights(classifier, examples) -> None:
-    fn, dataset = make_logits_fn(classifier), make_eval_dataset(examples)
-    before, _ = predict_logits(fn, dataset)
-    bias = classifier.trainable_variables[-1]
+def test_sees_later_weights(model, rows) -> None:
+    fn, dataset = make_forward(model), make_eval_dataset(rows)
+    before, _ = fn(dataset)
+    bias = model.trainable_variables[-1]
     bias.assign_add(tf.ones_like(bias))
-    after, _ = predict_logits(fn, dataset)
+    after, _ = fn(dataset)
     bias.assign_sub(tf.ones_like(bias))
     np.testing.assert_allclose(after, before + 1, atol=1e-5)
 
 
-def test_model_and_function_agree_and_dropout_is_off(classifier, examples) -> None:
-    dataset = make_eval_dataset(examples, 8)
-    first, _ = predict_logits(classifier, dataset)
-    second, _ = predict_logits(make_logits_fn(classifier), dataset)
+def test_classifier_and_function_agree_and_dropout_is_off(classifier, rows) -> None:
+    dataset = make_eval_dataset(rows, 8)
+    first, _ = classifier.forward(dataset)
+    second, _ = make_forward(classifier.model)(dataset)
     np.testing.assert_array_equal(first, second)
 
 
-def test_jit_compile(classifier, examples) -> None:
-    dataset = make_eval_dataset(examples, ROWS)
-    plain, _ = predict_logits(classifier, dataset)
-    compiled, _ = predict_logits(make_logits_fn(classifier, jit_compile=True), dataset)
+def test_jit_compile(model, rows) -> None:
+    dataset = make_eval_dataset(rows, ROWS)
+    plain, _ = make_forward(model)(dataset)
+    compiled, _ = make_forward(model, Runtime(jit_compile=True))(dataset)
     np.testing.assert_allclose(compiled, plain, atol=1e-4)
 
 
-def test_rows_of_weight_zero_do_not_count(classifier, examples) -> None:
+def test_rows_of_weight_zero_do_not_count(model, rows) -> None:
     """Nonsense in filling rows changes nothing."""
-    dataset = make_eval_dataset(examples, 8)
+    fn, dataset = make_forward(model), make_eval_dataset(rows, 8)
 
     def spoil(features, labels, weights):
         return features, tf.where(weights > 0, labels, 2 - labels), weights
 
-    assert evaluate(classifier, dataset.map(spoil), PROBLEM) == evaluate(
-        classifier, dataset, PROBLEM
-    )
+    assert evaluate(fn, dataset.map(spoil), PROBLEM) == evaluate(fn, dataset, PROBLEM)
     weights = np.concatenate([weights for _, _, weights in dataset.as_numpy_iterator()])
     assert (weights == 0).any()
 
 
-def test_multi_label_and_threshold(tiny_bert_dir: Path, examples) -> None:
+def test_multi_label_and_threshold(tiny_bert_dir: Path, rows) -> None:
     problem = Problem("multi_label", ("text",), ("x", "y"))
-    model = build_classifier(load_encoder(str(tiny_bert_dir)), problem)
-    dataset = make_eval_dataset(examples, 8).map(
+    fn = build_classifier(load_encoder(str(tiny_bert_dir)), problem).forward
+    dataset = make_eval_dataset(rows, 8).map(
         lambda f, y, w: (f, tf.stack([y % 2, 1 - y % 2], 1), w)
     )
-    everything = evaluate(model, dataset, problem, threshold=0.0)
+    everything = evaluate(fn, dataset, dataclasses.replace(problem, threshold=0.0))
     assert everything["per_class"]["x"]["recall"] == 1.0
     assert everything["micro_f1"] == pytest.approx(2 * ROWS / (2 * ROWS + ROWS))
-    assert evaluate(model, dataset, problem, threshold=1.1)["micro_f1"] == 0.0
+    nothing = evaluate(fn, dataset, dataclasses.replace(problem, threshold=1.1))
+    assert nothing["micro_f1"] == 0.0
 
 
-def test_diverged_model_says_so(classifier, examples) -> None:
-    bias = classifier.trainable_variables[-1]
+def test_diverged_model_says_so(model, rows) -> None:
+    bias = model.trainable_variables[-1]
     kept = bias.numpy()
     bias.assign(np.full_like(kept, np.nan))
     try:
         with pytest.raises(UserError, match="not finite"):
-            evaluate(classifier, make_eval_dataset(examples), PROBLEM)
+            evaluate(make_forward(model), make_eval_dataset(rows), PROBLEM)
     finally:
         bias.assign(kept)
 
@@ -154,7 +172,8 @@ strategy, replicas = tf.distribute.MultiWorkerMirroredStrategy(), 1
 # A row's label is its number. Lengths and batch sizes differ; some rows only fill a batch up.
 CHECK = """
 import keras, numpy as np
-from tf_finetune.training.forward import make_logits_fn, predict_logits
+from tf_finetune import Runtime
+from tf_finetune.training.forward import make_forward
 
 calls = 0
 class Count(keras.layers.Layer):
@@ -189,12 +208,12 @@ dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
     model = build()
-expected, order = predict_logits(make_logits_fn(model), dataset)
+expected, order = make_forward(model)(dataset)
 assert order.tolist() == list(range(rows)), order
-fn = make_logits_fn(model, strategy)
+fn = make_forward(model, Runtime(strategy))
 calls = 0
 for _ in range(3):
-    logits, order = predict_logits(fn, dataset)
+    logits, order = fn(dataset)
     assert order.tolist() == list(range(rows)), order
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 assert calls == replicas, calls  # one trace for each replica in this process

@@ -1,5 +1,6 @@
 """The export answers like the model, without this package, for texts of any length."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,12 +15,14 @@ import tensorflow as tf
 
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.export import argument_names, export
-from tf_finetune.classification.predict import predict
-from tf_finetune.data.tasks import Problem
+from tf_finetune.classification.predict import Predictions
+from tf_finetune.classification.predict import predict as predict_with
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.precision import float32_compute
+from tf_finetune.training.forward import make_forward
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))
 PAIR = Problem("single_label", ("sentence 1", "Satz-2"), ("no", "yes"))
@@ -46,7 +49,13 @@ def encoder(tiny_bert_dir: Path) -> Encoder:
 
 @pytest.fixture(scope="module")
 def classifier(encoder: Encoder) -> Callable[[Problem], keras.Model]:
-    return lambda problem: spread(build_classifier(encoder, problem), encoder, problem)
+    return lambda problem: spread(build_classifier(encoder, problem).model, encoder, problem)
+
+
+def predict(model: keras.Model, encoder: Encoder, problem: Problem, texts) -> Predictions:
+    """Predicts texts of up to `LENGTH` tokens."""
+    forward = make_forward(model)
+    return predict_with(forward, encoder.preprocessor, problem, texts, max_seq_length=LENGTH)
 
 
 def columns(problem: Problem) -> list[list[str]]:
@@ -62,6 +71,7 @@ def serve(directory: Path, problem: Problem, texts: list[list[str]]) -> dict[str
 
 @pytest.mark.parametrize("problem", [SINGLE, PAIR, MULTI, REGRESSION])
 def test_answers_like_predict(problem, encoder, classifier, tmp_path: Path) -> None:
+    problem = dataclasses.replace(problem, threshold=0.4)
     model = classifier(problem)
     directory = tmp_path / "deep" / "export"
     export(
@@ -71,18 +81,10 @@ def test_answers_like_predict(problem, encoder, classifier, tmp_path: Path) -> N
         directory,
         max_seq_length=LENGTH,
         example_texts=columns(problem),
-        threshold=0.4,
     )
-    expected = predict(
-        model,
-        encoder.preprocessor,
-        problem,
-        columns(problem),
-        max_seq_length=LENGTH,
-        threshold=0.4,
-    )
+    expected = predict(model, encoder, problem, columns(problem))
     answers = serve(directory, problem, columns(problem))
-    if problem is REGRESSION:
+    if problem.problem_type == "regression":
         assert set(answers) == {"score"}
         np.testing.assert_allclose(answers["score"], expected.values, atol=1e-4)
     else:
@@ -121,7 +123,7 @@ def test_loads_without_the_package(exported, encoder) -> None:
     directory, model = exported
     output = run_python("-c", WITHOUT_THE_PACKAGE, str(directory), json.dumps(TEXTS))
     answers = json.loads(output.splitlines()[-1])
-    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS, max_seq_length=LENGTH)
+    expected = predict(model, encoder, SINGLE, TEXTS)
     np.testing.assert_allclose(answers["probabilities"], expected.probabilities, atol=1e-4)
     assert answers["label"] == [label for (label,) in expected.labels]
 
@@ -139,7 +141,7 @@ def test_saved_model_cli(exported, encoder, tmp_path: Path) -> None:
         *("--outdir", str(tmp_path)),
     )
     texts = ["good film", "bad"]
-    expected = predict(model, encoder.preprocessor, SINGLE, texts, max_seq_length=LENGTH)
+    expected = predict(model, encoder, SINGLE, texts)
     shares = np.load(tmp_path / "probabilities.npy")
     np.testing.assert_allclose(shares, expected.probabilities, atol=1e-4)
     assert np.load(tmp_path / "label.npy", allow_pickle=True).tolist() == [
@@ -228,14 +230,14 @@ class Unstable(keras.layers.Layer):
 
 
 def test_a_full_disk_fails_the_export(encoder, small_disk: Path) -> None:
-    model = build_classifier(encoder, SINGLE)
+    model = build_classifier(encoder, SINGLE).model
     with pytest.raises((UserError, OSError), match="No space left"):
         export(model, encoder.preprocessor, SINGLE, small_disk / "export", max_seq_length=LENGTH)
     assert not list(small_disk.iterdir())
 
 
 def test_a_difference_fails_the_export_and_leaves_what_was_there(encoder, tmp_path) -> None:
-    base = build_classifier(encoder, SINGLE)
+    base = build_classifier(encoder, SINGLE).model
     model = keras.Model(base.input, Unstable()(base.output))
     directory = tmp_path / "export"
     directory.mkdir()
@@ -247,7 +249,7 @@ def test_a_difference_fails_the_export_and_leaves_what_was_there(encoder, tmp_pa
 
 
 def test_not_finite_fails_the_export(encoder, tmp_path: Path) -> None:
-    model = build_classifier(encoder, SINGLE)
+    model = build_classifier(encoder, SINGLE).model
     model.trainable_variables[-1].assign([np.nan, 0, 0])
     with pytest.raises(UserError, match="differs"):
         export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
@@ -258,11 +260,11 @@ def test_mixed_precision_is_exported_in_float32(tiny_bert_dir: Path, tmp_path: P
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         encoder = load_encoder(str(tiny_bert_dir))
-        model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+        model = spread(build_classifier(encoder, SINGLE).model, encoder, SINGLE)
     finally:
         keras.config.set_dtype_policy("float32")
     encoder_32 = load_encoder(str(tiny_bert_dir))
-    model_32 = build_classifier(encoder_32, SINGLE)
+    model_32 = build_classifier(encoder_32, SINGLE).model
     model_32.set_weights(model.get_weights())
     features = encoder.preprocessor([tf.constant(TEXTS)], LENGTH)
     exact = tf.nn.softmax(model_32(features, training=False)).numpy()
@@ -309,10 +311,14 @@ def test_wrapped_saved_model_with_a_table_and_a_file(tmp_path: Path) -> None:
     source = tmp_path / "source"
     tf.saved_model.save(StringEncoder(tmp_path / "words.txt"), str(source))
     encoder = load_encoder(str(source))
-    model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+    model = spread(build_classifier(encoder, SINGLE).model, encoder, SINGLE)
     directory = tmp_path / "export"
-    export(model, encoder.preprocessor, SINGLE, directory, example_texts=[TEXTS])
-    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS)
+    export(
+        *(model, encoder.preprocessor, SINGLE, directory),
+        max_seq_length=LENGTH,
+        example_texts=[TEXTS],
+    )
+    expected = predict(model, encoder, SINGLE, TEXTS)
     source.rename(tmp_path / "elsewhere")
     (tmp_path / "words.txt").unlink()
     output = run_python("-c", WITHOUT_THE_PACKAGE, str(directory), json.dumps(TEXTS))
@@ -323,9 +329,9 @@ def test_wrapped_saved_model_with_a_table_and_a_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_wrapped_saved_model_of_tokens(tiny_hub_dir: Path, tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_hub_dir / "encoder"), mode="saved_model")
-    model = spread(build_classifier(encoder, SINGLE), encoder, SINGLE)
+    model = spread(build_classifier(encoder, SINGLE).model, encoder, SINGLE)
     export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
-    expected = predict(model, encoder.preprocessor, SINGLE, TEXTS, max_seq_length=LENGTH)
+    expected = predict(model, encoder, SINGLE, TEXTS)
     shares = serve(tmp_path / "export", SINGLE, [TEXTS])["probabilities"]
     np.testing.assert_allclose(shares, expected.probabilities, atol=1e-4)
 
@@ -341,7 +347,7 @@ Unregistered.__module__ = "__nowhere__"
 
 
 def test_a_layer_that_keras_cannot_load_is_an_error_with_a_remedy(encoder, tmp_path) -> None:
-    base = build_classifier(encoder, SINGLE)
+    base = build_classifier(encoder, SINGLE).model
     model = keras.Model(base.input, Unregistered()(base.output))
     with pytest.raises(UserError, match=r"Unregistered.*register_keras_serializable"):
         export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)

@@ -1,5 +1,6 @@
 """Every metric against scikit-learn, scipy and formulas written out in numpy."""
 
+import dataclasses
 import json
 import re
 import warnings
@@ -20,7 +21,7 @@ from tf_finetune.classification.metrics import (
     metric_names,
     probabilities,
 )
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 
 BINARY = Problem("single_label", ("text",), ("no", "yes"))
@@ -99,7 +100,8 @@ def test_multi_label_equals_sklearn(threshold: float) -> None:
     logits, labels = random_case(MULTI)
     shares = special.expit(logits.astype(np.float64))
     predicted = (shares >= threshold).astype(int)
-    result = compute_metrics(logits, labels, MULTI, threshold=threshold)
+    problem = dataclasses.replace(MULTI, threshold=threshold)
+    result = compute_metrics(logits, labels, problem)
     close(
         result["loss"],
         np.mean([sk.log_loss(y, p) for y, p in zip(labels.T, shares.T, strict=True)]),

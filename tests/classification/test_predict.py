@@ -1,5 +1,6 @@
 """Predictions in the order of the texts, and a file that every reader can take apart."""
 
+import dataclasses
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,18 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_finetune.classification.classifier import build_classifier
-from tf_finetune.classification.predict import (
-    Predictions,
-    escape,
-    predict,
-    read_logits,
-    unescape,
-    write_predictions,
-)
-from tf_finetune.data.tasks import Problem
+from tf_finetune.classification.predict import Predictions, predict, to_predictions
+from tf_finetune.classification.predictions import escape, unescape, write_predictions
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.training.forward import make_logits_fn
+from tf_finetune.training.forward import Forward, make_forward
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "unsure"))
 MULTI = Problem("multi_label", ("sentence",), ("joy", "anger", "fear"))
@@ -37,7 +32,7 @@ def tiny(tiny_bert_dir: Path) -> SimpleNamespace:
 
     def build(problem: Problem) -> keras.Model:
         keras.utils.set_random_seed(5)
-        model = build_classifier(load_encoder(str(tiny_bert_dir)), problem)
+        model = build_classifier(load_encoder(str(tiny_bert_dir)), problem).model
         for variable in model.trainable_variables[-2:]:
             variable.assign(keras.random.normal(variable.shape, seed=len(variable.shape)))
         # Centred, so that the texts get different labels.
@@ -51,6 +46,11 @@ def tiny(tiny_bert_dir: Path) -> SimpleNamespace:
     return SimpleNamespace(preprocessor=preprocessor, **models)
 
 
+def forward(tiny: SimpleNamespace, problem: Problem) -> Forward:
+    """Traces the model of a problem."""
+    return make_forward(getattr(tiny, problem.problem_type))
+
+
 def alone(tiny: SimpleNamespace, problem: Problem, *texts: str) -> np.ndarray:
     """The logits of one example without batches, order or padding."""
     features = tiny.preprocessor([tf.constant([text]) for text in texts], 16)
@@ -60,7 +60,7 @@ def alone(tiny: SimpleNamespace, problem: Problem, *texts: str) -> np.ndarray:
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_single_label(tiny: SimpleNamespace, batch_size: int) -> None:
     result = predict(
-        tiny.single_label,
+        forward(tiny, SINGLE),
         tiny.preprocessor,
         SINGLE,
         TEXTS,
@@ -78,15 +78,10 @@ def test_single_label(tiny: SimpleNamespace, batch_size: int) -> None:
 
 def test_multi_label_and_threshold(tiny: SimpleNamespace) -> None:
     expected = tf.sigmoid([alone(tiny, MULTI, text) for text in TEXTS]).numpy()
+    fn = forward(tiny, MULTI)
     for threshold in (0.3, 0.5, 0.8):
-        result = predict(
-            tiny.multi_label,
-            tiny.preprocessor,
-            MULTI,
-            TEXTS,
-            max_seq_length=16,
-            threshold=threshold,
-        )
+        problem = dataclasses.replace(MULTI, threshold=threshold)
+        result = predict(fn, tiny.preprocessor, problem, TEXTS, max_seq_length=16)
         np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
         for labels, shares in zip(result.labels, expected, strict=True):
             names = zip(MULTI.label_names, shares, strict=True)
@@ -95,7 +90,8 @@ def test_multi_label_and_threshold(tiny: SimpleNamespace) -> None:
 
 def test_regression_of_pairs(tiny: SimpleNamespace) -> None:
     pairs = (TEXTS, TEXTS[::-1])
-    result = predict(tiny.regression, tiny.preprocessor, REGRESSION, pairs, max_seq_length=16)
+    fn = forward(tiny, REGRESSION)
+    result = predict(fn, tiny.preprocessor, REGRESSION, pairs, max_seq_length=16)
     expected = [alone(tiny, REGRESSION, *pair)[0] for pair in zip(*pairs, strict=True)]
     np.testing.assert_allclose(result.values, expected, atol=1e-5)
     assert result.values.dtype == np.float32
@@ -104,11 +100,12 @@ def test_regression_of_pairs(tiny: SimpleNamespace) -> None:
 
 
 def test_no_texts_and_a_made_function(tiny: SimpleNamespace) -> None:
-    empty = predict(tiny.single_label, tiny.preprocessor, SINGLE, [])
+    fn = forward(tiny, SINGLE)
+    empty = predict(fn, tiny.preprocessor, SINGLE, [], max_seq_length=16)
     assert empty.probabilities.shape == (0, 3) and empty.labels == ()
-    fn = make_logits_fn(tiny.single_label)
     first = predict(fn, tiny.preprocessor, SINGLE, TEXTS, max_seq_length=16)
-    second = predict(tiny.single_label, tiny.preprocessor, SINGLE, [TEXTS], max_seq_length=16)
+    another = forward(tiny, SINGLE)
+    second = predict(another, tiny.preprocessor, SINGLE, [TEXTS], max_seq_length=16)
     np.testing.assert_array_equal(first.logits, second.logits)
 
 
@@ -122,9 +119,9 @@ def test_no_texts_and_a_made_function(tiny: SimpleNamespace) -> None:
     ],
 )
 def test_wrong_columns(tiny: SimpleNamespace, problem: Problem, texts: list) -> None:
-    model = getattr(tiny, problem.problem_type)
+    fn = forward(tiny, problem)
     with pytest.raises(UserError, match=", ".join(problem.text_columns)):
-        predict(model, tiny.preprocessor, problem, texts)
+        predict(fn, tiny.preprocessor, problem, texts, max_seq_length=16)
 
 
 def read_back(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -149,7 +146,7 @@ NASTY = [
 
 def test_file_of_single_label(tmp_path: Path) -> None:
     logits = np.random.default_rng(0).normal(0, 9, (len(NASTY), 3)).astype(np.float32)
-    predictions = read_logits(logits, SINGLE)
+    predictions = to_predictions(logits, SINGLE)
     write_predictions(tmp_path / "new" / "predictions.tsv", predictions, NASTY, SINGLE)
     header, rows = read_back(tmp_path / "new" / "predictions.tsv")
     shares = [f"probability_{name}" for name in SINGLE.label_names]
@@ -166,12 +163,14 @@ def test_file_of_single_label(tmp_path: Path) -> None:
 def test_file_of_multi_label_and_regression(tmp_path: Path) -> None:
     logits = np.array([[3, -3, 3], [-3, -3, -3]], np.float32)
     path = tmp_path / "predictions.tsv"
-    write_predictions(path, read_logits(logits, MULTI), ["a", "b"], MULTI)
+    write_predictions(path, to_predictions(logits, MULTI), ["a", "b"], MULTI)
     _, rows = read_back(path)
     assert [row[2] for row in rows] == ["joy,fear", ""]
 
     values = np.array([[0.1], [4.5]], np.float32)
-    write_predictions(path, read_logits(values, REGRESSION), [["a", "b"], ["c", "d"]], REGRESSION)
+    write_predictions(
+        path, to_predictions(values, REGRESSION), [["a", "b"], ["c", "d"]], REGRESSION
+    )
     header, rows = read_back(path)
     assert header == ["row", "left", "right", "prediction"]
     assert rows == [["1", "a", "c", "0.1"], ["2", "b", "d", "4.5"]]
@@ -179,7 +178,7 @@ def test_file_of_multi_label_and_regression(tmp_path: Path) -> None:
 
 def test_labels_and_columns_are_escaped(tmp_path: Path) -> None:
     problem = Problem("single_label", ("my\ttext",), ("a\nb", "c"))
-    predictions = read_logits(np.array([[1, 0]], np.float32), problem)
+    predictions = to_predictions(np.array([[1, 0]], np.float32), problem)
     write_predictions(tmp_path / "p.tsv", predictions, ["x"], problem)
     header, rows = read_back(tmp_path / "p.tsv")
     assert header[1] == r"my\ttext" and header[3] == r"probability_a\nb"
@@ -190,7 +189,7 @@ def test_wrong_texts_leave_the_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "predictions.tsv"
     path.write_text("before")
     with pytest.raises(UserError, match="2 predictions were given for 1 texts"):
-        write_predictions(path, read_logits(np.eye(2, 3), SINGLE), ["one"], SINGLE)
+        write_predictions(path, to_predictions(np.eye(2, 3), SINGLE), ["one"], SINGLE)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.tsv"]
 
@@ -204,6 +203,6 @@ def test_escape_is_one_printable_line_and_reads_back(text: str) -> None:
 
 
 def test_predictions_cannot_be_changed() -> None:
-    predictions: Predictions = read_logits(np.eye(3, dtype=np.float32), SINGLE)
+    predictions: Predictions = to_predictions(np.eye(3, dtype=np.float32), SINGLE)
     with pytest.raises(AttributeError):
         predictions.labels = ()  # type: ignore[misc]

@@ -78,6 +78,11 @@ def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys
     config = json.loads((out / "config.json").read_text())
     assert config["problem"]["label_names"] == ["bad", "good"]
     assert list((out / "train").iterdir()) and list((out / "validation").iterdir())
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    points = [(line["split"], line["step"]) for line in log]
+    steps = {split: [step for name, step in points if name == split] for split, _ in points}
+    assert steps == {"train": [*range(10, 61, 10)], "validation": [*range(5, 61, 5)]}
+    assert log[-1]["epoch"] == 12
     assert (out / "export" / "saved_model.pb").is_file()
     assert (out / "export" / "model.keras").is_file()
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
@@ -243,11 +248,13 @@ def test_a_model_is_kept_from_data_with_other_labels(finished, capsys):
 def test_overwrite_removes_only_what_a_run_has_written(finished, capsys):
     files, command = finished
     (files / "out" / "train" / "rows.tsv").write_text("mine")
+    (files / "out" / "log.jsonl").write_text("another run's")
     (files / "elsewhere").mkdir()
     (files / "out" / "export").symlink_to(files / "elsewhere")
     assert run_classifier.main([*command, "--seed=7", "--overwrite"]) == 0
     assert (files / "out" / "train" / "rows.tsv").read_text() == "mine"
     assert len(list((files / "out" / "train").glob("events*"))) > 0
+    assert "another" not in (files / "out" / "log.jsonl").read_text()
     assert (files / "elsewhere").is_dir() and not (files / "out" / "export").exists()
 
 
@@ -281,7 +288,7 @@ def test_a_models_record_cannot_name_code(finished, capsys):
     files, _ = finished
     path = files / "out" / "config.json"
     record = json.loads(path.read_text())
-    record["model"]["head"] = "antigravity:Class"
+    record["encoder"]["head"] = "antigravity:Class"
     path.write_text(json.dumps(record))
     assert run_classifier.main(["x", f"--model_dir={files}/out", "--do_eval"]) == 2
     assert "antigravity:Class. That is code" in capsys.readouterr().err

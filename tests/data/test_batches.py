@@ -1,22 +1,20 @@
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.classification.tokenize import tokenize
 from tf_finetune.data.batches import (
-    NEW_LENGTH_TOKENS,
-    choose_buckets,
-    count_steps,
-    eval_order,
+    from_dataset,
     make_eval_dataset,
     make_train_dataset,
-    plan_training,
-    tokenize,
-    xla_buckets,
+    plan_batches,
 )
 from tf_finetune.data.labelled import Examples
+from tf_finetune.data.plan import plan_training
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import LoopConfig
 from tf_finetune.text.preprocessor import RawText
 from tf_finetune.text.wordpiece import BertPreprocessor
 
@@ -37,40 +35,16 @@ def test_tokenize_measures_lengths_before_and_after_truncation(rows):
     np.testing.assert_array_equal(rows.lengths, np.minimum(words + 2, 24))
 
 
-def test_every_epoch_sees_every_row_once_in_a_new_order(rows):
-    plan = plan_training(rows.lengths, 8, num_steps=26, seed=1)
-    first, second = plan[:13], plan[13:]
-    for epoch in (first, second):
-        assert sorted(epoch[epoch >= 0]) == list(range(100))
-        assert (epoch < 0).sum() == 4
-    assert not np.array_equal(first, second)
-
-
-def test_the_order_depends_on_the_seed_alone(rows):
-    plans = [plan_training(rows.lengths, 8, 20, seed) for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(plans[0], plans[1])
-    assert not np.array_equal(plans[0], plans[2])
-    # A longer training begins as a shorter one.
-    np.testing.assert_array_equal(plan_training(rows.lengths, 8, 40, 1)[:20], plans[0])
-
-
-def test_batches_hold_rows_of_similar_length():
-    lengths = np.random.default_rng(0).integers(4, 128, 10_000)
-    plan = plan_training(lengths, 32, 312, seed=0)
-    padded = sum(len(batch) * lengths[batch].max() for batch in plan)
-    at_random = sum(len(b) * b.max() for b in np.split(lengths[:9984], 312))
-    assert padded < 1.05 * lengths.sum() < 0.7 * at_random
-
-
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 13), (2, 26), (0.5, 7), (2.5, 33)])
 def test_fractional_epochs(rows, epochs, steps):
-    assert count_steps(100, 8, epochs) == steps
     assert int(make_train_dataset(rows, 8, num_epochs=epochs).cardinality()) == steps
+    batches = plan_batches(rows, 8, LoopConfig(num_train_epochs=epochs))
+    assert (batches.num_steps, batches.steps_per_epoch) == (steps, 13)
 
 
 def test_training_batches_are_padded_to_a_bucket_and_masked(rows):
     seen = []
-    for features, labels, weights in make_train_dataset(rows, 8, buckets=(8, 16, 24)):
+    for features, labels, weights in make_train_dataset(replace(rows, buckets=(8, 16, 24)), 8):
         ids = features["input_word_ids"].numpy()
         assert ids.shape[0] == 8 and ids.shape[1] in (8, 16, 24)
         np.testing.assert_array_equal(features["input_mask"].numpy(), ids != 0)
@@ -85,7 +59,7 @@ def test_training_batches_are_padded_to_a_bucket_and_masked(rows):
 def test_evaluation_counts_each_row_once(rows, batch_size):
     batches = list(make_eval_dataset(rows, batch_size))
     labels = np.concatenate([y[w > 0] for _, y, w in batches])
-    np.testing.assert_array_equal(labels, eval_order(rows.lengths))
+    np.testing.assert_array_equal(labels, rows.order)
     assert sum(float(tf.reduce_sum(w)) for _, _, w in batches) == 100
 
 
@@ -95,6 +69,23 @@ def test_a_skipped_data_set_goes_on_where_it_was(rows):
     np.testing.assert_array_equal(np.stack(whole[17:]), np.stack(rest))
 
 
+def test_a_training_goes_on_at_any_step(rows):
+    batches = plan_batches(rows, 8, LoopConfig(num_train_epochs=2), seed=3)
+    whole = [y.numpy() for _, y, _ in make_train_dataset(rows, 8, num_epochs=2, seed=3)]
+    for step in (0, 17):
+        rest = [y.numpy() for _, y, _ in batches.start(tf.distribute.get_strategy(), step)]
+        np.testing.assert_array_equal(np.stack(whole[step:]), np.stack(rest))
+
+
+def test_tokens_are_counted_without_padding_and_filling_rows(rows):
+    batches = plan_batches(rows, 8, LoopConfig(num_train_epochs=1))
+    counts = [
+        float(batches.count_tokens(*batch))
+        for batch in batches.start(tf.distribute.get_strategy(), 0)
+    ]
+    assert sum(counts) == rows.lengths.sum()
+
+
 def test_no_thread_tunes_the_batches(rows):
     """Dropping an iterator that is tuned can take a minute: its thread sleeps that long."""
     for dataset in (make_train_dataset(rows, 8), make_eval_dataset(rows, 8)):
@@ -102,34 +93,13 @@ def test_no_thread_tunes_the_batches(rows):
         assert dataset.skip(3).options().autotune.enabled is False
 
 
-@pytest.mark.parametrize("longest", [8, 10, 64, 128, 512])
-def test_xla_has_six_lengths_at_most_and_the_longest_among_them(longest):
-    buckets = xla_buckets(longest)
-    assert buckets[-1] == longest and list(buckets) == sorted(set(buckets))
-    assert len(buckets) <= 6
-
-
-def cost(buckets, longest, batch_size):
-    padded = sum(min(b for b in buckets if b >= n) for n in longest)
-    return padded * batch_size + len(buckets) * NEW_LENGTH_TOKENS
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("batch_size", [1, 32, 500])
-def test_the_chosen_lengths_cost_no_more_than_any_others(seed, batch_size):
-    longest = np.random.default_rng(seed).integers(1, 31, size=40)
-    buckets = choose_buckets(longest, batch_size, 30, NEW_LENGTH_TOKENS)
-    assert max(buckets) <= 30 and all(b % 4 == 0 or b == 30 for b in buckets)
-    *lower, highest = sorted({min(-(-int(n) // 4) * 4, 30) for n in longest})
-    others = ((*some, highest) for k in range(len(lower) + 1) for some in combinations(lower, k))
-    least = min(cost(other, longest, batch_size) for other in others)
-    assert cost(buckets, longest, batch_size) == least
-
-
 def test_buckets_that_are_too_short_are_refused_at_once(rows):
     with pytest.raises(ValueError, match="24 tokens is longer than the buckets"):
-        make_train_dataset(rows, 8, buckets=(8, 16))
-    shapes = {x["input_word_ids"].shape[1] for x, *_ in make_eval_dataset(rows, 8, buckets=(32, 8))}
+        make_train_dataset(replace(rows, buckets=(8, 16)), 8)
+    shapes = {
+        x["input_word_ids"].shape[1]
+        for x, *_ in make_eval_dataset(replace(rows, buckets=(32, 8)), 8)
+    }
     assert shapes == {8, 32}
 
 
@@ -141,6 +111,14 @@ def test_few_batches_share_a_length_and_many_do_not(rows):
     assert len(shapes(num_epochs=40)) >= 3
 
 
+def test_shapes_are_those_of_the_batches_in_the_order_of_their_first(rows):
+    loop = LoopConfig(num_train_epochs=40)
+    seen = [
+        tuple(x["input_word_ids"].shape) for x, *_ in make_train_dataset(rows, 8, num_epochs=40)
+    ]
+    assert list(plan_batches(rows, 8, loop).shapes) == list(dict.fromkeys(seen))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_short_training_needs_no_room_for_rows_it_never_sees(rows, seed):
     dataset = make_train_dataset(rows, 2, max_steps=1, seed=seed)
@@ -149,7 +127,7 @@ def test_a_short_training_needs_no_room_for_rows_it_never_sees(rows, seed):
     np.testing.assert_array_equal(labels, plan[0])
     shape = tuple(features["input_word_ids"].shape)
     assert rows.lengths[plan].max() <= shape[1] < rows.lengths[plan].max() + 4
-    assert dataset.batch_shapes == [shape]
+    assert plan_batches(rows, 2, LoopConfig(max_steps=1), seed=seed).shapes == [shape]
 
 
 def test_raw_text_passes_through():
@@ -175,3 +153,37 @@ def test_no_examples_and_no_positions():
     preprocessor.max_positions = 64
     with pytest.raises(UserError, match="max_seq_length=65: the encoder has positions for 64"):
         tokenize(Examples((["a"],), None), preprocessor, 65)
+
+
+def test_labels_do_not_come_from_the_cache(tmp_path):
+    preprocessor = BertPreprocessor(VOCABULARY)
+    for labels in (np.array([0, 1], np.int32), np.array([0.5, 2], np.float32), None):
+        rows = tokenize(Examples((["a b", "c"],), labels), preprocessor, 16, str(tmp_path))
+        expected = np.zeros(2, np.int32) if labels is None else labels
+        np.testing.assert_array_equal(rows.columns["label"], expected)
+        assert rows.columns["label"].dtype == expected.dtype
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_dataset_of_the_users_own():
+    dataset = tf.data.Dataset.range(10).map(lambda x: ({"x": [x]}, [0], [1.0]))
+    batches = from_dataset(dataset)
+    assert (batches.num_steps, batches.steps_per_epoch) == (10, 10)
+    assert float(batches.count_tokens(*next(iter(dataset)))) == 0
+    rest = [int(x["x"][0]) for x, *_ in batches.start(tf.distribute.get_strategy(), 7)]
+    assert rest == [7, 8, 9]
+    assert from_dataset(dataset, steps_per_epoch=5).steps_per_epoch == 5
+    with pytest.raises(UserError, match=r"no known end. Make it finite with take\(\)"):
+        from_dataset(dataset.repeat())
+
+
+def test_the_error_of_a_row_is_raised_as_it_was():
+    batches = from_dataset(tf.data.Dataset.range(1))
+    internal = tf.errors.InternalError(None, None, "from the background")
+    with pytest.raises(tf.errors.InternalError), batches.own_errors():
+        raise internal
+    batches.failures.append(UserError("row 7"))
+    with pytest.raises(UserError, match="row 7"), batches.own_errors():
+        raise internal
+    with pytest.raises(ZeroDivisionError), batches.own_errors():
+        raise ZeroDivisionError

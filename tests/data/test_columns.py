@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from tf_finetune.data.columns import read_columns
-from tf_finetune.data.layout import Table
+from tf_finetune.data.splits import Table
 from tf_finetune.errors import UserError
 
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_finetune.data.labelled import load_data
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labelled import ExampleReader, Examples, TextData, load_data
+from tf_finetune.data.problem import Problem
+from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
@@ -23,7 +25,7 @@ def train_file(tmp_path: Path) -> str:
 
 def test_label_names_are_learnt_from_train(train_file: str, tmp_path: Path) -> None:
     validation = write(tmp_path / "b.tsv", "label\ttext", "pos\tfine")
-    data = load_data(DataConfig(train_file=train_file, validation_file=validation))
+    data = load_data(DataConfig(train_file=train_file, validation_file=validation), LabelConfig())
     assert data.problem == Problem("single_label", ("text",), ("neg", "neutral", "pos"))
     assert data.metric_for_best_model == "accuracy"
     assert data.train and data.validation
@@ -40,33 +42,33 @@ def test_label_that_train_lacks(train_file: str, tmp_path: Path, split: str) -> 
     other = write(tmp_path / "b.tsv", "text\tlabel", "x\tpos", "y\tposs")
     config = DataConfig(train_file=train_file, **{f"{split}_file": other})
     with pytest.raises(UserError, match=rf"^{other}:3: the label 'poss' is not one of the 3"):
-        load_data(config)
+        load_data(config, LabelConfig())
 
 
 def test_learnt_names_have_no_indices(train_file: str, tmp_path: Path) -> None:
     other = write(tmp_path / "b.tsv", "text\tlabel", "x\t0")
     with pytest.raises(UserError, match=rf"^{other}:2: the label '0' is not one of"):
-        load_data(DataConfig(train_file=train_file, validation_file=other))
+        load_data(DataConfig(train_file=train_file, validation_file=other), LabelConfig())
 
 
 def test_label_not_in_the_list(train_file: str) -> None:
     with pytest.raises(UserError, match=rf"^{train_file}:4: the label 'neutral' is not one of"):
-        load_data(DataConfig(train_file=train_file, label_names=("pos", "neg")))
+        load_data(DataConfig(train_file=train_file), LabelConfig(label_names=("pos", "neg")))
 
 
 def test_given_label_names_keep_their_order(train_file: str) -> None:
     names = ("pos", "neutral", "neg", "mixed")
-    data = load_data(DataConfig(train_file=train_file, label_names=names))
+    data = load_data(DataConfig(train_file=train_file), LabelConfig(label_names=names))
     assert data.problem.label_names == names
     assert data.train and data.train.labels.tolist() == [0, 2, 1]
     with pytest.raises(UserError, match="twice"):
-        load_data(DataConfig(train_file=train_file, label_names=("pos", "neg", "pos")))
+        load_data(DataConfig(train_file=train_file), LabelConfig(label_names=("pos", "neg", "pos")))
 
 
 def test_multi_label_with_indices_into_labels_txt(tmp_path: Path) -> None:
     write(tmp_path / "labels.txt", "joy", "fear", "anger")
     write(tmp_path / "train.tsv", "text\tlabels", "a\t0,2", "b\t1")
-    data = load_data(DataConfig(data_dir=str(tmp_path)))
+    data = load_data(DataConfig(data_dir=str(tmp_path)), LabelConfig())
     assert data.problem == Problem("multi_label", ("text",), ("joy", "fear", "anger"))
     assert data.metric_for_best_model == "micro_f1"
     assert data.train and data.train.labels.tolist() == [[1, 0, 1], [0, 1, 0]]
@@ -74,25 +76,27 @@ def test_multi_label_with_indices_into_labels_txt(tmp_path: Path) -> None:
 
 def test_multi_label_by_flag(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\tx;y", "b\tz")
-    config = DataConfig(train_file=path, problem_type="multi_label", label_separator=";")
-    assert load_data(config).problem.label_names == ("x", "y", "z")
+    labels = LabelConfig(problem_type="multi_label", label_separator=";")
+    assert load_data(DataConfig(train_file=path), labels).problem.label_names == ("x", "y", "z")
 
 
 def test_regression(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\t1.5", "b\t3")
-    data = load_data(DataConfig(train_file=path))
+    data = load_data(DataConfig(train_file=path), LabelConfig())
     assert data.problem == Problem("regression", ("text",))
     assert data.problem.num_outputs == 1 and data.metric_for_best_model == "pearson"
     assert data.train and data.train.labels.dtype == np.float32
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\t1.5", "b\tnan")
     with pytest.raises(UserError, match=rf"^{path}:3: the label is 'nan'"):
-        load_data(DataConfig(train_file=path))
+        load_data(DataConfig(train_file=path), LabelConfig())
 
 
 def test_whole_numbers_as_regression_by_flag(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\t1", "b\t3")
-    assert load_data(DataConfig(train_file=path)).problem.problem_type == "single_label"
-    data = load_data(DataConfig(train_file=path, problem_type="regression"))
+    assert (
+        load_data(DataConfig(train_file=path), LabelConfig()).problem.problem_type == "single_label"
+    )
+    data = load_data(DataConfig(train_file=path), LabelConfig(problem_type="regression"))
     assert data.train and data.train.labels.tolist() == [1, 3]
 
 
@@ -100,36 +104,36 @@ def test_one_class_only(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\tx", "b\tx")
     for names in ((), ("x", "y")):
         with pytest.raises(UserError, match=rf"^{path}:2: every training example .*'x'"):
-            load_data(DataConfig(train_file=path, label_names=names))
+            load_data(DataConfig(train_file=path), LabelConfig(label_names=names))
 
 
 def test_empty_label(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel", "a\tx", "b\t", "c\ty")
     with pytest.raises(UserError, match=rf"^{path}:3: the label is empty"):
-        load_data(DataConfig(train_file=path))
+        load_data(DataConfig(train_file=path), LabelConfig())
 
 
 def test_training_data_without_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text", "a")
     with pytest.raises(UserError):
-        load_data(DataConfig(train_file=path))
+        load_data(DataConfig(train_file=path), LabelConfig())
     with pytest.raises(UserError, match=rf"^{path}:2: the training data have no label column"):
-        load_data(DataConfig(train_file=path, label_names=("x", "y")))
+        load_data(DataConfig(train_file=path), LabelConfig(label_names=("x", "y")))
 
 
 def test_no_data(train_file: str) -> None:
     with pytest.raises(UserError, match="There are no training data"):
-        load_data(DataConfig(validation_file=train_file))
+        load_data(DataConfig(validation_file=train_file), LabelConfig())
     with pytest.raises(UserError, match="The labels are not known"):
-        load_data(DataConfig(test_file=train_file), need_train=False)
+        load_data(DataConfig(test_file=train_file), LabelConfig(), need_train=False)
 
 
 def test_unlabelled_test_data(train_file: str, tmp_path: Path) -> None:
     test_file = write(tmp_path / "b.tsv", "id\ttext", "7\tx")
-    data = load_data(DataConfig(train_file=train_file, test_file=test_file))
+    data = load_data(DataConfig(train_file=train_file, test_file=test_file), LabelConfig())
     assert data.test and data.test.labels is None and len(data.test) == 1
     with pytest.raises(UserError, match=r"no column 'label'"):
-        load_data(DataConfig(train_file=train_file, validation_file=test_file))
+        load_data(DataConfig(train_file=train_file, validation_file=test_file), LabelConfig())
 
 
 def test_limits_take_the_first_rows_after_all_were_checked(tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_limits_take_the_first_rows_after_all_were_checked(tmp_path: Path) -> No
         max_eval_samples=1,
         max_predict_samples=9,
     )
-    data = load_data(config)
+    data = load_data(config, LabelConfig())
     assert data.train and data.validation and data.test
     assert [len(split) for split in (data.train, data.validation, data.test)] == [2, 1, 3]
     assert data.problem.label_names == ("x", "y")
@@ -153,26 +157,61 @@ def test_limits_take_the_first_rows_after_all_were_checked(tmp_path: Path) -> No
 def test_data_for_a_trained_model(tmp_path: Path) -> None:
     test_file = write(tmp_path / "b.tsv", "text\tlabel", "a\tyes", "b\t0")
     config = DataConfig(train_file="gone.tsv", test_file=test_file)
-    data = load_data(config, need_train=False, problem=YES_NO)
+    data = load_data(config, LabelConfig(), need_train=False, problem=YES_NO)
     assert data.problem == YES_NO and data.train is None
     assert data.test and data.test.labels.tolist() == [1, 0]
-    nothing = load_data(DataConfig(), need_train=False, problem=YES_NO)
+    nothing = load_data(DataConfig(), LabelConfig(), need_train=False, problem=YES_NO)
     assert nothing.test is None and nothing.problem == YES_NO
     write(tmp_path / "b.tsv", "text\tlabel", "a\tmaybe")
     with pytest.raises(UserError, match=r":2: the label 'maybe' is not one of the 2 labels"):
-        load_data(config, need_train=False, problem=YES_NO)
+        load_data(config, LabelConfig(), need_train=False, problem=YES_NO)
 
 
 def test_columns_for_a_trained_model(tmp_path: Path) -> None:
     problem = Problem("single_label", ("question", "answer"), ("no", "yes"))
     test_file = write(tmp_path / "b.tsv", "answer\tquestion\tid", "a\tq\t7")
-    config = DataConfig(test_file=test_file, label_column="label")
-    data = load_data(config, need_train=False, problem=problem)
+    config = DataConfig(test_file=test_file)
+    labels = LabelConfig(label_column="label")
+    data = load_data(config, labels, need_train=False, problem=problem)
     assert data.test and data.test.texts == (["q"], ["a"])
-    config = DataConfig(test_file=test_file, label_column="label", text_columns=("id", "answer"))
-    data = load_data(config, need_train=False, problem=problem)
+    labels = LabelConfig(label_column="label", text_columns=("id", "answer"))
+    data = load_data(config, labels, need_train=False, problem=problem)
     assert data.test and data.test.texts == (["7"], ["a"])
     assert data.problem.text_columns == ("question", "answer")
-    config = DataConfig(test_file=test_file, label_column="label", text_columns=("id",))
+    labels = LabelConfig(label_column="label", text_columns=("id",))
     with pytest.raises(UserError, match=r"--text_columns=id: .* 2 text column"):
-        load_data(config, need_train=False, problem=problem)
+        load_data(config, labels, need_train=False, problem=problem)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("space", " "), ("tab", "\t"), (";", ";")])
+def test_separators_that_cannot_be_written(tmp_path: Path, name: str, separator: str) -> None:
+    path = write(tmp_path / "a.csv", "text,label", f"a,x{separator}y", "b,z")
+    labels = LabelConfig(problem_type="multi_label", label_separator=name)
+    data = load_data(DataConfig(train_file=path), labels)
+    assert data.problem.label_names == ("x", "y", "z")
+    assert data.train and data.train.labels.tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_the_threshold_is_a_part_of_the_problem(train_file: str) -> None:
+    data = load_data(DataConfig(train_file=train_file), LabelConfig(threshold=0.25))
+    assert data.problem.threshold == 0.25
+
+
+def test_further_rows_are_read_as_the_first_were(train_file: str) -> None:
+    read = load_data(DataConfig(train_file=train_file), LabelConfig()).read
+    examples = read(
+        [("x:1", {"text": "fine", "label": "pos"}), ("x:2", {"text": 7, "label": "neg"})]
+    )
+    assert examples.texts == (["fine", "7"],) and examples.labels.tolist() == [2, 0]
+    assert examples.locations == ["x:1", "x:2"]
+    with pytest.raises(UserError, match=r"^x:3: the label 'none' is not one of the 3"):
+        read([("x:3", {"text": "a", "label": "none"})])
+    with pytest.raises(UserError, match=r"^x:4: there is no column 'text'"):
+        read([("x:4", {"label": "pos"})])
+
+
+def test_the_splits_that_are_there() -> None:
+    train, test = Examples((["a"],), np.array([0])), Examples((["b"],))
+    data = TextData(train, None, test, ExampleReader(Layout(), YES_NO, ","), "accuracy")
+    assert data.splits == {"train": train, "test": test}
+    assert data.problem == YES_NO and data.stream is None

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tf_finetune.data.labels import encode_labels, infer_problem_type, learn_label_names
-from tf_finetune.data.tasks import Problem, ProblemType
+from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.errors import UserError
 
 

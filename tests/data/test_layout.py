@@ -2,16 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.data.layout import infer_columns, load_layout
-from tf_finetune.data.tasks import TASKS, Task
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.layout import find_tfds, fit_to_model, infer_columns, open_splits
+from tf_finetune.data.problem import Problem
+from tf_finetune.data.tasks import TASKS, Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
-SPLITS = ("train", "validation", "test")
-
 
 def columns(*names: str, **known: object) -> tuple[tuple[str, ...], str | None]:
-    layout = infer_columns(Task(**known), lambda: iter([("f:2", dict.fromkeys(names, ""))]))
+    layout = infer_columns(Layout(**known), lambda: iter([("f:2", dict.fromkeys(names, ""))]))
     return layout.text_columns, layout.label_column
 
 
@@ -46,32 +46,38 @@ def test_label_column_that_is_not_obvious(names: tuple[str, ...]) -> None:
         columns(*names)
 
 
-def test_files_of_a_folder(tmp_path: Path) -> None:
-    for name in ("train.csv", "train.tsv", "dev.tsv", "unlabelled.tsv"):
+def test_a_column_is_not_text_and_label_at_once() -> None:
+    for known in ({"label_column": "text"}, {"text_columns": ("text",), "label_column": "text"}):
+        with pytest.raises(UserError, match="--label_column=text: this is a text column too"):
+            columns("text", "other", **known)
+
+
+def test_tables_and_paths_of_the_splits_that_are_there(tmp_path: Path) -> None:
+    for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text(f"text\tlabel\n{name}\tx\n")
-    _, tables, _ = load_layout(DataConfig(data_dir=str(tmp_path)), SPLITS)
+    data = DataConfig(data_dir=str(tmp_path))
+    layout, tables, files = open_splits(data, LabelConfig())
+    assert layout == Layout()
+    assert files == {"train": [f"{tmp_path}/train.tsv"], "validation": [f"{tmp_path}/dev.tsv"]}
     first = {split: next(table())[1]["text"] for split, [table] in tables.items()}
     assert first == {"train": "train.tsv", "validation": "dev.tsv"}
-    config = DataConfig(data_dir=str(tmp_path), test_file=str(tmp_path / "unlabelled.tsv"))
-    assert list(load_layout(config, SPLITS)[1]) == ["train", "validation", "test"]
-    assert list(load_layout(config, ["test"])[1]) == ["test"]
+    assert list(open_splits(data, LabelConfig(), ["validation"])[1]) == ["validation"]
 
 
 def test_a_flag_counts_before_the_task_and_the_task_before_the_folder(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("x\ny\n")
-    folder = str(tmp_path)
-    assert load_layout(DataConfig(data_dir=folder), SPLITS)[0].label_names == ("x", "y")
-    layout, *_ = load_layout(DataConfig(task_name="cola", data_dir=folder), SPLITS)
+    data = DataConfig(data_dir=str(tmp_path))
+    assert open_splits(data, LabelConfig())[0].label_names == ("x", "y")
+    layout, *_ = open_splits(data, LabelConfig(task_name="cola"))
     assert layout == TASKS["cola"]
-    config = DataConfig(
+    labels = LabelConfig(
         task_name="cola",
-        data_dir=folder,
         text_columns=("a", "b"),
         label_column="c",
         label_names=("p", "q"),
         problem_type="multi_label",
     )
-    layout, *_ = load_layout(config, SPLITS)
+    layout, *_ = open_splits(data, labels)
     assert (layout.text_columns, layout.label_column) == (("a", "b"), "c")
     assert (layout.label_names, layout.problem_type) == (("p", "q"), "multi_label")
     assert layout.metric_for_best_model == "matthews_correlation"
@@ -79,4 +85,22 @@ def test_a_flag_counts_before_the_task_and_the_task_before_the_folder(tmp_path: 
 
 def test_unknown_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--data_dir=.*none: no such folder"):
-        load_layout(DataConfig(task_name="mrpc", data_dir=str(tmp_path / "none")), SPLITS)
+        open_splits(DataConfig(data_dir=str(tmp_path / "none")), LabelConfig(task_name="mrpc"))
+
+
+def test_a_task_without_files_names_a_tensorflow_data_set() -> None:
+    mrpc = LabelConfig(task_name="mrpc")
+    assert find_tfds(DataConfig(), mrpc) == "glue/mrpc"
+    assert find_tfds(DataConfig(test_file="a.tsv"), mrpc) is None
+    assert find_tfds(DataConfig(tfds_name="own:1.0.0"), LabelConfig()) == "own:1.0.0"
+    assert find_tfds(DataConfig(), LabelConfig(task_name="banking77")) is None
+
+
+def test_the_layout_that_a_model_needs() -> None:
+    problem = Problem("single_label", ("question", "answer"), ("no", "yes"))
+    layout = fit_to_model(Layout(label_column="gold"), problem)
+    assert layout.text_columns == ("question", "answer") and layout.label_column == "gold"
+    assert layout.label_names == ("no", "yes")
+    assert fit_to_model(Layout(("a", "b")), problem).text_columns == ("a", "b")
+    with pytest.raises(UserError, match=r"--text_columns=id: .* 2 text column\(s\), question, ans"):
+        fit_to_model(Layout(("id",)), problem)

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_rows
 from tf_finetune.errors import UserError
@@ -99,7 +100,7 @@ def test_every_format_loads_alike(tmp_path: Path) -> None:
     lines = (f'{{"text": "{text}", "label": {label}}}' for text, label in cells[1:])
     (tmp_path / "a.jsonl").write_text("\n".join(lines), "utf-8")
     for kind in ("tsv", "csv", "jsonl", "parquet", "tfrecord"):
-        data = load_data(DataConfig(train_file=str(tmp_path / f"a.{kind}")))
+        data = load_data(DataConfig(train_file=str(tmp_path / f"a.{kind}")), LabelConfig())
         assert data.train is not None and data.train.labels is not None
         assert data.problem.label_names == ("0", "1")
         assert list(data.train.texts[0]) == texts
@@ -153,12 +154,8 @@ def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("by_task", [True, False])
 def test_tfds(tfds_dir: str, by_task: bool) -> None:
-    config = (
-        DataConfig(task_name="mrpc", tfds_data_dir=tfds_dir)
-        if by_task
-        else DataConfig(tfds_name="glue/mrpc", tfds_data_dir=tfds_dir)
-    )
-    data = load_data(config)
+    config = DataConfig(tfds_name=None if by_task else "glue/mrpc", tfds_data_dir=tfds_dir)
+    data = load_data(config, LabelConfig(task_name="mrpc" if by_task else None))
     assert data.train and data.validation and data.test
     assert data.problem.text_columns == ("sentence1", "sentence2")
     assert data.problem.label_names == NAMES
@@ -172,7 +169,7 @@ def test_tfds(tfds_dir: str, by_task: bool) -> None:
 
 
 def test_tfds_features_name_columns_and_labels(tfds_dir: str) -> None:
-    data = load_data(DataConfig(tfds_name="own:2.0.0", tfds_data_dir=tfds_dir))
+    data = load_data(DataConfig(tfds_name="own:2.0.0", tfds_data_dir=tfds_dir), LabelConfig())
     assert data.train and data.problem.problem_type == "multi_label"
     assert data.problem.text_columns == ("body",) and data.problem.label_names == NAMES
     order = np.argsort(data.train.texts[0])
@@ -180,20 +177,20 @@ def test_tfds_features_name_columns_and_labels(tfds_dir: str) -> None:
 
 
 def test_tfds_split_names_and_files_beside_it(tfds_dir: str, tmp_path: Path) -> None:
-    data = load_data(DataConfig(tfds_name="nli", tfds_data_dir=tfds_dir))
+    data = load_data(DataConfig(tfds_name="nli", tfds_data_dir=tfds_dir), LabelConfig())
     assert data.validation and data.test
     assert data.problem.text_columns == ("hypothesis", "premise")
     assert (len(data.validation), len(data.test)) == (1, 2)
     path = tmp_path / "test.tsv"
     path.write_text("premise\thypothesis\tlabel\nx\ty\tequivalent\n")
     config = DataConfig(tfds_name="nli", tfds_data_dir=tfds_dir, test_file=str(path))
-    test = load_data(config).test
+    test = load_data(config, LabelConfig()).test
     assert test and test.texts == (["y"], ["x"]) and test.labels.tolist() == [1]
 
 
 def test_tfds_that_is_not_there(tfds_dir: str) -> None:
     with pytest.raises(UserError, match=r"not prepared in .*tfds build glue/cola --data_dir="):
-        load_data(DataConfig(tfds_name="glue/cola", tfds_data_dir=tfds_dir))
+        load_data(DataConfig(tfds_name="glue/cola", tfds_data_dir=tfds_dir), LabelConfig())
     for name in ("no_such_set", "glue/nope"):
         with pytest.raises(UserError, match=f"--tfds_name={name}: not a data set"):
-            load_data(DataConfig(tfds_name=name, tfds_data_dir=tfds_dir))
+            load_data(DataConfig(tfds_name=name, tfds_data_dir=tfds_dir), LabelConfig())

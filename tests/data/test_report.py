@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_finetune.data.labelled import Examples, TextData, load_data
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labelled import ExampleReader, Examples, TextData, load_data
+from tf_finetune.data.problem import Problem
 from tf_finetune.data.report import data_report, length_report
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.tasks import Layout
 from tf_finetune.runs.config import DataConfig
 
 
@@ -15,11 +17,14 @@ def single(texts: list[str], labels: list[int]) -> Examples:
     return Examples((texts,), np.array(labels, np.int32), locations)
 
 
-def data(names: tuple[str, ...] = ("no", "yes"), **splits: Examples) -> TextData:
+def of_problem(problem: Problem, **splits: Examples) -> TextData:
     every = {"train": None, "validation": None, "test": None} | splits
-    return TextData(
-        **every, problem=Problem("single_label", ("text",), names), metric_for_best_model="accuracy"
-    )  # type: ignore[arg-type]
+    read = ExampleReader(Layout(), problem, ",")
+    return TextData(**every, read=read, metric_for_best_model="")  # type: ignore[arg-type]
+
+
+def data(names: tuple[str, ...] = ("no", "yes"), **splits: Examples) -> TextData:
+    return of_problem(Problem("single_label", ("text",), names), **splits)
 
 
 def cells(report: str, first: str) -> list[str]:
@@ -89,7 +94,7 @@ def test_multi_label_counts() -> None:
     hot = np.array([[1, 1], [0, 1], [0, 0]], np.float32)
     problem = Problem("multi_label", ("text",), ("x", "y"))
     train = Examples((["a", "b", "a"],), hot, ["f:2", "f:3", "f:4"])
-    report = data_report(TextData(train, None, None, problem, "micro_f1"))
+    report = data_report(of_problem(problem, train=train))
     assert cells(report, "y") == ["y", "2 (66.7%)"]
     assert "1 rows of train have no label." in report
     assert "1 with another label (e.g. f:2 and f:4)" in report
@@ -98,7 +103,7 @@ def test_multi_label_counts() -> None:
 def test_regression_shows_the_range() -> None:
     problem = Problem("regression", ("a", "b"))
     train = Examples((["1", "2"], ["3", "4"]), np.array([1.5, 4.5], np.float32), ["f:2", "f:3"])
-    report = data_report(TextData(train, None, None, problem, "pearson"))
+    report = data_report(of_problem(problem, train=train))
     assert report.startswith("Data: regression on a, b\n")
     assert "train       1.5     3      4.5        1.5" in report
 
@@ -120,8 +125,8 @@ def test_control_characters_are_escaped() -> None:
 
 def test_lines_are_aligned_and_few(shared_data: Path) -> None:
     for task in ("goemotions", "banking77"):
-        config = DataConfig(task_name=task, data_dir=str(shared_data / task))
-        loaded = load_data(config)
+        config = DataConfig(data_dir=str(shared_data / task))
+        loaded = load_data(config, LabelConfig(task_name=task))
         lines = data_report(loaded).splitlines()
         assert len(lines) <= 25
         start = next(row for row, line in enumerate(lines) if line.startswith("label"))

@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.classification.tokenize import ExampleTokenizer, tokenize
 from tf_finetune.data import streamed_batches as stream_module
-from tf_finetune.data.batches import tokenize
+from tf_finetune.data.batches import Batches
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
-from tf_finetune.data.streamed_batches import StreamedBatches
+from tf_finetune.data.row_stream import RowStream
+from tf_finetune.data.streamed_batches import StreamedRows, stream_batches
+from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
-from tf_finetune.runs.config import DataConfig
+from tf_finetune.runs.config import DataConfig, LoopConfig
 from tf_finetune.text.wordpiece import BertPreprocessor
 
 ROWS, BATCH = 3000, 32
@@ -24,12 +28,20 @@ def write(path: Path, rows: int = ROWS) -> str:
     return str(path)
 
 
-def open_stream(path: str, steps: int, **more) -> StreamedBatches:
-    data = load_data(
-        DataConfig(train_file=path, streaming="true", problem_type="regression", **more)
-    )
-    sample = tokenize(data.train, BertPreprocessor(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]), 32)
-    return StreamedBatches(data.stream, 1, sample, BATCH, steps, seed=1)
+def open_rows(path: str, **labels) -> tuple[RowStream, ExampleTokenizer, TokenizedRows]:
+    labels = {"problem_type": "regression", **labels}
+    data = load_data(DataConfig(train_file=path, streaming="true"), LabelConfig(**labels))
+    preprocessor = BertPreprocessor(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])
+    sample = tokenize(data.train, preprocessor, 32)
+    return data.stream, ExampleTokenizer(data.read, preprocessor, 32), sample
+
+
+def open_stream(path: str, steps: int) -> StreamedRows:
+    return StreamedRows(*open_rows(path), BATCH, steps, seed=1)
+
+
+def plan(path: str, **loop) -> Batches:
+    return stream_batches(*open_rows(path), BATCH, LoopConfig(**loop), seed=1)
 
 
 def batches(streamed, worker=0, workers=1, replicas=1, start=0):
@@ -122,46 +134,9 @@ def test_a_bad_row_far_down_is_named(tmp_path):
     lines[2000] = "{"
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match=f"rows.jsonl:byte {offset}: not valid JSON"):
-        streamed = open_stream(str(path), STEPS)
-        with stream_module.plain_errors(streamed):
-            batches(streamed)
-
-
-@pytest.mark.parametrize(
-    ("more", "complaint"),
-    [
-        ({"train_file": "{}/rows.csv"}, "rows.csv can only be read from its beginning"),
-        ({"class_weights": "balanced"}, "class_weights=balanced needs all rows beforehand"),
-        ({"max_train_samples": 5}, "max_train_samples=5 needs all rows"),
-        ({"problem_type": "auto"}, "Give --label_names"),
-    ],
-)
-def test_what_cannot_be_streamed_is_said(tmp_path, more, complaint):
-    lines = [json.dumps({"text": f"t{i}", "label": "xy"[i % 2]}) for i in range(9)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    (tmp_path / "rows.csv").write_text("text,label\na,1\n")
-    options = {"train_file": "{}/rows.jsonl", "problem_type": "single_label"}
-    options |= {"label_names": ("x", "y")} if "problem_type" not in more else {}
-    options |= more
-    options["train_file"] = options["train_file"].format(tmp_path)
-    with pytest.raises(UserError, match=complaint):
-        load_data(DataConfig(streaming="true", **options))
-
-
-def test_small_files_are_kept_in_memory(tmp_path):
-    path = write(tmp_path / "rows.jsonl", 10)
-    assert load_data(DataConfig(train_file=path, problem_type="regression")).stream is None
-
-
-@pytest.mark.parametrize("more", [{"class_weights": "balanced"}, {"max_train_samples": 5}, {}])
-def test_large_files_are_streamed_unless_all_rows_are_needed(tmp_path, monkeypatch, more):
-    monkeypatch.setattr("tf_finetune.data.labelled.STREAM_BYTES", 100)
-    lines = [json.dumps({"text": f"t{i}", "label": "xy"[i % 2]}) for i in range(50)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    config = DataConfig(train_file=f"{tmp_path}/rows.jsonl", label_names=("x", "y"), **more)
-    data = load_data(config)
-    assert (data.stream is None) == bool(more)
-    assert len(data.train) == more.get("max_train_samples", 50)
+        planned = plan(str(path), num_train_epochs=1)
+        with planned.own_errors():
+            list(planned.start(tf.distribute.get_strategy(), 0))
 
 
 def test_shards_are_streamed_and_their_rows_estimated(tmp_path):
@@ -187,8 +162,55 @@ def test_rows_longer_than_many_blocks(tmp_path):
 
 def test_a_file_that_goes_away_is_named(tmp_path):
     path = write(tmp_path / "rows.jsonl")
-    streamed = open_stream(path, STEPS)
+    planned = plan(path, num_train_epochs=1)
     Path(path).unlink()
-    gone = pytest.raises(FileNotFoundError, match=r"rows\.jsonl")
-    with gone, stream_module.plain_errors(streamed):
-        batches(streamed)
+    with pytest.raises(FileNotFoundError, match=r"rows\.jsonl"), planned.own_errors():
+        list(planned.start(tf.distribute.get_strategy(), 0))
+
+
+def test_a_whole_training_is_planned(tmp_path):
+    path = write(tmp_path / "rows.jsonl")
+    planned = plan(path, num_train_epochs=1.5)
+    assert (planned.num_steps, planned.steps_per_epoch) == (int(1.5 * STEPS), STEPS)
+    streamed = open_stream(path, planned.num_steps)
+    assert list(planned.shapes) == [(BATCH, length) for length in streamed.lengths]
+    assert streamed.lengths[-1] == 32
+    expected = [y for y, _ in batches(streamed, start=50)]
+    found = list(planned.start(tf.distribute.get_strategy(), 50))
+    np.testing.assert_array_equal(np.stack([y for _, y, _ in found]), np.stack(expected))
+    # Every batch has one of these shapes, and its tokens are counted.
+    assert {tuple(x["input_word_ids"].shape) for x, *_ in found} <= set(planned.shapes)
+    features, _, weights = found[0]
+    mask = features["input_mask"].numpy()[weights.numpy() > 0]
+    assert float(planned.count_tokens(*found[0])) == mask.sum()
+
+
+def test_rows_are_not_counted_where_nobody_asks_for_epochs(tmp_path, monkeypatch):
+    path = write(tmp_path / "rows.jsonl")
+    monkeypatch.setattr("tf_finetune.data.row_stream.count_rows", lambda paths: 1 / 0)
+    planned = plan(path, max_steps=5)
+    assert planned.num_steps == 5 and len(list(planned.start(tf.distribute.get_strategy(), 0))) == 5
+    assert planned.steps_per_epoch == pytest.approx(STEPS, rel=0.1)
+    with pytest.raises(ZeroDivisionError):
+        plan(path, num_train_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "dtype", "shape"),
+    [
+        ("x", {"problem_type": "single_label", "label_names": ("x", "y")}, np.int32, ()),
+        (["y"], {"problem_type": "multi_label", "label_names": ("x", "y")}, np.float32, (2,)),
+        (0.5, {}, np.float32, ()),
+    ],
+)
+def test_labels_of_every_problem_and_pairs_of_texts(tmp_path, label, options, dtype, shape):
+    """With more workers than rows, so that one of them has nothing but filling rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"sentence1": "a", "sentence2": "a a", "label": label}))
+    streamed = StreamedRows(*open_rows(str(path), **options), BATCH, 2, seed=1)
+    for worker, real in ((0, 1), (1, 0)):
+        found = batches(streamed, worker, 2, 2)
+        assert len(found) == 2
+        for labels, weights in found:
+            assert labels.shape == (BATCH // 2, *shape) and labels.dtype == dtype
+            assert weights.sum() == real

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.data.labelled import load_data
-from tf_finetune.data.tasks import DEFAULT_METRICS, TASKS, Problem
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labelled import TextData, load_data
+from tf_finetune.data.problem import DEFAULT_METRICS, Problem
+from tf_finetune.data.tasks import TASKS
 from tf_finetune.runs.config import DataConfig
 
 # Task, folder, rows, number of labels, metric.
@@ -18,11 +20,15 @@ REFERENCE = [
 ]
 
 
+def load(task: str, folder: Path) -> TextData:
+    return load_data(DataConfig(data_dir=str(folder)), LabelConfig(task_name=task))
+
+
 @pytest.mark.parametrize(("task", "folder", "rows", "outputs", "metric"), REFERENCE)
 def test_reference_data(
     shared_data: Path, task: str, folder: str, rows: tuple, outputs: int, metric: str
 ) -> None:
-    data = load_data(DataConfig(task_name=task, data_dir=str(shared_data / folder)))
+    data = load(task, shared_data / folder)
     splits = (data.train, data.validation, data.test)
     assert tuple(split and len(split) for split in splits) == rows
     assert data.problem.num_outputs == outputs
@@ -35,10 +41,10 @@ def test_reference_data(
 
 
 def test_label_names_of_the_reference_data(shared_data: Path) -> None:
-    data = load_data(DataConfig(task_name="mrpc", data_dir=str(shared_data / "mrpc")))
+    data = load("mrpc", shared_data / "mrpc")
     assert data.train and data.train.labels[:2].tolist() == [1, 0]
     assert data.problem.label_names == ("not_equivalent", "equivalent")
-    data = load_data(DataConfig(task_name="goemotions", data_dir=str(shared_data / "goemotions")))
+    data = load("goemotions", shared_data / "goemotions")
     assert data.validation and data.validation.labels[1].nonzero()[0].tolist() == [4, 27]
     assert data.problem.label_names[27] == "neutral"
 
@@ -109,7 +115,7 @@ def test_glue_files(tmp_path: Path, task: str) -> None:
     (tmp_path / dev).write_text("\n".join(GLUE[task]) + "\n", "utf-8")
     if task in GLUE_TEST:
         (tmp_path / test).write_text("\n".join(GLUE_TEST[task]) + "\n", "utf-8")
-    data = load_data(DataConfig(task_name=task, data_dir=str(tmp_path)))
+    data = load(task, tmp_path)
     assert data.train and data.validation
     assert data.train.labels.tolist() == pytest.approx(GLUE_LABELS[task])
     assert [column[0] for column in data.train.texts] == (
@@ -122,7 +128,7 @@ def test_glue_files(tmp_path: Path, task: str) -> None:
 
 def test_rows_are_skipped_only_where_the_damage_is_known(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("\n".join(GLUE["qqp"]) + "\n", "utf-8")
-    data = load_data(DataConfig(task_name="qqp", data_dir=str(tmp_path)))
+    data = load("qqp", tmp_path)
     assert data.train and data.train.locations == [
         f"{tmp_path}/train.tsv:2",
         f"{tmp_path}/train.tsv:4",

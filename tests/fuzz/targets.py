@@ -5,13 +5,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_finetune.classification.config import Config
+from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.blocks import read_block, split_files
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_label_names, read_rows
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 from tf_finetune.runs.flags import parse_flags
-from tf_finetune.runs.model_dir import load_run
+from tf_finetune.runs.model_dir import ModelDir
 
 # In memory where there is such a folder: thousands of files are written.
 FOLDER = Path(
@@ -31,7 +34,8 @@ def _rows(name: str, prefix: bytes = b"") -> Callable[[bytes], None]:
 
 def _load(name: str, prefix: bytes) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
-        load_data(DataConfig(train_file=_write(name, prefix + data), text_columns=("text",)))
+        config = DataConfig(train_file=_write(name, prefix + data))
+        load_data(config, LabelConfig(text_columns=("text",)))
 
     return target
 
@@ -46,23 +50,25 @@ def labels_flag(data: bytes) -> None:
     first, _, rest = data.partition(b"\n")
     names = tuple(name for name in first.decode(errors="replace").split(",") if name)
     path = _write("labelled.tsv", b"text\tlabel\n" + rest)
-    load_data(DataConfig(train_file=path, label_names=names))
+    load_data(DataConfig(train_file=path), LabelConfig(label_names=names))
 
 
 def flagfile(data: bytes) -> None:
     """A file of flags."""
-    parse_flags(["run_classifier.py", f"--flagfile={_write('flags.cfg', data)}"])
+    parse_flags(Config, ["run_classifier.py", f"--flagfile={_write('flags.cfg', data)}"])
 
 
 def arguments(data: bytes) -> None:
     """A command line."""
-    parse_flags(["run_classifier.py", *data.decode(errors="replace").split()])
+    parse_flags(Config, ["run_classifier.py", *data.decode(errors="replace").split()])
 
 
 def config_json(data: bytes) -> None:
     """The record of an earlier run."""
     _write("config.json", data)
-    load_run(str(FOLDER))
+    model_dir = ModelDir(str(FOLDER))
+    config, learnt = model_dir.load(Config)
+    problem_from_record(model_dir, config, learnt)
 
 
 def blocks(data: bytes) -> None:

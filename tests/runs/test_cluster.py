@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.runs.cluster import EXAMPLE, Cluster, read_cluster, reporting
+from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runtime.hardware import _slurm_resolver
 
 WORKERS = {"worker": ["a:1", "b:1"]}
@@ -37,7 +38,7 @@ def no_cluster(monkeypatch):
 )
 def test_tf_config_names_the_workers(monkeypatch, config, cluster):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert read_cluster() == cluster
+    assert read_cluster(RuntimeConfig()) == cluster
 
 
 @pytest.mark.parametrize(
@@ -54,19 +55,19 @@ def test_tf_config_names_the_workers(monkeypatch, config, cluster):
 def test_a_tf_config_that_cannot_be_is_shown(monkeypatch, text, complaint):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=f"TF_CONFIG.*{complaint}"):
-        read_cluster()
+        read_cluster(RuntimeConfig())
 
 
 def test_a_slurm_step_of_several_tasks(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert read_cluster() == Cluster()
+    assert read_cluster(RuntimeConfig()) == Cluster()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "5")
     monkeypatch.setenv("SLURM_PROCID", "3")
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n[08-09],big")
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2(x2),1")
     monkeypatch.setenv("SLURM_JOB_ID", "40007")
-    cluster = read_cluster()
+    cluster = read_cluster(RuntimeConfig())
     assert cluster == Cluster("Slurm", 5, 3) and not cluster.is_chief
     resolver = _slurm_resolver(cluster, num_gpus=0)
     assert resolver.cluster_spec() == tf.train.ClusterSpec(
@@ -79,7 +80,7 @@ def test_the_chief_alone_reports(monkeypatch, capsys):
     for index in range(2):
         task = {"cluster": WORKERS, "task": {"type": "worker", "index": index}}
         monkeypatch.setenv("TF_CONFIG", json.dumps(task))
-        with reporting(read_cluster()):
+        with reporting(read_cluster(RuntimeConfig())):
             print("a result")
     assert capsys.readouterr().out == "a result\nworker 1 of 2; worker 0 reports\n"
 
@@ -90,4 +91,6 @@ def test_the_chief_alone_reports(monkeypatch, capsys):
 )
 def test_other_strategies_are_alone(monkeypatch, strategy, tpu, workers):
     monkeypatch.setenv("TF_CONFIG", EXAMPLE)
-    assert read_cluster(strategy, tpu).num_workers == workers
+    assert (
+        read_cluster(RuntimeConfig(distribution_strategy=strategy, tpu=tpu)).num_workers == workers
+    )

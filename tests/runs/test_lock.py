@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tf_finetune.errors import UserError
-from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runs.lock import locked
+from tf_finetune.runs.model_dir import ModelDir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
-from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runs.lock import locked
-with locked(RuntimeConfig(model_dir=sys.argv[1])):
+from tf_finetune.runs.model_dir import ModelDir
+with locked(ModelDir(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)
 """
@@ -28,23 +28,21 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
     ) as first:
         assert first.stdout is not None and first.stdout.readline() == "locked\n"
         refused = pytest.raises(UserError, match="new/out: another run is at work in this folder")
-        with refused, locked(RuntimeConfig(model_dir=folder)):
+        with refused, locked(ModelDir(folder)):
             pass
         assert os.path.isdir(folder)
         first.send_signal(signal.SIGKILL)
         first.wait()
         # The lock was the process's own: nothing has to be removed.
-        with locked(RuntimeConfig(model_dir=folder)):
+        with locked(ModelDir(folder)):
             Path(folder, "result").touch()
     assert os.listdir(folder) == ["result"]
 
 
 def test_a_folder_in_which_nothing_was_written_does_not_stay(tmp_path):
-    with pytest.raises(ZeroDivisionError), locked(RuntimeConfig(model_dir=str(tmp_path / "out"))):
+    with pytest.raises(ZeroDivisionError), locked(ModelDir(str(tmp_path / "out"))):
         raise ZeroDivisionError
     assert not (tmp_path / "out").exists()
-    with locked(RuntimeConfig()):
-        pass
 
 
 def test_only_leftovers_of_runs_are_removed(tmp_path):
@@ -52,7 +50,7 @@ def test_only_leftovers_of_runs_are_removed(tmp_path):
     for name in (".config.json.abcd1234", ".labels.txt.swp", ".train.cache", "labels.txt"):
         (tmp_path / name).write_text("")
     (tmp_path / ".export.abc_1234").mkdir()
-    with locked(RuntimeConfig(model_dir=str(tmp_path))):
+    with locked(ModelDir(str(tmp_path))):
         pass
     assert sorted(os.listdir(tmp_path)) == [".labels.txt.swp", ".train.cache", "labels.txt"]
 
@@ -62,7 +60,7 @@ def test_an_export_that_was_being_replaced_is_put_back(tmp_path):
     for name in (".export.old.abcd1234/export", ".export.efgh5678"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / ".export.old.abcd1234/export/saved_model.pb").write_text("good")
-    with locked(RuntimeConfig(model_dir=str(tmp_path))):
+    with locked(ModelDir(str(tmp_path))):
         pass
     assert os.listdir(tmp_path) == ["export"]
     assert (tmp_path / "export/saved_model.pb").read_text() == "good"

@@ -6,17 +6,28 @@ import socket
 import subprocess
 import sys
 
+import keras
 import pytest
+import tensorflow as tf
 
 from tf_finetune.errors import UserError
-from tf_finetune.runtime.hardware import choose_precision, make_strategy
+from tf_finetune.runs.config import RuntimeConfig
+from tf_finetune.runtime.hardware import (
+    Runtime,
+    choose_jit_compile,
+    choose_precision,
+    choose_steps_per_loop,
+    make_runtime,
+    make_strategy,
+)
 
 WORKER = """
 import tensorflow as tf
 from tf_finetune.classification.run import run  # what the command line imports before it
+from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runtime.hardware import make_strategy
 
-strategy, reason = make_strategy()
+strategy, reason = make_strategy(RuntimeConfig())
 
 @tf.function
 def total():
@@ -62,12 +73,55 @@ def test_two_workers_meet():
 def test_strategies_that_are_not_there(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(UserError, match="nor Slurm names workers"):
-        make_strategy("multi_worker")
+        make_strategy(RuntimeConfig(distribution_strategy="multi_worker"))
     with pytest.raises(UserError, match="--tpu=no_such_tpu: cannot connect"):
-        make_strategy("auto", tpu="no_such_tpu")
-    assert make_strategy("one_device")[0].num_replicas_in_sync == 1
+        make_strategy(RuntimeConfig(tpu="no_such_tpu"))
+    one_device = RuntimeConfig(distribution_strategy="one_device")
+    assert make_strategy(one_device)[0].num_replicas_in_sync == 1
 
 
 def test_precision_is_as_asked():
     assert choose_precision("mixed_float16") == ("mixed_float16", "as asked")
     assert choose_precision("auto")[0] in ("float32", "mixed_bfloat16")
+
+
+def test_what_is_asked_for_counts_before_the_hardware():
+    assert choose_jit_compile("true") and not choose_jit_compile("false")
+    assert choose_steps_per_loop(7) == 7
+    found = tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices("TPU")
+    assert choose_jit_compile("auto") == bool(found)
+    assert choose_steps_per_loop(None) == (20 if found else 1)
+
+
+def test_a_runtime_is_set_up_as_asked(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    config = RuntimeConfig(
+        seed=7,
+        precision="mixed_float16",
+        jit_compile="true",
+        steps_per_loop=3,
+        distribution_strategy="one_device",
+    )
+    drawn = []
+    for _ in range(2):
+        runtime = make_runtime(config)
+        drawn.append(keras.random.uniform([4], seed=keras.random.SeedGenerator()).numpy().tolist())
+    assert drawn[0] == drawn[1]
+    assert keras.config.dtype_policy().name == "mixed_float16"
+    assert runtime.jit_compile and runtime.steps_per_loop == 3
+    assert runtime.num_replicas == 1 and runtime.workers.is_chief
+    assert runtime.description.splitlines() == [
+        "strategy   _DefaultDistributionStrategy (1): as asked",
+        "precision  mixed_float16: as asked; XLA on",
+    ]
+
+
+def test_the_plain_runtime_is_the_current_strategy():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        assert Runtime().strategy is strategy
+    runtime = Runtime(strategy)
+    assert not runtime.jit_compile and runtime.steps_per_loop == 1
+    assert runtime.workers is runtime.workers and not runtime.workers.is_multi_worker
+    with runtime.scope():
+        assert tf.distribute.get_strategy() is strategy

@@ -9,6 +9,7 @@ import pytest
 
 SCRIPT = """
 import json, pathlib, sys, time
+from dataclasses import replace
 import numpy as np, tensorflow as tf
 from tf_finetune import *
 from tf_finetune.training.compile_ahead import compiling_ahead
@@ -25,18 +26,22 @@ def kernels(encoder, shape):
 BertEncoder.kernels = kernels
 count = lambda: len(list(pathlib.Path(dump).glob("*before_optimizations.txt")))
 encoder = load_encoder(folder)
-model = build_classifier(encoder, Problem("single_label", ("text",), ("bad", "good")))
+problem = Problem("single_label", ("text",), ("bad", "good"))
+model = build_classifier(encoder, problem).model
 model.optimizer.build(model.trainable_variables)
 examples = Examples((["good " * (1 + i % 60) for i in range(64)],), np.zeros(64, "int32"))
-dataset = make_train_dataset(tokenize(examples, encoder.preprocessor, 64), 8, buckets=(16, 32, 64))
-with compiling_ahead(model, dataset):
+rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=(16, 32, 64))
+batches = plan_batches(rows, 8, LoopConfig(num_train_epochs=1))
+runtime = Runtime()
+with compiling_ahead(model, batches.shapes):
     while len(done) < 3:
         time.sleep(0.05)
 ahead = count()
-loop = make_train_loop(model, tf.distribute.get_strategy())
-loop(iter(dataset), tf.constant(int(dataset.cardinality())))
+loop = make_train_loop(model, runtime)
+loop(iter(batches.start(runtime.strategy, 0)), tf.constant(batches.num_steps))
+shapes = [tuple(x["input_mask"].shape) for x, _, _ in batches.start(runtime.strategy, 0)]
 print(json.dumps({"ahead": ahead, "in_all": count(), "shapes": [shape for _, shape in done],
-    "in_order": list(dict.fromkeys(tuple(x["input_mask"].shape) for x, _, _ in dataset))}))
+    "in_order": list(dict.fromkeys(shapes))}))
 """
 
 

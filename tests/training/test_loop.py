@@ -1,7 +1,10 @@
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,20 +14,24 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_finetune.classification.classifier import build_classifier
-from tf_finetune.data.batches import make_train_dataset, tokenize
+from tf_finetune.classification.config import EncoderConfig
+from tf_finetune.classification.tokenize import tokenize
+from tf_finetune.data.batches import from_dataset, make_train_dataset, plan_batches
 from tf_finetune.data.labelled import Examples
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.runtime.workers import Workers
+from tf_finetune.runs.config import LoopConfig, OptimizerConfig
+from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runtime.hardware import Runtime
 from tf_finetune.training.checkpoints import Checkpoints, find, load_weights
-from tf_finetune.training.loop import train
+from tf_finetune.training.loop import Evaluation, train
 from tf_finetune.training.optimizer import build_optimizer
 from tf_finetune.training.progress import Progress
 from tf_finetune.training.step import make_train_loop
 
 PROBLEM = Problem("single_label", ("text",), ("bad", "good"))
-ALONE = Workers(tf.distribute.get_strategy())
+ALONE = Runtime().workers
 WORDS = ("good great", "bad boring")
 
 
@@ -47,13 +54,18 @@ def make(tiny_bert_dir):
     def model(dropout: float = 0.1) -> keras.Model:
         keras.utils.set_random_seed(3)
         encoder = load_encoder(str(tiny_bert_dir), dropout=dropout)
-        return build_classifier(encoder, PROBLEM, dropout=dropout)
+        return build_classifier(encoder, PROBLEM, EncoderConfig(dropout=dropout)).model
 
     return model
 
 
-def optimizer(steps: int, rate: float = 1e-3):
-    return build_optimizer(steps, learning_rate=rate)
+def epochs(rows, batch_size: int, number: int):
+    """Returns the batches of a training of some epochs."""
+    return plan_batches(rows, batch_size, LoopConfig(num_train_epochs=number))
+
+
+def optimizer(steps: int | None, rate: float = 1e-3):
+    return build_optimizer(steps, OptimizerConfig(learning_rate=rate))
 
 
 def values(model):
@@ -66,12 +78,19 @@ def assert_equal(ours, theirs):
 
 
 def test_learns_and_counts(make, rows):
-    dataset = make_train_dataset(rows, 8, num_epochs=20)
+    batches = epochs(rows, 8, 20)
+    assert (batches.num_steps, batches.steps_per_epoch) == (160, 8)
     model = make()
-    state = train(model, dataset, optimizer=optimizer(160, 3e-3), steps_per_loop=16)
+    state = train(
+        model,
+        batches,
+        optimizer=optimizer(160, 3e-3),
+        loop=LoopConfig(eval_steps=160),
+        runtime=Runtime(steps_per_loop=16),
+    )
     assert state.step == 160 and state.examples == 20 * 60
     assert state.tokens == 20 * int(rows.lengths.sum())
-    summary = state.summary(steps_per_epoch=8)
+    summary = state.summary(batches.steps_per_epoch)
     assert summary["epochs"] == 20 and summary["steps"] == 160
     assert state.steady_seconds < state.seconds
     assert state.steady_examples == state.examples - 8
@@ -80,23 +99,22 @@ def test_learns_and_counts(make, rows):
 
 def test_a_resumed_training_equals_one_in_one_go(make, rows, tmp_path):
     """Bit for bit, dropout and the order of examples included."""
-    dataset = make_train_dataset(rows, 8, num_epochs=3)
+    batches = epochs(rows, 8, 3)
     whole = make()
-    train(whole, dataset, optimizer=optimizer(24))
+    train(whole, batches, optimizer=optimizer(24))
 
     stopped = make()
     with pytest.raises(StopIteration):
         train(
             stopped,
-            dataset,
+            batches,
             optimizer=optimizer(24),
-            model_dir=str(tmp_path),
-            save_checkpoints_steps=5,
-            eval_steps=13,
-            evaluate=stop_at_the_second_call(),
+            evaluation=Evaluation(stop_at_the_second_call()),
+            loop=LoopConfig(save_checkpoints_steps=5, eval_steps=13),
+            model_dir=ModelDir(str(tmp_path)),
         )
     resumed = make()
-    state = train(resumed, dataset, optimizer=optimizer(24), model_dir=str(tmp_path))
+    state = train(resumed, batches, optimizer=optimizer(24), model_dir=ModelDir(str(tmp_path)))
     assert state.step == 24 and state.examples == 180
     assert_equal(values(resumed), values(whole))
     assert_equal(
@@ -118,19 +136,25 @@ def stop_at_the_second_call():
 
 
 def test_accumulated_slices_equal_the_whole_batch(make, rows):
-    dataset = make_train_dataset(rows, 12, num_epochs=2)
+    batches = epochs(rows, 12, 2)
     whole, sliced = make(dropout=0.0), make(dropout=0.0)
-    train(whole, dataset, optimizer=optimizer(10))
-    train(sliced, dataset, optimizer=optimizer(10), gradient_accumulation_steps=3)
+    train(whole, batches, optimizer=optimizer(10))
+    train(
+        sliced,
+        batches,
+        optimizer=optimizer(10),
+        loop=LoopConfig(gradient_accumulation_steps=3),
+    )
     for a, b in zip(values(whole), values(sliced), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 def test_steps_per_loop_change_nothing(make, rows):
-    dataset = make_train_dataset(rows, 8, num_epochs=2)
+    batches, loop = epochs(rows, 8, 2), LoopConfig(eval_steps=16)
     one, many = make(), make()
-    train(one, dataset, optimizer=optimizer(16))
-    train(many, dataset, optimizer=optimizer(16), steps_per_loop=7)
+    train(one, batches, optimizer=optimizer(16), loop=loop)
+    runtime = Runtime(steps_per_loop=7)
+    train(many, batches, optimizer=optimizer(16), loop=loop, runtime=runtime)
     assert_equal(values(one), values(many))
 
 
@@ -143,8 +167,10 @@ def test_filling_rows_do_not_count(make, rows):
     results = []
     for dataset in (filled, cut):
         model = make(dropout=0.0)
-        state = train(model, dataset, optimizer=optimizer(1))
-        assert state.examples == 7
+        count = rows.collate.count_tokens
+        batches = dataclasses.replace(from_dataset(dataset), count_tokens=count)
+        state = train(model, batches, optimizer=optimizer(1))
+        assert state.examples == 7 and state.tokens > 7
         results.append((values(model), state.tokens))
     assert results[0][1] == results[1][1]
     # Adam divides by the gradient's size: rounding in a small one shows.
@@ -163,14 +189,11 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(make, rows, tm
 
     state = train(
         model,
-        make_train_dataset(rows, 20, num_epochs=10),
+        epochs(rows, 20, 10),
         optimizer=optimizer(30),
-        steps_per_epoch=3,
-        evaluate=evaluate,
-        metric_for_best_model="accuracy",
-        greater_is_better=True,
-        early_stopping_patience=2,
-        model_dir=str(tmp_path),
+        evaluation=Evaluation(evaluate, "accuracy", greater_is_better=True),
+        loop=LoopConfig(early_stopping_patience=2),
+        model_dir=ModelDir(str(tmp_path)),
     )
     assert state.stopped_early and state.step == 12 and state.best_step == 6
     assert_equal(values(model), weights[1])
@@ -192,14 +215,11 @@ def test_the_last_weights_are_kept_where_that_is_asked(make, rows, tmp_path):
 
     train(
         model,
-        make_train_dataset(rows, 20, num_epochs=2),
+        epochs(rows, 20, 2),
         optimizer=optimizer(6),
-        steps_per_epoch=3,
-        evaluate=evaluate,
-        metric_for_best_model="accuracy",
-        greater_is_better=True,
-        load_best_model_at_end=False,
-        model_dir=str(tmp_path),
+        evaluation=Evaluation(evaluate, "accuracy", greater_is_better=True),
+        loop=LoopConfig(load_best_model_at_end=False),
+        model_dir=ModelDir(str(tmp_path)),
     )
     assert_equal(values(model), weights[1])
     folder = str(tmp_path / "checkpoints")
@@ -216,11 +236,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, rows, tmp_path):
     with pytest.raises(UserError, match=r"loss of step 7 is nan.*step-4.*learning_rate"):
         train(
             make(),
-            dataset,
+            from_dataset(dataset),
             optimizer=optimizer(16),
-            model_dir=str(tmp_path),
-            save_checkpoints_steps=4,
-            steps_per_loop=4,
+            loop=LoopConfig(save_checkpoints_steps=4),
+            model_dir=ModelDir(str(tmp_path)),
+            runtime=Runtime(steps_per_loop=4),
         )
 
 
@@ -238,14 +258,14 @@ class RootHead(keras.layers.Layer):
 
 def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(rows, tiny_bert_dir, tmp_path):
     head = RootHead(2, 0.0, name="head")
-    model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM, head=head)
+    model = build_classifier(load_encoder(str(tiny_bert_dir)), PROBLEM, head=head).model
     with pytest.raises(UserError, match=r"gradient of step 1 is (nan|inf).*checkpoint is\s+none"):
         train(
             model,
-            make_train_dataset(rows, 8),
+            epochs(rows, 8, 1),
             optimizer=optimizer(8),
-            model_dir=str(tmp_path),
-            save_checkpoints_steps=1,
+            loop=LoopConfig(save_checkpoints_steps=1),
+            model_dir=ModelDir(str(tmp_path)),
         )
     assert find(str(tmp_path / "checkpoints"), "step") == []
 
@@ -253,14 +273,11 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(rows, tiny_bert_
 def test_a_metric_that_is_never_defined_is_never_the_best(make, rows, tmp_path, capsys):
     state = train(
         make(),
-        make_train_dataset(rows, 20, num_epochs=5),
+        epochs(rows, 20, 5),
         optimizer=optimizer(15),
-        steps_per_epoch=3,
-        evaluate=lambda: {"pearson": None},
-        metric_for_best_model="pearson",
-        greater_is_better=True,
-        early_stopping_patience=2,
-        model_dir=str(tmp_path),
+        evaluation=Evaluation(lambda: {"pearson": None}, "pearson", greater_is_better=True),
+        loop=LoopConfig(early_stopping_patience=2),
+        model_dir=ModelDir(str(tmp_path)),
     )
     assert state.stopped_early and state.step == 6
     assert "has not improved on nothing" in capsys.readouterr().out
@@ -270,7 +287,7 @@ def test_fit_and_save_go_on_with_the_new_optimizer(make, rows, tmp_path):
     model = make()
     batches = make_train_dataset(rows, 20)
     model.fit(batches, verbose=0)
-    train(model, batches, optimizer=build_optimizer(None, learning_rate=1e-2))
+    train(model, from_dataset(batches), optimizer=optimizer(None, 1e-2))
     assert int(model.optimizer.iterations) == 3
     model.fit(batches, verbose=0)
     assert int(model.optimizer.iterations) == 6
@@ -286,7 +303,7 @@ def test_a_model_that_is_no_classifier(rows):
     x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
     batches = tf.data.Dataset.from_tensor_slices((x, x[:, :1], np.ones(64, "float32"))).batch(8)
     before = model.evaluate(x, x[:, :1], verbose=0)
-    state = train(model, batches.repeat(20), optimizer=optimizer(160, 1e-1))
+    state = train(model, from_dataset(batches.repeat(20)), optimizer=optimizer(160, 1e-1))
     assert state.examples == 20 * 64 and state.tokens == 0
     assert model.evaluate(x, x[:, :1], verbose=0) < before / 10
 
@@ -307,20 +324,21 @@ from tqdm import tqdm
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from tf_finetune import build_optimizer, train
+from tf_finetune import OptimizerConfig, Runtime, RuntimeConfig
+from tf_finetune import build_optimizer, from_dataset, train
 from tf_finetune.runtime.hardware import make_strategy
 
 keras.config.set_dtype_policy("mixed_float16")
-strategy, _ = make_strategy("mirrored")
+strategy, _ = make_strategy(RuntimeConfig(distribution_strategy="mirrored"))
 with strategy.scope():
     dense = keras.layers.Dense(1, "linear", use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.Input((1,)), dense])
     model.compile(loss=keras.losses.MeanSquaredError(reduction=None))
-    optimizer = build_optimizer(None, learning_rate=0.1)
+    optimizer = build_optimizer(None, OptimizerConfig(learning_rate=0.1))
 # The second replica's row alone overflows float16 in the gradient.
 x = np.array([[0.0], [100.0]], np.float32)
 batches = tf.data.Dataset.from_tensors((x, x * 0, np.ones(2, np.float32)))
-train(model, batches, optimizer=optimizer, strategy=strategy)
+train(model, from_dataset(batches), optimizer=optimizer, runtime=Runtime(strategy))
 steps = tf.convert_to_tensor(optimizer.inner_optimizer.iterations.value)
 print([float(dense.kernel.numpy()[0, 0])], int(steps))
 """
@@ -329,13 +347,19 @@ print([float(dense.kernel.numpy()[0, 0])], int(steps))
 def test_a_clock_that_jumps_changes_nothing(make, rows, tmp_path, monkeypatch):
     """Backwards by an hour at each look at it."""
     names = ("steady", "jumping")
-    dataset = make_train_dataset(rows, 8, num_epochs=2)
+    batches = epochs(rows, 8, 2)
     models = [make(), make()]
     states = []
     for model, name in zip(models, names, strict=True):
-        more = {"model_dir": str(tmp_path / name), "save_checkpoints_steps": 4, "eval_steps": 5}
         states.append(
-            train(model, dataset, optimizer=optimizer(16), evaluate=lambda: {"loss": 1.0}, **more)
+            train(
+                model,
+                batches,
+                optimizer=optimizer(16),
+                evaluation=Evaluation(lambda: {"loss": 1.0}),
+                loop=LoopConfig(save_checkpoints_steps=4, eval_steps=5),
+                model_dir=ModelDir(str(tmp_path / name)),
+            )
         )
         backwards = iter(range(2_000_000_000, 0, -3600))
         monkeypatch.setattr("time.time", lambda b=backwards: float(next(b)))
@@ -348,28 +372,67 @@ def test_a_clock_that_jumps_changes_nothing(make, rows, tmp_path, monkeypatch):
 
 def test_an_endless_data_set_is_refused(make, rows):
     with pytest.raises(UserError, match="no known end"):
-        train(make(), make_train_dataset(rows, 8).repeat())
+        train(make(), from_dataset(make_train_dataset(rows, 8).repeat()))
 
 
-def test_curves_are_written(make, rows, tmp_path):
+TRAIN_POINT = ("loss", "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second")
+
+
+@pytest.fixture
+def logged(make, rows, tmp_path) -> Path:
+    """The folder, which was not there, of a training of three epochs of eight steps."""
+    folder = tmp_path / "new" / "folder"
     train(
         make(),
-        make_train_dataset(rows, 8, num_epochs=3),
+        epochs(rows, 8, 3),
         optimizer=optimizer(24),
-        evaluate=lambda: {"accuracy": 0.5, "per_class": {}},
-        eval_steps=12,
-        metric_for_best_model="accuracy",
-        model_dir=str(tmp_path),
+        evaluation=Evaluation(lambda: {"accuracy": 0.5, "per_class": {}}, "accuracy"),
+        loop=LoopConfig(eval_steps=12),
+        model_dir=ModelDir(str(folder)),
     )
-    tags = {}
+    return folder
+
+
+def curve_points(folder: Path) -> dict[str, dict[int, float]]:
+    """Returns the points that TensorBoard shows, by `run/tag` and step."""
+    curves: dict[str, dict[int, float]] = {}
     for run in ("train", "validation"):
-        (file,) = (tmp_path / run).iterdir()
+        (file,) = (folder / run).iterdir()
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
-                tags.setdefault(f"{run}/{value.tag}", []).append(event.step)
-    names = ("loss", "learning_rate", "gradient_norm", "examples_per_second", "tokens_per_second")
-    assert all(tags[f"train/{name}"] == [10, 20] for name in names)
-    assert tags["validation/accuracy"] == [12, 24]
+                points = curves.setdefault(f"{run}/{value.tag}", {})
+                assert event.step not in points
+                points[event.step] = float(tf.make_ndarray(value.tensor))
+    return curves
+
+
+def test_curves_are_written(logged):
+    curves = curve_points(logged)
+    assert all(list(curves[f"train/{name}"]) == [10, 20] for name in TRAIN_POINT)
+    assert list(curves["validation/accuracy"]) == [12, 24]
+
+
+def test_the_log_has_a_line_for_each_point(logged):
+    """The points of the curves, one JSON object a line, in the order in which they came."""
+    text = (logged / "log.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["step"], line["epoch"], line["split"]) for line in lines] == [
+        (10, 1.25, "train"),
+        (12, 1.5, "validation"),
+        (20, 2.5, "train"),
+        (24, 3.0, "validation"),
+    ]
+    curves = curve_points(logged)
+    place = {"step", "epoch", "split"}
+    for line in lines:
+        numbers = {name: value for name, value in line.items() if name not in place}
+        expected = TRAIN_POINT if line["split"] == "train" else ("accuracy",)
+        assert set(numbers) == set(expected)
+        assert all(type(value) is float for value in numbers.values())
+        for name, value in numbers.items():
+            shown = curves[f"{line['split']}/{name}"][line["step"]]
+            assert shown == pytest.approx(value, rel=1e-6)
 
 
 @pytest.fixture
@@ -379,11 +442,10 @@ def saved(make, rows, tmp_path):
     model = make()
     train(
         model,
-        make_train_dataset(rows, 8, num_epochs=2),
+        epochs(rows, 8, 2),
         optimizer=optimizer(16),
-        model_dir=str(tmp_path),
-        save_checkpoints_steps=4,
-        keep_checkpoint_max=3,
+        loop=LoopConfig(save_checkpoints_steps=4, keep_checkpoint_max=3),
+        model_dir=ModelDir(str(tmp_path)),
     )
     return model, folder
 
@@ -412,7 +474,7 @@ def test_without_a_whole_checkpoint_the_training_stops(saved):
 def test_another_models_weights_are_refused(saved, tiny_bert_dir):
     _, folder = saved
     three = Problem("single_label", ("text",), ("a", "b", "c"))
-    other = build_classifier(load_encoder(str(tiny_bert_dir)), three)
+    other = build_classifier(load_encoder(str(tiny_bert_dir)), three).model
     with pytest.raises(UserError, match="cannot be loaded"):
         load_weights(other, folder)
 
@@ -423,11 +485,10 @@ def test_a_full_disk_loses_nothing(make, rows, small_disk):
     ):
         train(
             make(),
-            make_train_dataset(rows, 8, num_epochs=2),
+            epochs(rows, 8, 2),
             optimizer=optimizer(16),
-            model_dir=str(small_disk),
-            save_checkpoints_steps=4,
-            keep_checkpoint_max=5,
+            loop=LoopConfig(save_checkpoints_steps=4, keep_checkpoint_max=5),
+            model_dir=ModelDir(str(small_disk)),
         )
     folder = small_disk / "checkpoints"
     whole = {os.path.basename(path) for path in find(str(folder), "step")}
@@ -462,7 +523,7 @@ def test_weights_of_tokens_count_rows_and_divide_by_targets():
     model = next_token_model()
     losses = model.loss.call(ids + 1, model(ids)).numpy()
     expected = float((losses * weights).sum() / 3)
-    loop = make_train_loop(model, tf.distribute.get_strategy())
+    loop = make_train_loop(model, Runtime())
     model.optimizer.build(model.trainable_variables)
     found, examples, _ = loop(iter(batches), tf.constant(1))
     assert float(found[0]) == pytest.approx(expected, rel=1e-6)
@@ -473,7 +534,8 @@ def test_a_frozen_base_need_not_be_in_the_checkpoints(tmp_path):
     ids = np.arange(8, dtype=np.int32).reshape(4, 2)
     batches = tf.data.Dataset.from_tensors((ids, ids + 1, np.ones((4, 2), np.float32))).repeat(3)
     model = next_token_model()
-    train(model, batches, optimizer=optimizer(3), model_dir=str(tmp_path))
+    directory = ModelDir(str(tmp_path))
+    train(model, from_dataset(batches), optimizer=optimizer(3), model_dir=directory)
     (path,) = find(str(tmp_path / "checkpoints"), "step")
     shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     assert [8, 11] in shapes.values() and [11, 8] not in shapes.values()
@@ -488,10 +550,10 @@ def test_the_time_left_is_reckoned_without_the_first_step(monkeypatch):
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr(tqdm, "monitor_interval", 0)
     scalars = dict.fromkeys(("loss", "learning_rate", "examples_per_second"), 1.0)
-    progress = Progress(100, 0, None)
+    progress = Progress(100, 100, 0, None)
     for step, seconds in enumerate((60.0, 1.0, 1.0), start=1):
         now[0] += seconds
-        progress.steps(step, 1, scalars)
+        progress.steps(step, scalars, first=step == 1)
     rate = progress.bar.format_dict["rate"] or 1.0
     assert rate == pytest.approx(1.0, rel=0.1)
     progress.close()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.runs.config import OptimizerConfig
 from tf_finetune.training.optimizer import AdamW, WarmupDecay, build_optimizer, decays, layer_rates
 
 
@@ -105,7 +106,8 @@ def test_lower_layers_learn_at_lower_rates():
     model = keras.Sequential([keras.Input((2,)), *layers, head])
     rates = layer_rates([[layer] for layer in layers], 0.5)
     assert [rates[layer.kernel.path] for layer in layers] == [0.125, 0.25, 0.5]
-    optimizer = build_optimizer(None, learning_rate=1.0, weight_decay=0.0, layer_rates=rates)
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.0)
+    optimizer = build_optimizer(None, config, layer_rates=rates)
     before = [layer.kernel.numpy() for layer in (*layers, head)]
     optimizer.apply(
         [tf.ones(v.shape) for v in model.trainable_variables], model.trainable_variables
@@ -118,7 +120,8 @@ def test_lower_layers_learn_at_lower_rates():
 
 
 def test_config_gives_the_optimizer_back():
-    optimizer = build_optimizer(10, learning_rate=3e-5, layer_rates={"a/kernel": 0.5})
+    config = OptimizerConfig(learning_rate=3e-5)
+    optimizer = build_optimizer(10, config, layer_rates={"a/kernel": 0.5})
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert copy.get_config() == optimizer.get_config()
     assert isinstance(copy, AdamW) and copy.layer_rates == {"a/kernel": 0.5}

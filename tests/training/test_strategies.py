@@ -32,7 +32,6 @@ if name == "mirrored":
 import keras
 from tf_finetune import *
 from tf_finetune import train as _
-from tf_finetune.training.forward import make_logits_fn
 from tf_finetune.training.progress import Progress
 from tf_finetune.runtime.hardware import make_strategy
 
@@ -40,20 +39,21 @@ module = sys.modules["tf_finetune.training.loop"]
 losses = []
 
 class Record(Progress):
-    def steps(self, step, count, scalars):
+    def steps(self, step, scalars, first=False):
         losses.append(scalars["loss"])
-        super().steps(step, count, scalars)
+        super().steps(step, scalars, first)
 
 module.Progress = Record
-strategy, _ = make_strategy(name)
+runtime = Runtime(make_strategy(RuntimeConfig(distribution_strategy=name))[0])
 keras.utils.set_random_seed(1)
 problem = Problem("single_label", ("text",), ("bad", "good"))
-with strategy.scope():
+config = EncoderConfig(dropout=0.0, label_smoothing_factor=0.1)
+with runtime.scope():
     # The SavedModel was written without dropout; a native encoder has its own.
     encoder = load_encoder(handle, mode=mode, dropout=0.0 if mode == "native" else None)
-    model = build_classifier(encoder, problem, dropout=0.0, label_smoothing=0.1)
-    optimizer = build_optimizer(30, learning_rate=1e-3, max_grad_norm=0.5)
-logits_fn = make_logits_fn(model, strategy)
+    model = build_classifier(encoder, problem, config, runtime=runtime).model
+    optimizer = build_optimizer(30, OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.5))
+logits_fn = make_logits_fn(model, runtime)
 texts = ["good " * (i % 7) + "film" for i in range(37)]
 labels = np.arange(37, dtype="int32") % 2
 rows = tokenize(Examples((texts,), labels), encoder.preprocessor, 32)
@@ -68,15 +68,11 @@ def metrics():  # 37 rows by 10; by more than there are; one row, fewer than rep
 
 
 untrained = metrics()
-state = train(
-    model,
-    make_train_dataset(rows, 12, max_steps=30),
-    optimizer=optimizer,
-    strategy=strategy,
-    gradient_accumulation_steps=int(slices),
-)
+loop = LoopConfig(max_steps=30, gradient_accumulation_steps=int(slices))
+batches = plan_batches(rows, 12, loop)
+state = train(model, batches, optimizer=optimizer, loop=loop, runtime=runtime)
 result = {
-    "replicas": strategy.num_replicas_in_sync,
+    "replicas": runtime.num_replicas,
     "examples": state.examples,
     "tokens": state.tokens,
     "losses": losses,

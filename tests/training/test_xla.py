@@ -13,28 +13,30 @@ from tf_finetune.formats.hub_writer import save_hub_encoder
 # Trains, evaluates, and prints the losses and how often XLA compiled.
 TRAIN = """
 import json, pathlib, sys
+from dataclasses import replace
 import keras, numpy as np, tensorflow as tf
 from tf_finetune import *
-from tf_finetune.data.batches import xla_buckets
+from tf_finetune.data.plan import xla_buckets
 from tf_finetune.training.step import make_train_loop
 
 folder, mode, dump = sys.argv[1:]
 keras.utils.set_random_seed(1)
 problem = Problem("single_label", ("text",), ("bad", "good"))
 encoder = load_encoder(folder, mode=mode)
-model = build_classifier(encoder, problem, dropout=0.0)
-model.optimizer = build_optimizer(50, learning_rate=1e-3)
+runtime = Runtime(jit_compile=bool(dump))
+model = build_classifier(encoder, problem, EncoderConfig(dropout=0.0), runtime=runtime).model
+assert model.jit_compile == bool(dump)
+model.optimizer = build_optimizer(50, OptimizerConfig(learning_rate=1e-3))
 model.optimizer.build(model.trainable_variables)
 texts = ["good " * (1 + i % 60) + "film" for i in range(100)]
 examples = Examples((texts,), np.arange(100, dtype="int32") % 2)
-rows = tokenize(examples, encoder.preprocessor, 64)
-buckets = xla_buckets(64)
-dataset = make_train_dataset(rows, 10, num_epochs=5, buckets=buckets)
+rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=xla_buckets(64))
+dataset = make_train_dataset(rows, 10, num_epochs=5)
 lengths = {features["input_word_ids"].shape[1] for features, _, _ in dataset}
-loop = make_train_loop(model, tf.distribute.get_strategy(), 1, bool(dump))
+loop = make_train_loop(model, runtime)
 losses, _, _ = loop(iter(dataset), tf.constant(50))
-logits_fn = make_logits_fn(model, jit_compile=bool(dump))
-held_out = make_eval_dataset(rows, 16, buckets=buckets)
+logits_fn = make_logits_fn(model, runtime)
+held_out = make_eval_dataset(rows, 16)
 loss = evaluate(logits_fn, held_out, problem)["loss"]
 compiled = len(list(pathlib.Path(dump).glob("*before_optimizations.txt"))) if dump else 0
 print(json.dumps({"losses": [*map(float, losses), loss], "lengths": len(lengths),

@@ -1,117 +1,287 @@
-"""An encoder and a head as one ordinary Keras model."""
+"""`Classifier`: an encoder with a head, the text side, and what was learnt, as one object."""
 
+import dataclasses
+import functools
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
+from tqdm import tqdm
 
-from tf_finetune.classification.heads import Pooling, load_head
-from tf_finetune.classification.losses import LogitsLoss
-from tf_finetune.data.tasks import Problem
+import tf_finetune.formats.keras_hub  # noqa: F401  # its layer is found by load_model
+from tf_finetune.classification.config import Config, EncoderConfig
+from tf_finetune.classification.export import export
+from tf_finetune.classification.heads import load_head
+from tf_finetune.classification.losses import (
+    LogitsLoss,
+    balanced_class_weights,
+    constant_logits,
+)
+from tf_finetune.classification.metrics import (
+    check_metric_name,
+    collapse_warning,
+    compute_metrics,
+    greater_is_better,
+)
+from tf_finetune.classification.model import apply_freeze, connect, fit_metrics
+from tf_finetune.classification.predict import (
+    Predictions,
+    predict_rows,
+    text_columns,
+    to_predictions,
+)
+from tf_finetune.classification.record import save_run
+from tf_finetune.classification.tokenize import LABEL, tokenize
+from tf_finetune.data.batches import Batches
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labelled import Examples
+from tf_finetune.data.plan import xla_buckets
+from tf_finetune.data.problem import DEFAULT_METRICS, Problem
+from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
-from tf_finetune.training.optimizer import build_optimizer
+from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RunConfig
+from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runtime.hardware import Runtime
+from tf_finetune.training.checkpoints import save_weights
+from tf_finetune.training.fit import fit
+from tf_finetune.training.forward import Forward, make_forward
+from tf_finetune.training.loop import Evaluation
+from tf_finetune.training.optimizer import build_optimizer, layer_rates
+from tf_finetune.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with all that it needs to be trained, to predict, and to be written.
+
+    Attributes:
+        model: From the preprocessor's features to logits, float32 [batch, num_outputs]; an ordinary
+            compiled `keras.Model`.
+        encoder: What the head stands on; its preprocessor reads texts.
+        problem: What is learnt.
+        config: How encoder and head were made.
+        max_seq_length: The length that texts are cut to, in training, prediction and export.
+        runtime: What the model was made under.
+    """
+
+    model: keras.Model
+    encoder: Encoder
+    problem: Problem
+    config: EncoderConfig
+    max_seq_length: int = DataConfig.max_seq_length
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's forward pass, traced once."""
+        return make_forward(self.model, self.runtime)
+
+    def tokenize(self, examples: Examples, cache_dir: str | None = None) -> TokenizedRows:
+        """Turns examples into token ids; see `tokenize`."""
+        preprocessor = self.encoder.preprocessor
+        rows = tokenize(examples, preprocessor, self.max_seq_length, cache_dir)
+        # XLA compiles the whole step for each length: a few of them.
+        buckets = xla_buckets(self.max_seq_length) if self.runtime.jit_compile else None
+        return dataclasses.replace(rows, buckets=buckets)
+
+    def logits(
+        self, rows: TokenizedRows, batch_size: int = DataConfig.predict_batch_size
+    ) -> np.ndarray:
+        """Returns the logits of rows, float32 [n, num_outputs], in their order."""
+        return predict_rows(self.forward, rows, batch_size)
+
+    def predict(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        batch_size: int = DataConfig.predict_batch_size,
+    ) -> Predictions:
+        """Predicts the labels of texts.
+
+        Args:
+            texts: One sequence of strings for each text column, of equal lengths; with a single
+                column the strings alone will do.
+            batch_size: Texts per batch, over all replicas.
+
+        Returns:
+            The predictions, in the order of the texts.
+
+        Raises:
+            UserError: Another number of text columns than the model was trained on, or columns of
+                different lengths.
+        """
+        columns = text_columns(texts, self.problem)
+        logits = np.zeros((0, self.problem.num_outputs), np.float32)
+        if columns[0]:
+            logits = self.logits(self.tokenize(Examples(columns)), batch_size)
+        return to_predictions(logits, self.problem)
+
+    def evaluate(
+        self, examples: Examples, batch_size: int = DataConfig.eval_batch_size
+    ) -> dict[str, Any]:
+        """Computes the metrics of labelled examples; see `compute_metrics`.
+
+        Raises:
+            UserError: There are no examples or no labels, or the model's outputs are not finite.
+        """
+        if examples.labels is None:
+            raise UserError("The examples have no labels to evaluate on.")
+        return self.evaluate_rows(self.tokenize(examples), batch_size)
+
+    def evaluate_rows(
+        self, rows: TokenizedRows, batch_size: int = DataConfig.eval_batch_size
+    ) -> dict[str, Any]:
+        """Computes the metrics of labelled rows; warns if all are predicted alike."""
+        logits, labels = self.logits(rows, batch_size), rows.columns[LABEL].numpy()
+        if warning := collapse_warning(logits, labels, self.problem):
+            _warn_once(warning)
+        return compute_metrics(logits, labels, self.problem)
+
+    def fit(
+        self,
+        batches: Batches,
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        *,
+        loop: LoopConfig = LoopConfig(),
+        validation: TokenizedRows | None = None,
+        metric: str | None = None,
+        model_dir: ModelDir | None = None,
+        eval_batch_size: int = DataConfig.eval_batch_size,
+    ) -> TrainState:
+        """Trains the model; see `train`.
+
+        Args:
+            batches: From `plan_batches` or `stream_batches`.
+            optimizer: AdamW's settings.
+            loop: When the model is evaluated and saved, and when the training stops.
+            validation: What it is evaluated on; None: it is not.
+            metric: The metric that picks the best weights; None: the problem's usual one.
+            model_dir: Gets checkpoints, log and curves; None: none of them, and no best weights.
+            eval_batch_size: Rows per batch of an evaluation, over all replicas.
+
+        Returns:
+            How far the training is and what it cost.
+
+        Raises:
+            UserError: See `train`; or the problem has no such metric.
+            Interrupted: See `train`.
+        """
+        metric = metric or DEFAULT_METRICS[self.problem.problem_type]
+        check_metric_name(metric, self.problem)
+        evaluation = None
+        if validation is not None:
+            metrics = partial(self.evaluate_rows, validation, eval_batch_size)
+            evaluation = Evaluation(metrics, metric, greater_is_better(metric))
+        with self.runtime.scope():
+            rates = layer_rates(self.encoder.blocks, optimizer.layerwise_lr_decay)
+            adamw = build_optimizer(batches.num_steps, optimizer, rates)
+        return fit(
+            self.model,
+            batches,
+            optimizer=adamw,
+            evaluation=evaluation,
+            loop=loop,
+            model_dir=model_dir,
+            runtime=self.runtime,
+        )
+
+    def export(self, directory: str, example_texts: Sequence[Sequence[str]] = ()) -> None:
+        """Writes a SavedModel that takes raw strings; see `export`."""
+        export(
+            self.model,
+            self.encoder.preprocessor,
+            self.problem,
+            directory,
+            max_seq_length=self.max_seq_length,
+            example_texts=example_texts,
+        )
+
+    def save(self, model_dir: str) -> None:
+        """Writes a model directory that `load_classifier` and `--model_dir` read.
+
+        Args:
+            model_dir: A folder that is free.
+
+        Raises:
+            UserError: The folder is in use, or the disk is full.
+        """
+        directory = ModelDir(model_dir)
+        config = Config(
+            data=DataConfig(max_seq_length=self.max_seq_length),
+            labels=LabelConfig(threshold=self.problem.threshold),
+            encoder=self.config,
+            run=RunConfig(model_dir=model_dir),
+        )
+        directory.check_free(config, lambda learnt: ["  a model is there already"])
+        save_run(directory, config, self.problem)
+        save_weights(self.model, directory.checkpoints)
 
 
 def build_classifier(
     encoder: Encoder,
     problem: Problem,
+    config: EncoderConfig = EncoderConfig(),
     *,
-    head: str | keras.layers.Layer = "linear",
-    pooling: str = "pooled",
-    dropout: float = 0.1,
-    freeze: str = "none",
-    label_smoothing: float = 0.0,
-    class_weights: Sequence[float] = (),
-    output_bias: Sequence[float] = (),
-    jit_compile: bool = False,
-) -> keras.Model:
+    labels: np.ndarray | None = None,
+    head: keras.layers.Layer | None = None,
+    max_seq_length: int = DataConfig.max_seq_length,
+    runtime: Runtime | None = None,
+) -> Classifier:
     """Puts a head on an encoder.
 
     Args:
         encoder: From `load_encoder`. Its weights become the model's, not a copy.
         problem: What is learnt.
-        head: A name (see `load_head`) or a layer that takes [batch, hidden] to logits.
-        pooling: The head's input: `pooled`, `cls`, `mean` or `max` (see `Pooling`).
-        dropout: Share of the head's inputs dropped in training.
-        freeze: `encoder`, `embeddings`, or `first_N_layers` (embeddings included); `none` leaves
-            the encoder as it is.
-        label_smoothing: See `LogitsLoss`.
-        class_weights: See `LogitsLoss`.
-        output_bias: What the biases of the head's last layer, its attribute `logits`, start at,
-            such as `constant_logits(labels, problem_type)`; empty, or a head without: unchanged.
-        jit_compile: Compile with XLA in `fit`, `evaluate` and `predict`.
+        config: The head, its pooling and dropout, what is frozen, the loss. What it says of the
+            encoder was `load_encoder`'s.
+        labels: Those of the training, which balanced class weights and the head's biases start
+            from; see `constant_logits`.
+        head: A layer that takes [batch, hidden] to logits, in place of the one of `config`.
+        max_seq_length: The length that texts are cut to.
+        runtime: What the model is made under; None: the current strategy.
 
     Returns:
-        A compiled model from the preprocessor's features to logits, float32 [batch, num_outputs].
+        The classifier, whose model is compiled.
 
     Raises:
         UserError: A head, pooling or freezing that this encoder cannot have.
     """
-    apply_freeze(encoder, freeze)
-    inputs = _make_inputs(encoder, len(problem.text_columns))
-    outputs = encoder.network(inputs)
-    if pooling != "pooled" and "sequence_output" not in outputs:
-        raise UserError(
-            f"--pooling={pooling}: {encoder.handle} gives no sequence_output. Use --pooling=pooled."
+    runtime = runtime or Runtime()
+    if runtime.jit_compile and encoder.takes_text:
+        runtime = dataclasses.replace(runtime, jit_compile=False)
+        print("XLA is off: it does not compile what this encoder does with strings")
+    config = dataclasses.replace(config, encoder=encoder.handle, encoder_mode=encoder.mode)
+    apply_freeze(encoder, config.freeze)
+    class_weights: tuple[float, ...] = ()
+    output_bias: tuple[float, ...] = ()
+    if labels is not None:
+        if config.class_weights == "balanced":
+            class_weights = balanced_class_weights(labels, problem.num_outputs)
+        output_bias = constant_logits(labels, problem.problem_type, class_weights)
+    if head is None:
+        make_head = load_head(config.head)
+        head = make_head(num_outputs=problem.num_outputs, dropout=config.dropout, name="head")
+    else:
+        config = dataclasses.replace(
+            config, head=f"{type(head).__module__}:{type(head).__qualname__}"
         )
-    features = Pooling(pooling, name="pooling")(outputs, input_mask=inputs.get("input_mask"))
-    if isinstance(head, str):
-        head = load_head(head)(num_outputs=problem.num_outputs, dropout=dropout, name="head")
-    logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(
-        head(features)
-    )
-    if tuple(logits.shape) != (None, problem.num_outputs):
-        raise UserError(
-            f"The head gives outputs of shape {tuple(logits.shape)}; the problem needs "
-            f"(None, {problem.num_outputs}), one logit per label."
-        )
+    model = connect(encoder, problem, config.pooling, head)
     bias = getattr(getattr(head, "logits", None), "bias", None)
     if bias is not None and tuple(bias.shape) == (len(output_bias),):
         bias.assign(output_bias)
-    model = keras.Model(inputs, logits, name="classifier")
     model.compile(
         optimizer=build_optimizer(total_steps=None),
-        loss=LogitsLoss(problem.problem_type, label_smoothing, class_weights),
-        weighted_metrics=_fit_metrics(problem.problem_type),
-        jit_compile=jit_compile,
+        loss=LogitsLoss(problem.problem_type, config.label_smoothing_factor, class_weights),
+        weighted_metrics=fit_metrics(problem.problem_type),
+        jit_compile=runtime.jit_compile,
     )
-    return model
+    return Classifier(model, encoder, problem, config, max_seq_length, runtime)
 
 
-def apply_freeze(encoder: Encoder, freeze: str) -> None:
-    """Sets which of the encoder's layers train; see `build_classifier`."""
-    if freeze == "none":
-        return
-    encoder.network.trainable = True
-    if freeze == "encoder":
-        encoder.network.trainable = False
-        return
-    depth = len(encoder.blocks) - 1
-    if depth < 0:
-        raise UserError(
-            f"--freeze={freeze}: {encoder.handle} is a wrapped SavedModel, whose layers cannot be "
-            "told apart. Allowed are none and encoder."
-        )
-    layers = 0 if freeze == "embeddings" else int(freeze.split("_")[1])
-    if layers > depth:
-        raise UserError(f"--freeze={freeze}: {encoder.handle} has {depth} layers.")
-    for block in encoder.blocks[: layers + 1]:
-        for layer in block:
-            layer.trainable = False
-
-
-def _make_inputs(encoder: Encoder, num_segments: int) -> dict[str, keras.KerasTensor]:
-    example = encoder.preprocessor([tf.constant(["a"])] * num_segments, 16)
-    return {
-        name: keras.Input((None,) * (value.shape.rank - 1), dtype=value.dtype.name, name=name)
-        for name, value in example.items()
-    }
-
-
-def _fit_metrics(problem_type: str) -> list[keras.metrics.Metric]:
-    if problem_type == "single_label":
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    if problem_type == "multi_label":
-        return [keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0)]
-    return [keras.metrics.RootMeanSquaredError(name="rmse")]
+@functools.cache
+def _warn_once(text: str) -> None:
+    tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
 from tf_finetune.formats.saved_model import RESOURCE_KINDS
@@ -43,8 +43,7 @@ def serving_module(
     preprocessor: TextPreprocessor,
     problem: Problem,
     *,
-    max_seq_length: int = 128,
-    threshold: float = 0.5,
+    max_seq_length: int,
 ) -> tf.Module:
     """Makes what `tf.saved_model.save` writes: `serve`, from strings to answers.
 
@@ -53,7 +52,6 @@ def serving_module(
         preprocessor: The encoder's.
         problem: What the model has learnt.
         max_seq_length: Longer texts are cut to this many tokens.
-        threshold: A multi-label row gets the labels of at least this probability.
 
     Returns:
         A module whose `serve` takes a string [batch] for each text column; see `export`.
@@ -65,7 +63,7 @@ def serving_module(
     )
     def serve(*segments: tf.Tensor) -> dict[str, tf.Tensor]:
         features = preprocessor(segments, max_seq_length)
-        return answer(model(features, training=False), problem, threshold)
+        return answer(model(features, training=False), problem)
 
     module = tf.Module()
     module.serve = serve
@@ -76,7 +74,7 @@ def serving_module(
     return module
 
 
-def answer(logits: tf.Tensor, problem: Problem, threshold: float = 0.5) -> dict[str, tf.Tensor]:
+def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
     """Turns logits [batch, num_outputs] into what `export` says that the signature gives."""
     logits = tf.cast(logits, tf.float32)
     if problem.problem_type == "regression":
@@ -85,7 +83,7 @@ def answer(logits: tf.Tensor, problem: Problem, threshold: float = 0.5) -> dict[
     if problem.problem_type == "multi_label":
         probabilities = tf.sigmoid(logits)
         rows = tf.repeat(names[tf.newaxis], tf.shape(logits)[0], axis=0)
-        chosen = tf.ragged.boolean_mask(rows, probabilities >= threshold)
+        chosen = tf.ragged.boolean_mask(rows, probabilities >= problem.threshold)
         label = tf.strings.reduce_join(chosen, axis=1, separator=",")
     else:
         probabilities = tf.nn.softmax(logits)
@@ -100,9 +98,8 @@ def export(
     problem: Problem,
     directory: str | os.PathLike[str],
     *,
-    max_seq_length: int = 128,
+    max_seq_length: int,
     example_texts: Sequence[Sequence[str]] = (),
-    threshold: float = 0.5,
 ) -> None:
     """Writes the model as a SavedModel from strings to labels, with `model.keras` beside it.
 
@@ -121,7 +118,6 @@ def export(
         max_seq_length: Longer texts are cut to this many tokens.
         example_texts: For each text column some strings, on which what was written is compared
             with the model; an empty text is always added.
-        threshold: A multi-label row gets the labels of at least this probability.
 
     Raises:
         UserError: The disk is full; or what was written, loaded again, differs from the model by
@@ -132,10 +128,8 @@ def export(
     features = preprocessor(segments, max_seq_length)
     with replaced_directory(directory) as folder:
         with float32_compute(model):
-            expected = answer(model(features, training=False), problem, threshold)
-            module = serving_module(
-                model, preprocessor, problem, max_seq_length=max_seq_length, threshold=threshold
-            )
+            expected = answer(model(features, training=False), problem)
+            module = serving_module(model, preprocessor, problem, max_seq_length=max_seq_length)
             try:
                 tf.saved_model.save(module, str(folder), signatures=module.serve)
             except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
@@ -147,7 +141,7 @@ def export(
         # Outside the block above, so that it keeps the precision that the model was trained in.
         restored = _save_keras(model, folder / "model.keras")
         with float32_compute(restored):
-            again = answer(restored(features, training=False), problem, threshold)
+            again = answer(restored(features, training=False), problem)
         _compare("model.keras", again, expected)
 
         labels = "".join(f"{name}\n" for name in problem.label_names)

@@ -97,10 +97,10 @@ def constant_logits(
 ) -> tuple[float, ...]:
     """Returns what the biases of a new head start at.
 
-    Of several labels or a number it is what has the least loss if nothing is known of the text: the
-    network need not learn it first, with gradients that say the same of every text (Lin et al.,
-    2017, section 3.3; TensorFlow's tutorial on imbalanced data). Of one label each it is nothing:
-    there is little to make up for, and a test set may have other shares.
+    For several labels or a number this is the constant prediction of least loss: the log-odds of
+    each label, or the mean. The network then need not learn it first, by gradients that are the
+    same for every text (Lin et al., 2017, section 3.3; TensorFlow's tutorial on imbalanced data).
+    For one label each there is none: little would be gained, and a test set may have other shares.
 
     Args:
         labels: int [n] (one label each), float [n, labels] (several), or float [n] (a number).
@@ -108,7 +108,7 @@ def constant_logits(
         class_weights: See `LogitsLoss`.
 
     Returns:
-        Of each label the log of its weighted odds, each count one more than it is, so that a label
+        For each label the log of its weighted odds, with one added to both counts, so that a label
         that never occurs has a finite logit; or the mean; or nothing.
     """
     if problem_type == "single_label":
@@ -118,5 +118,5 @@ def constant_logits(
     positives = labels.sum(axis=0)
     odds = (positives + 1) / (len(labels) - positives + 1)
     weights = np.array(class_weights or (1.0,) * len(odds))
-    # A label that every text has weighs nothing when balanced: there is nothing to learn of it.
+    # A label on every row has balanced weight 0; log(0) is avoided here.
     return tuple(float(logit) for logit in np.log(np.where(weights > 0, weights, 1.0) * odds))

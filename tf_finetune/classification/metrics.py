@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from tf_finetune.data.tasks import Problem
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 
 _BINARY = ("precision", "recall", "f1", "matthews_correlation", "roc_auc", "macro_f1", "micro_f1")
@@ -75,9 +75,7 @@ def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return probabilities >= np.float32(threshold)
 
 
-def compute_metrics(
-    logits: np.ndarray, labels: np.ndarray, problem: Problem, *, threshold: float = 0.5
-) -> dict[str, Any]:
+def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> dict[str, Any]:
     """Computes every metric of a problem.
 
     `loss` is the plain mean loss, without label smoothing or class weights. With two labels,
@@ -89,8 +87,7 @@ def compute_metrics(
     Args:
         logits: float32 [n, num_outputs].
         labels: int32 [n]; multi_label 0 or 1 [n, num_labels]; regression float32 [n].
-        problem: What was learnt.
-        threshold: A label of a multi-label row is predicted from this probability on.
+        problem: What was learnt; a label of a multi-label row is predicted from its threshold on.
 
     Returns:
         Python floats under the names of `metric_names`, and unless it is a regression `per_class`:
@@ -113,7 +110,7 @@ def compute_metrics(
     if problem.problem_type == "regression":
         return _regression(logits.reshape(-1), labels.reshape(-1).astype(np.float64))
     if problem.problem_type == "multi_label":
-        return _multi_label(logits, labels > 0.5, problem, threshold)
+        return _multi_label(logits, labels > 0.5, problem)
     return _single_label(logits, labels.reshape(-1).astype(np.int64), problem)
 
 
@@ -139,10 +136,8 @@ def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> d
     return {**results, "roc_auc": _roc_auc(truth[:, 1:], logits[:, 1:] - logits[:, :1])}
 
 
-def _multi_label(
-    logits: np.ndarray, truth: np.ndarray, problem: Problem, threshold: float
-) -> dict[str, Any]:
-    chosen = choose_labels(probabilities(logits, problem), threshold)
+def _multi_label(logits: np.ndarray, truth: np.ndarray, problem: Problem) -> dict[str, Any]:
+    chosen = choose_labels(probabilities(logits, problem), problem.threshold)
     return {
         "loss": float(np.mean(-special.log_expit(np.where(truth, logits, -logits)))),
         "accuracy": float(np.mean((chosen == truth).all(axis=1))),
@@ -195,16 +190,13 @@ def _roc_auc(truth: np.ndarray, scores: np.ndarray) -> float | None:
     return float(np.mean(areas)) if areas else None
 
 
-def collapse_warning(
-    logits: np.ndarray, labels: np.ndarray, problem: Problem, *, threshold: float = 0.5
-) -> str | None:
+def collapse_warning(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> str | None:
     """Says so when every row gets the same prediction although the labels differ.
 
     Args:
         logits: float32 [n, num_outputs].
         labels: As for `compute_metrics`.
         problem: What was learnt.
-        threshold: As for `compute_metrics`.
 
     Returns:
         The warning with the usual causes, or None.
@@ -212,7 +204,7 @@ def collapse_warning(
     if problem.problem_type == "regression" or len(labels) < 2 or (labels == labels[0]).all():
         return None
     if problem.problem_type == "multi_label":
-        chosen = choose_labels(probabilities(logits, problem), threshold)
+        chosen = choose_labels(probabilities(logits, problem), problem.threshold)
         if (chosen != chosen[0]).any():
             return None
         names = [name for name, on in zip(problem.label_names, chosen[0], strict=True) if on]

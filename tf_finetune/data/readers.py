@@ -17,22 +17,12 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import open_file
 
 Row = tuple[str, dict[str, Any]]
-TEXT_KINDS = (".tsv", ".csv", ".jsonl")
-KINDS = (*TEXT_KINDS, *(kind + ".gz" for kind in TEXT_KINDS), ".parquet", ".tfrecord", ".tfrecords")
+_TEXT = (".tsv", ".csv", ".jsonl")
+EXTENSIONS = (*_TEXT, *(name + ".gz" for name in _TEXT), ".parquet", ".tfrecord", ".tfrecords")
 
 
 def read_rows(pattern: str) -> Iterator[Row]:
-    """Reads the rows of one or several files of any supported format.
-
-    Args:
-        pattern: A path, a glob, or several of these separated by commas.
-
-    Yields:
-        Where the row stands (`file:line`), and its values by column.
-
-    Raises:
-        UserError: A file is missing or damaged; the message says where.
-    """
+    """Reads the rows of one or several files; serves tests."""
     for path in find_files(pattern):
         yield from read_file(path)
 
@@ -54,20 +44,22 @@ def read_file(path: str, header: Sequence[str] = (), skip_ragged: bool = False) 
         UserError: An unknown extension; an empty or damaged file.
     """
     name = name_of_set(path)
-    kind = next((kind for kind in sorted(KINDS, key=len)[::-1] if name.endswith(kind)), None)
-    if kind is None:
+    found = [known for known in EXTENSIONS if name.endswith(known)]
+    if not found:
         raise UserError(
-            f"{path}: unknown file extension {Path(name).suffix!r}. Known are {', '.join(KINDS)}."
+            f"{path}: unknown file extension {Path(name).suffix!r}. Known are "
+            f"{', '.join(EXTENSIONS)}."
         )
+    extension = max(found, key=len)
     rows: Iterator[Row]
-    if kind.startswith(".tsv"):
+    if extension.startswith(".tsv"):
         rows = _read_tsv(path, header, skip_ragged)
-    elif kind.startswith(".csv"):
+    elif extension.startswith(".csv"):
         rows = _read_csv(path)
-    elif kind.startswith(".jsonl"):
+    elif extension.startswith(".jsonl"):
         rows = _read_jsonl(path)
     else:
-        rows = read_parquet(path) if kind == ".parquet" else read_tfrecord(path)
+        rows = read_parquet(path) if extension == ".parquet" else read_tfrecord(path)
     empty = True
     for row in rows:
         yield row

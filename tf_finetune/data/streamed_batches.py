@@ -1,4 +1,4 @@
-"""Training rows that stay in their files: read in blocks, shuffled, batched, never all at once.
+"""Batches of rows that stay in their files: read in blocks, shuffled, never all in memory.
 
 An epoch is a random order of all blocks. Groups of them are read and their rows shuffled, so that
 rows that stood together, sorted by label perhaps, end up a group or an epoch apart. The order
@@ -6,30 +6,30 @@ depends on the seed alone: each worker reads the raw rows of all and parses its 
 which costs it little and needs no agreement.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.data.autotuning import without_autotuning
-from tf_finetune.data.batches import (
+from tf_finetune.data.batches import PREFETCH_BATCHES, Batches
+from tf_finetune.data.blocks import RawRow
+from tf_finetune.data.plan import (
     GROUP_BATCHES,
     NEW_LENGTH_TOKENS,
-    PREFETCH_BATCHES,
-    TokenizedExamples,
+    bucket_table,
     choose_buckets,
     count_steps,
-    gather_batch,
     longest_rows,
     plan_training,
 )
-from tf_finetune.data.blocks import RawRow
-from tf_finetune.data.labelled import TrainStream
+from tf_finetune.data.readers import Row
+from tf_finetune.data.row_stream import RowStream
+from tf_finetune.data.tokenized import TokenizedRows, gather_batch, without_autotuning
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import LoopConfig
 
 # 16 MiB of blocks of 64 KiB: with two classes in two halves of a file, a group's shares differ from
 # the file's by 3 % (one standard deviation).
@@ -38,40 +38,48 @@ GROUP_BLOCKS = 256
 SAMPLE_STEPS = 10_000
 
 
+class RowTokenizer(Protocol):
+    """Turns streamed rows into the columns that a `Collate` takes. Each wing has its own."""
+
+    @property
+    def signature(self) -> Mapping[str, tf.TypeSpec]:
+        """The type of each array that `read` returns, for any number of rows."""
+
+    def read(self, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Checks rows and returns arrays of them; without rows, one row that fills batches up."""
+
+    def tokenize(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
+        """Returns the columns of `TokenizedRows` and the rows' lengths, int32 [n], in a graph."""
+
+
 @dataclass(frozen=True)
-class StreamedBatches:
-    """The batches of a whole training, as of `make_train_dataset`, from files of any size.
+class StreamedRows:
+    """The rows of a whole training in the order in which they are batched.
 
     Attributes:
         stream: The rows.
-        num_columns: Texts of a row.
-        sample: Some of them, tokenized: what made their ids, and how long rows are.
-        batch_size: Examples per step, over all replicas.
+        tokenizer: Turns them into columns.
+        sample: Some of them, tokenized: how long rows are, and how batches are made of them.
+        batch_size: Rows per step, over all replicas.
         num_steps: Steps of the whole training.
         seed: Decides the order.
-        buckets: Lengths that batches are padded to; None: chosen by the sample.
         failures: What was wrong with a row; TensorFlow passes on no more than a text of it.
     """
 
-    stream: TrainStream
-    num_columns: int
-    sample: TokenizedExamples
+    stream: RowStream
+    tokenizer: RowTokenizer
+    sample: TokenizedRows
     batch_size: int
     num_steps: int
     seed: int
-    buckets: Sequence[int] | None = None
     failures: list[Exception] = field(default_factory=list)
-
-    def cardinality(self) -> int:
-        """Returns the steps of the whole training."""
-        return self.num_steps
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
         """The lengths that batches are padded to, in ascending order."""
         longest = self.sample.max_seq_length
-        if self.buckets is not None:
-            return tuple(self.buckets)
+        if self.sample.buckets:
+            return tuple(self.sample.buckets)
         steps = min(self.num_steps, SAMPLE_STEPS)
         plan = plan_training(self.sample.lengths, self.batch_size, steps, self.seed)
         rows = longest_rows(self.sample.lengths, plan)
@@ -79,20 +87,12 @@ class StreamedBatches:
         # A row that is not in the sample may be as long as is allowed.
         return (*(length for length in chosen if length < longest), longest)
 
-    @property
-    def no_labels(self) -> np.ndarray:
-        """Labels of one row that does not count."""
-        return np.zeros_like(np.asarray(self.sample.labels)[:1])
-
-    @property
-    def batch_shapes(self) -> list[tuple[int, int]]:
-        """The shapes of the batches, for `compile_ahead`."""
-        return [(self.batch_size, length) for length in self.lengths]
-
-    @property
-    def element_spec(self) -> Any:
-        """The types and shapes of a batch on one device."""
-        return self.batches(tf.distribute.InputContext(), 0, 1).element_spec
+    def start(self, strategy: tf.distribute.Strategy, step: int) -> Any:
+        """Returns the batches after a step, each replica its share."""
+        replicas = strategy.num_replicas_in_sync
+        return strategy.distribute_datasets_from_function(
+            lambda context: self.batches(context, step, replicas)
+        )
 
     def batches(
         self, context: tf.distribute.InputContext, start_step: int, num_replicas: int
@@ -105,16 +105,14 @@ class StreamedBatches:
             num_replicas: Over all workers.
 
         Returns:
-            Batches `(features, labels, weights)` of `batch_size / num_replicas` rows.
+            Batches of `batch_size / num_replicas` rows.
         """
         if self.batch_size % num_replicas:
             raise ValueError(f"{num_replicas} replicas cannot share {self.batch_size} rows.")
         rows = self.batch_size // num_replicas
         per_worker = num_replicas // context.num_input_pipelines
-        preprocessor, longest = self.sample.preprocessor, self.sample.max_seq_length
-        bucket_of = np.array(
-            [min(b for b in self.lengths if b >= length) for length in range(longest + 1)], np.int32
-        )
+        collate, longest = self.sample.collate, self.sample.max_seq_length
+        bucket_of = bucket_table(self.lengths, longest)
 
         def own_windows() -> Iterator[tuple[Any, ...]]:
             worker, workers = context.input_pipeline_id, context.num_input_pipelines
@@ -126,12 +124,8 @@ class StreamedBatches:
 
         # AutoGraph would spend most of a second on sources that need none of it.
         @tf.autograph.experimental.do_not_convert
-        def window_batches(
-            texts: Any, values: Any, real: Any, steps: Any, order: Any
-        ) -> tf.data.Dataset:
-            tokens = preprocessor.tokenize(tf.unstack(texts))
-            packed = preprocessor.pack(tokens, longest)
-            lengths = tf.minimum(preprocessor.packed_lengths(tokens), longest)
+        def window_batches(arrays: Any, real: Any, steps: Any, order: Any) -> tf.data.Dataset:
+            columns, lengths = self.tokenizer.tokenize(arrays)
             # Rows of similar length share a step; the steps are in any order.
             by_length = tf.argsort(-lengths[:real], stable=True)
             missing = steps * per_worker * rows - real
@@ -139,14 +133,13 @@ class StreamedBatches:
             plan = tf.gather(tf.reshape(plan, (-1, per_worker * rows)), order)
             padded = tf.gather(bucket_of, lengths)
             return tf.data.Dataset.from_tensor_slices(tf.reshape(plan, (-1, rows))).map(
-                lambda planned: gather_batch(preprocessor, packed, values, padded, planned)
+                lambda planned: gather_batch(columns, collate, planned, padded)
             )
 
         dataset = tf.data.Dataset.from_generator(
             own_windows,
             output_signature=(
-                tf.TensorSpec((self.num_columns, None), tf.string),
-                tf.TensorSpec((None, *self.no_labels.shape[1:]), self.no_labels.dtype),
+                dict(self.tokenizer.signature),
                 tf.TensorSpec((), tf.int32),
                 tf.TensorSpec((), tf.int32),
                 tf.TensorSpec((None,), tf.int32),
@@ -159,24 +152,21 @@ class StreamedBatches:
         return without_autotuning(dataset)
 
     def windows(self, worker: int, workers: int, start_step: int) -> Iterator[tuple[Any, ...]]:
-        """Yields a worker's rows of some steps: texts, labels, their number, steps, and order."""
+        """Yields a worker's rows of some steps: arrays, number of rows, of steps, steps' order."""
         size = GROUP_BATCHES * self.batch_size
         epoch, skipped = 0, start_step
         if start_step:
             epoch, skipped = divmod(start_step, count_steps(self.stream.num_rows, self.batch_size))
         while True:
-            for number, rows in enumerate(self._raw_windows(epoch, size)):
-                steps = count_steps(len(rows), self.batch_size)
+            for number, window in enumerate(self._raw_windows(epoch, size)):
+                steps = count_steps(len(window), self.batch_size)
                 if skipped >= steps:
                     skipped -= steps
                     continue
                 order = np.random.default_rng((self.seed, epoch, number)).permutation(steps)
-                share = self.stream.read(rows[worker::workers])
-                # With nothing to do, a row that only fills batches up.
-                texts = share.texts if share else [[""]] * self.num_columns
-                labels = share.labels if share else self.no_labels
-                real = len(share) if share else 0
-                yield np.array(texts, object), labels, real, steps, order[skipped:].astype(np.int32)
+                rows = self.stream.rows(window[worker::workers])
+                arrays = dict(self.tokenizer.read(rows))
+                yield arrays, len(rows), steps, order[skipped:].astype(np.int32)
                 skipped = 0
             epoch += 1
 
@@ -188,7 +178,7 @@ class StreamedBatches:
         for start in range(0, len(order), GROUP_BLOCKS):
             # In the files' order, in which they are read fastest.
             group = sorted(order[start : start + GROUP_BLOCKS])
-            rows = [row for number in group for row in self.stream.rows_of(number)]
+            rows = [row for number in group for row in self.stream.raw_rows(number)]
             waiting += [rows[place] for place in random.permutation(len(rows))]
             while len(waiting) >= size:
                 yield waiting[:size]
@@ -197,12 +187,33 @@ class StreamedBatches:
             yield waiting
 
 
-@contextmanager
-def plain_errors(dataset: tf.data.Dataset | StreamedBatches) -> Iterator[None]:
-    """Within the block an error in a streamed row is raised as it was, not as TensorFlow's."""
-    try:
-        yield
-    except tf.errors.OpError:
-        if isinstance(dataset, StreamedBatches) and dataset.failures:
-            raise dataset.failures[0] from None
-        raise
+def stream_batches(
+    stream: RowStream,
+    tokenizer: RowTokenizer,
+    sample: TokenizedRows,
+    batch_size: int,
+    loop: LoopConfig,
+    seed: int,
+) -> Batches:
+    """Plans the batches of a whole training over files of any size.
+
+    Args:
+        stream: The rows.
+        tokenizer: Turns them into columns.
+        sample: Some of them, tokenized.
+        batch_size: Rows per step, over all replicas.
+        loop: Says how many epochs or steps.
+        seed: Decides the order.
+    """
+    # To count the rows of large files takes a while, so not if nobody asks for whole epochs.
+    num_rows = stream.estimated_rows if loop.max_steps else stream.num_rows
+    steps = loop.max_steps or count_steps(num_rows, batch_size, loop.num_train_epochs)
+    rows = StreamedRows(stream, tokenizer, sample, batch_size, steps, seed)
+    return Batches(
+        num_steps=steps,
+        steps_per_epoch=count_steps(num_rows, batch_size),
+        start=rows.start,
+        count_tokens=sample.collate.count_tokens,
+        shapes=[(batch_size, length) for length in rows.lengths],
+        failures=rows.failures,
+    )

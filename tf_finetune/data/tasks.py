@@ -1,42 +1,14 @@
-"""What is learnt (`Problem`), and data sets whose layout is known (`TASKS`)."""
+"""Data sets whose layout is known (`TASKS`), and what there is to know of a layout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-ProblemType = Literal["single_label", "multi_label", "regression"]
-
-# The metric that picks the best model where neither the task nor the user names one.
-DEFAULT_METRICS: dict[ProblemType, str] = {
-    "single_label": "accuracy",
-    "multi_label": "micro_f1",
-    "regression": "pearson",
-}
+from tf_finetune.data.problem import ProblemType
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What a model learns; travels with it into predictions and the export.
-
-    Attributes:
-        problem_type: One label of several, any number of labels, or a number.
-        text_columns: The names of the one or two texts of an example.
-        label_names: In order of their index; empty for regression.
-    """
-
-    problem_type: ProblemType
-    text_columns: tuple[str, ...]
-    label_names: tuple[str, ...] = ()
-
-    @property
-    def num_outputs(self) -> int:
-        """Logits per example: one per label, or 1 for regression."""
-        return 1 if self.problem_type == "regression" else len(self.label_names)
-
-
-@dataclass(frozen=True)
-class Task:
-    """How a data set is laid out; without arguments: nothing is known about it.
+class Layout:
+    """How a data set is laid out. `Layout()` is the layout of which nothing is known.
 
     Attributes:
         text_columns: One or two columns; empty: inferred from the files' columns.
@@ -44,7 +16,7 @@ class Task:
         problem_type: None: inferred from the labels.
         label_names: By index; empty: learnt from the training data or read from `labels.txt`.
         metric_for_best_model: None: by the problem type.
-        train_file: File names in the task's folder, the first that exists counts.
+        train_file: File names in the folder `data_dir`, the first that exists counts.
         validation_file: The same.
         test_file: The same.
         tfds_name: Name in TensorFlow Datasets.
@@ -69,11 +41,20 @@ class Task:
     header: tuple[str, ...] = ()
     skip_ragged: bool = False
 
+    @property
+    def known_files(self) -> dict[str, tuple[str, ...]]:
+        """The file names of each split."""
+        return {
+            "train": self.train_file,
+            "validation": self.validation_file,
+            "test": self.test_file,
+        }
+
 
 # GLUE: columns and label names as in TensorFlow Datasets and Hugging Face; the aliases and headers
 # are those of the original .tsv files (https://gluebenchmark.com). Metrics as GLUE reports them.
-TASKS: dict[str, Task] = {
-    "cola": Task(
+TASKS: dict[str, Layout] = {
+    "cola": Layout(
         ("sentence",),
         "label",
         "single_label",
@@ -82,7 +63,7 @@ TASKS: dict[str, Task] = {
         tfds_name="glue/cola",
         header=("source", "label", "original_mark", "sentence"),
     ),
-    "sst2": Task(
+    "sst2": Layout(
         ("sentence",),
         "label",
         "single_label",
@@ -90,7 +71,7 @@ TASKS: dict[str, Task] = {
         "accuracy",
         tfds_name="glue/sst2",
     ),
-    "mrpc": Task(
+    "mrpc": Layout(
         ("sentence1", "sentence2"),
         "label",
         "single_label",
@@ -103,7 +84,7 @@ TASKS: dict[str, Task] = {
             "label": ("Quality",),
         },
     ),
-    "qqp": Task(
+    "qqp": Layout(
         ("question1", "question2"),
         "label",
         "single_label",
@@ -113,7 +94,7 @@ TASKS: dict[str, Task] = {
         aliases={"label": ("is_duplicate",)},
         skip_ragged=True,
     ),
-    "stsb": Task(
+    "stsb": Layout(
         ("sentence1", "sentence2"),
         "label",
         "regression",
@@ -121,7 +102,7 @@ TASKS: dict[str, Task] = {
         tfds_name="glue/stsb",
         aliases={"label": ("score",)},
     ),
-    "mnli": Task(
+    "mnli": Layout(
         ("premise", "hypothesis"),
         "label",
         "single_label",
@@ -136,7 +117,7 @@ TASKS: dict[str, Task] = {
             "label": ("gold_label",),
         },
     ),
-    "qnli": Task(
+    "qnli": Layout(
         ("question", "sentence"),
         "label",
         "single_label",
@@ -144,7 +125,7 @@ TASKS: dict[str, Task] = {
         "accuracy",
         tfds_name="glue/qnli",
     ),
-    "rte": Task(
+    "rte": Layout(
         ("sentence1", "sentence2"),
         "label",
         "single_label",
@@ -152,7 +133,7 @@ TASKS: dict[str, Task] = {
         "accuracy",
         tfds_name="glue/rte",
     ),
-    "wnli": Task(
+    "wnli": Layout(
         ("sentence1", "sentence2"),
         "label",
         "single_label",
@@ -160,17 +141,17 @@ TASKS: dict[str, Task] = {
         "accuracy",
         tfds_name="glue/wnli",
     ),
-    "banking77": Task(("text",), "category", "single_label", metric_for_best_model="accuracy"),
+    "banking77": Layout(("text",), "category", "single_label", metric_for_best_model="accuracy"),
     # The 28 names are in the labels.txt beside the data; the label column holds indices into it.
-    "goemotions": Task(("text",), "labels", "multi_label", metric_for_best_model="micro_f1"),
-    "sick_entailment": Task(
+    "goemotions": Layout(("text",), "labels", "multi_label", metric_for_best_model="micro_f1"),
+    "sick_entailment": Layout(
         ("sentence_A", "sentence_B"),
         "entailment",
         "single_label",
         ("ENTAILMENT", "NEUTRAL", "CONTRADICTION"),
         "accuracy",
     ),
-    "sick_relatedness": Task(
+    "sick_relatedness": Layout(
         ("sentence_A", "sentence_B"),
         "relatedness",
         "regression",

@@ -1,83 +1,216 @@
-"""Token ids kept on disk for later runs on the same texts."""
+"""Rows as token ids: made once, kept on disk if asked, gathered into batches."""
 
 import os.path
 import zipfile
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from tf_finetune import __version__
-from tf_finetune.data.batches import TokenizedExamples, tokenize
-from tf_finetune.data.labelled import Examples
+from tf_finetune.errors import UserError
 from tf_finetune.files import open_file, replaced_file
 from tf_finetune.text.fingerprint import hash_parts
 from tf_finetune.text.preprocessor import TextPreprocessor
 
+Batch: TypeAlias = tuple[Any, Any, tf.Tensor]
+"""`(features, labels, weights)`, as `keras.Model.fit` takes them. Weights are float32 [batch] or
+[batch, length]; what has weight 0 does not count."""
+
+TOKENIZE_BATCH = 512
 # What numpy and zipfile raise for a file that is torn, damaged or not of ours.
-READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-def tokenize_cached(
-    examples: Examples, preprocessor: TextPreprocessor, max_seq_length: int, cache_dir: str | None
-) -> TokenizedExamples:
-    """Tokenizes, or reads what an earlier run has tokenized.
+class Collate(Protocol):
+    """Makes batches of rows. Each wing has its own; it runs in the graph of a dataset."""
 
-    A file is named by a hash of the texts, the tokenizer and the length, so that it cannot be out
-    of date; it carries checksums, and one that is torn is made anew.
+    def __call__(self, columns: Mapping[str, Any], real: tf.Tensor, length: tf.Tensor) -> Batch:
+        """Makes a batch.
+
+        Args:
+            columns: Those of the batch's rows, from `TokenizedRows.columns`.
+            real: bool [batch], False for a row that only fills the batch up.
+            length: int32 [], the tokens that rows are padded to.
+        """
+
+    def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the tokens of a batch, padding and filling rows left out, as float32 []."""
+
+
+@dataclass(frozen=True)
+class TokenizedRows:
+    """Rows as token ids, ready to be gathered into batches.
+
+    Attributes:
+        columns: All that `collate` needs of each row: tensors [n, ...] or ragged [n, (length)].
+        lengths: int32 [n], tokens of each row after truncation.
+        full_lengths: int32 [n], tokens of each row before truncation.
+        max_seq_length: The length that rows were truncated to.
+        collate: Makes batches of the columns.
+        buckets: Lengths that batches are padded to; None: chosen for the batches at hand.
+    """
+
+    columns: Mapping[str, tf.Tensor | tf.RaggedTensor]
+    lengths: np.ndarray
+    full_lengths: np.ndarray
+    max_seq_length: int
+    collate: Collate
+    buckets: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Int [n], the rows from the shortest to the longest."""
+        return np.argsort(self.lengths, kind="stable")
+
+    def batch(self, planned: tf.Tensor, padded: tf.Tensor) -> Batch:
+        """Gathers the rows of a batch, in the graph of a dataset.
+
+        Args:
+            planned: int32 [batch], the rows; -1 where the batch is filled up.
+            padded: int32 [n], the length that a batch needs for each row.
+        """
+        return gather_batch(self.columns, self.collate, planned, padded)
+
+
+def gather_batch(
+    columns: Mapping[str, Any], collate: Collate, planned: tf.Tensor, padded: tf.Tensor
+) -> Batch:
+    """Gathers the rows of a batch; see `TokenizedRows.batch`."""
+    real = planned >= 0
+    # A filling row repeats a row of its batch, so that it makes the batch no longer.
+    rows = tf.where(real, planned, tf.maximum(planned[0], 0))
+    chosen = {name: tf.gather(value, rows) for name, value in columns.items()}
+    return collate(chosen, real, tf.reduce_max(tf.gather(padded, rows)))
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """Texts as packed token ids.
+
+    Attributes:
+        features: Feature name to int32 [n, (length)], or string [n] for encoders that read text.
+        lengths: int32 [n], tokens of each row after truncation.
+        full_lengths: int32 [n], tokens of each row before truncation.
+    """
+
+    features: dict[str, tf.Tensor | tf.RaggedTensor]
+    lengths: np.ndarray
+    full_lengths: np.ndarray
+
+
+def pack_texts(
+    texts: Sequence[Sequence[str]], preprocessor: TextPreprocessor, max_seq_length: int
+) -> PackedTexts:
+    """Turns texts into packed token ids, once for the whole run.
 
     Args:
-        examples: See `tokenize`.
-        preprocessor: See `tokenize`; one without a `fingerprint` always tokenizes.
-        max_seq_length: See `tokenize`.
-        cache_dir: The folder of such files; None: tokenize.
+        texts: For each segment the text of each row.
+        preprocessor: The encoder's.
+        max_seq_length: Longest row in tokens, special tokens included.
 
     Returns:
-        What `tokenize` returns.
+        The token ids, kept in memory (4 bytes a token and feature).
 
     Raises:
-        UserError: See `tokenize`.
+        UserError: No texts, or a `max_seq_length` that is too small or too large.
+    """
+
+    # AutoGraph would spend most of a second on sources that need none of it.
+    @tf.autograph.experimental.do_not_convert
+    def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
+        tokens = preprocessor.tokenize(segments)
+        return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
+
+    if not len(texts[0]):
+        raise UserError("There are no examples.")
+    # Outside of a graph, where TensorFlow would wrap the error if max_seq_length is too small.
+    pack(*(tf.constant([""]) for _ in texts))
+    columns = tuple(tf.constant(list(column), tf.string) for column in texts)
+    dataset = tf.data.Dataset.from_tensor_slices(columns).batch(TOKENIZE_BATCH)
+    dataset = without_autotuning(dataset.map(pack, num_parallel_calls=os.cpu_count()))
+    batches, full_lengths = zip(*dataset, strict=True)
+    features = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
+    full = np.concatenate([lengths.numpy() for lengths in full_lengths])
+    ragged = [value for value in features.values() if isinstance(value, tf.RaggedTensor)]
+    lengths = np.minimum(full, max_seq_length)
+    if ragged:
+        lengths = ragged[0].row_lengths().numpy().astype(np.int32)
+    return PackedTexts(features, lengths, full)
+
+
+def pack_texts_cached(
+    texts: Sequence[Sequence[str]],
+    preprocessor: TextPreprocessor,
+    max_seq_length: int,
+    cache_dir: str | None,
+) -> PackedTexts:
+    """Packs texts, or reads what an earlier run has packed.
+
+    A file's name is a hash of the texts, the tokenizer and the length, so it cannot be out of date.
+    It carries checksums; a torn one is made anew.
+
+    Args:
+        texts: See `pack_texts`.
+        preprocessor: See `pack_texts`; one without a `fingerprint` is never cached.
+        max_seq_length: See `pack_texts`.
+        cache_dir: The folder of such files; None: no cache.
+
+    Raises:
+        UserError: See `pack_texts`.
         OSError: The folder cannot be written.
     """
     fingerprint = preprocessor.fingerprint() if cache_dir else None
     if cache_dir is None or fingerprint is None:
-        return tokenize(examples, preprocessor, max_seq_length)
-    name = _key(examples, fingerprint, max_seq_length)
-    path = os.path.join(cache_dir, f"{name}.npz")
+        return pack_texts(texts, preprocessor, max_seq_length)
+    path = os.path.join(cache_dir, f"{_cache_key(texts, fingerprint, max_seq_length)}.npz")
     try:
-        packed, lengths, full_lengths = _read(path)
+        return _read(path)
     except FileNotFoundError:
         pass
-    except READ_ERRORS as error:
+    except _READ_ERRORS as error:
         print(f"warning: {path} is damaged ({error}); the texts are tokenized again.")
-    else:
-        return TokenizedExamples(
-            preprocessor, packed, examples.labels, lengths, full_lengths, max_seq_length
-        )
-    rows = tokenize(examples, preprocessor, max_seq_length)
-    _write(path, rows)
-    return rows
+    packed = pack_texts(texts, preprocessor, max_seq_length)
+    _write(path, packed)
+    return packed
 
 
-def _key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
-    head = f"{__version__} {fingerprint} {max_seq_length} {len(examples.texts)} {len(examples)}"
-    return hash_parts([head, *(text for column in examples.texts for text in column)])
+def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset without tf.data's tuning thread, so that its iterators end at once.
+
+    The thread sleeps up to a minute between looks at its iterator and often misses the call to end;
+    whoever drops the iterator waits for it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
-def _read(path: str) -> tuple[dict[str, tf.Tensor | tf.RaggedTensor], np.ndarray, np.ndarray]:
+def _cache_key(texts: Sequence[Sequence[str]], fingerprint: str, max_seq_length: int) -> str:
+    head = f"{__version__} {fingerprint} {max_seq_length} {len(texts)} {len(texts[0])}"
+    return hash_parts([head, *(text for column in texts for text in column)])
+
+
+def _read(path: str) -> PackedTexts:
     with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     lengths, full_lengths = arrays.pop("lengths"), arrays.pop("full_lengths")
-    packed = {}
+    features = {}
     for name in {name.rpartition(" ")[0] for name in arrays}:
         splits = arrays.pop(f"{name} splits")
-        packed[name] = tf.RaggedTensor.from_row_splits(arrays.pop(f"{name} values"), splits)
-    return packed, lengths, full_lengths
+        features[name] = tf.RaggedTensor.from_row_splits(arrays.pop(f"{name} values"), splits)
+    return PackedTexts(features, lengths, full_lengths)
 
 
-def _write(path: str, rows: TokenizedExamples) -> None:
-    arrays: dict[str, Any] = {"lengths": rows.lengths, "full_lengths": rows.full_lengths}
-    for name, value in rows.packed.items():
+def _write(path: str, packed: PackedTexts) -> None:
+    arrays: dict[str, Any] = {"lengths": packed.lengths, "full_lengths": packed.full_lengths}
+    for name, value in packed.features.items():
         arrays[f"{name} values"] = value.values.numpy()
         arrays[f"{name} splits"] = value.row_splits.numpy()
     with replaced_file(path) as file:

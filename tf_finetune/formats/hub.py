@@ -135,7 +135,7 @@ def _largest_difference(saved: SavedModel, encoder: BertEncoder) -> float:
     mask = values[1]
     differences = [np.abs(expected["pooled_output"] - actual["pooled_output"])]
     if "sequence_output" in expected:
-        # What stands at a padded place is no output: nobody may read it.
+        # Outputs at padding are undefined; leave them out.
         differences.append(np.abs(expected["sequence_output"] - actual["sequence_output"])[mask])
     return max(float(difference.max()) for difference in differences)
 

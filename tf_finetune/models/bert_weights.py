@@ -117,9 +117,9 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
         **config,
     )
     encoder.build()
-    for own, names in _places(encoder):
+    for own, names in _weights_of(encoder):
         shape = *own.shape[:-1], own.shape[-1] // len(names)
-        values = [_take(found, name, shape) for name in names]
+        values = [_pop(found, name, shape) for name in names]
         own.assign(values[0] if len(values) == 1 else np.concatenate(values, axis=-1))
     if found:
         raise WeightError(f"variable {min(found.values())[0]} has no place in a BERT")
@@ -129,13 +129,13 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
 def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
     """Returns the weights under their canonical names, LoRA merged in; kernels have two axes."""
     weights: dict[str, np.ndarray] = {}
-    for own, names in _places(encoder):
+    for own, names in _weights_of(encoder):
         parts = np.split(ops.convert_to_numpy(own), len(names), axis=-1)
         weights |= dict(zip(names, parts, strict=True))
     return weights
 
 
-def _places(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
+def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
     """Yields each of our weights and the names of those that side by side are the same."""
     tables = encoder.embeddings
     yield tables.token, ["word_embeddings/embeddings"]
@@ -161,10 +161,8 @@ def _places(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
             yield getattr(layer, variable), [f"{name}/{variable}" for name in names]
 
 
-def _take(
-    found: dict[str, tuple[str, np.ndarray]], name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Takes a weight out of those found, in the shape of its place."""
+def _pop(found: dict[str, tuple[str, np.ndarray]], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Removes a weight from those found and returns it in the shape of ours."""
     if name not in found:
         raise WeightError(f"it has no variable {name!r}")
     own_name, value = found.pop(name)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import RuntimeConfig
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,12 @@ class Cluster:
         return self.index == 0
 
 
-def read_cluster(distribution_strategy: str = "auto", tpu: str | None = None) -> Cluster:
+def read_cluster(config: RuntimeConfig) -> Cluster:
     """Reads the cluster from `TF_CONFIG`, or from the variables of a Slurm step (`srun`).
 
     Args:
-        distribution_strategy: See the flag: with another than `auto` and `multi_worker` a process
-            is alone, whatever its environment says.
-        tpu: See the flag; a TPU's program is one process.
+        config: With another `distribution_strategy` than `auto` and `multi_worker` a process is
+            alone, whatever its environment says; so it is with a `tpu`.
 
     Returns:
         The cluster.
@@ -43,16 +43,16 @@ def read_cluster(distribution_strategy: str = "auto", tpu: str | None = None) ->
     Raises:
         UserError: `TF_CONFIG` cannot be read.
     """
-    if distribution_strategy not in ("auto", "multi_worker") or tpu:
+    if config.distribution_strategy not in ("auto", "multi_worker") or config.tpu:
         return Cluster()
     if text := os.environ.get("TF_CONFIG"):
         try:
-            config = json.loads(text)
-            jobs = config.get("cluster", {})
+            task_config = json.loads(text)
+            jobs = task_config.get("cluster", {})
             chiefs, workers = (len(jobs.get(job, ())) for job in ("chief", "worker"))
             if not chiefs + workers:
                 return Cluster()
-            task = config["task"]
+            task = task_config["task"]
             index = int(task["index"]) + (chiefs if task["type"] == "worker" else 0)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(

@@ -1,7 +1,6 @@
-"""The command line: absl flags made from the fields of `config.py`, and flagfiles from a Config."""
+"""The command line: absl flags made from the settings of a configuration, and flagfiles from it."""
 
 import csv
-import dataclasses
 import difflib
 import io
 import textwrap
@@ -11,28 +10,35 @@ from typing import Any
 from absl import flags
 
 from tf_finetune.errors import UserError
-from tf_finetune.runs.config import SECTIONS, Config, allowed_range, value_type
+from tf_finetune.runs.settings import (
+    ConfigT,
+    Field,
+    allowed_range,
+    sections,
+    settings,
+    value_type,
+)
 
-USAGE = "python run_classifier.py [--flagfile=FILE] [--FLAG=VALUE ...]"
-TITLES = {"data": "Data", "model": "Model", "train": "Training", "runtime": "Run"}
 
-
-def parse_flags(argv: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
+def parse_flags(
+    config_class: type[ConfigT], argv: Sequence[str]
+) -> tuple[ConfigT, frozenset[str]] | None:
     """Reads the command line.
 
     A `--flagfile` is expanded where it stands, so of two values the later one counts.
 
     Args:
+        config_class: The configuration whose settings are the flags.
         argv: The program's name and its arguments.
 
     Returns:
-        The configuration and the names of the flags that were given; None if `--help` was asked
-        for.
+        The configuration and the names of the flags that were given; None if `--help` was
+        asked for.
 
     Raises:
         UserError: An unknown flag, a value that is not allowed, a stray argument.
     """
-    values = _define()
+    values = _define(config_class)
     try:
         rest = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
@@ -49,72 +55,70 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
         raise UserError(
             f"Stray argument {rest[0]!r}: every value belongs to a flag, as in --train_file=FILE."
         )
-    sections = {}
-    for section_name, section in SECTIONS:
-        chosen: dict[str, Any] = {}
-        for field in dataclasses.fields(section):
-            value = values[field.name].value
-            if value == "":
-                value = None
-            if value is not None or value_type(section, field.name)[1]:
-                chosen[field.name] = tuple(value) if isinstance(value, list) else value
-        sections[section_name] = section(**chosen)
-    names = {field.name for _, section in SECTIONS for field in dataclasses.fields(section)}
-    return Config(**sections), frozenset(name for name in names if values[name].present)
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in sections(config_class)}
+    given = set()
+    for name, section, field in settings(config_class):
+        value = values[field.name].value
+        if value == "":
+            value = None
+        if value is not None or value_type(section, field.name)[1]:
+            chosen[name][field.name] = tuple(value) if isinstance(value, list) else value
+        if values[field.name].present:
+            given.add(field.name)
+    made = {n: section(**chosen[n]) for n, section in sections(config_class).items()}
+    return config_class(**made), frozenset(given)
 
 
-def help_text() -> str:
+def help_text(config_class: type, program: str) -> str:
     """Returns what `--help` prints: every flag with its meaning, default and allowed values."""
-    lines = [f"Usage: {USAGE}", ""]
-    for section_name, section in SECTIONS:
-        lines.append(f"{TITLES[section_name]}:")
-        for field in dataclasses.fields(section):
-            lines.append(f"  --{field.name}")
-            lines.append(textwrap.indent(textwrap.fill(_help(section, field), 90), " " * 6))
-        lines.append("")
-    lines.append("  --flagfile\n      read flags from this file; later flags win")
+    lines = [f"Usage: python {program} [--flagfile=FILE] [--FLAG=VALUE ...]"]
+    before = None
+    for name, section, field in settings(config_class):
+        if name != before:
+            lines += ["", f"{section.title}:"]  # type: ignore[attr-defined]
+            before = name
+        lines.append(f"  --{field.name}")
+        lines.append(textwrap.indent(textwrap.fill(_help(section, field), 90), " " * 6))
+    lines += ["", "  --flagfile\n      read flags from this file; later flags win"]
     return "\n".join(lines)
 
 
-def flagfile_text(config: Config, header: str = "") -> str:
+def flagfile_text(config: Any, header: str = "") -> str:
     """Returns a flagfile that repeats a run: every flag that differs from its default.
 
     Args:
-        config: The run.
+        config: The run's configuration.
         header: Comment lines for the top, without the leading `#`.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    for section_name, section in SECTIONS:
-        values = getattr(config, section_name)
-        for field in dataclasses.fields(section):
-            value = getattr(values, field.name)
-            if value != field.default:
-                lines.append(f"--{field.name}={_format(value)}")
+    for name, _, field in settings(config):
+        value = getattr(getattr(config, name), field.name)
+        if value != field.default:
+            lines.append(f"--{field.name}={_format(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _define() -> flags.FlagValues:
+def _define(config_class: type) -> flags.FlagValues:
     """Defines all flags in a registry of their own: other libraries define flags too."""
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
-    for _, section in SECTIONS:
-        for field in dataclasses.fields(section):
-            kind, _ = value_type(section, field.name)
-            define = {
-                str: flags.DEFINE_string,
-                int: flags.DEFINE_integer,
-                float: flags.DEFINE_float,
-                bool: flags.DEFINE_bool,
-                tuple: flags.DEFINE_list,
-            }[kind]
-            default: Any = field.default
-            if kind is tuple:
-                default = list(default)
-            define(field.name, default, _help(section, field), flag_values=values)
+    for _, section, field in settings(config_class):
+        kind, _ = value_type(section, field.name)
+        define = {
+            str: flags.DEFINE_string,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            bool: flags.DEFINE_bool,
+            tuple: flags.DEFINE_list,
+        }[kind]
+        default: Any = field.default
+        if kind is tuple:
+            default = list(default)
+        define(field.name, default, _help(section, field), flag_values=values)
     return values
 
 
-def _help(section: type, field: "dataclasses.Field[Any]") -> str:
+def _help(section: type, field: Field) -> str:
     kind, _ = value_type(section, field.name)
     allowed = ", ".join(field.metadata["choices"]) or allowed_range(field)
     unit = {int: "an integer", float: "a number", bool: "true or false"}.get(kind, "")

@@ -9,36 +9,28 @@ from pathlib import Path
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_remote, make_dirs, remove, replaced_file
-from tf_finetune.runs.cluster import read_cluster
-from tf_finetune.runs.config import RuntimeConfig
-from tf_finetune.runs.model_dir import remove_leftovers
+from tf_finetune.runs.model_dir import ModelDir
 
 
 @contextmanager
-def locked(runtime: RuntimeConfig) -> Iterator[None]:
-    """Keeps other runs out of a model directory while the block runs; the chief of workers does.
+def locked(model_dir: ModelDir) -> Iterator[None]:
+    """Keeps other runs out of a model directory while the block runs.
 
     The lock is on the folder itself and ends with the process, however that ends: no file tells of
     it, and none is left behind. Remote file systems (`gs://`) know no locks.
 
     Args:
-        runtime: Names the folder, which is made if it is missing, and removed at the end if it is
-            still empty; and the strategy, by which this process may be a worker that writes none.
+        model_dir: The folder. It is made if it is missing, and removed at the end if it is empty.
 
     Raises:
         UserError: Another run has it, or it cannot be written.
     """
-    model_dir = runtime.model_dir
-    cluster = read_cluster(runtime.distribution_strategy, runtime.tpu)
-    if model_dir is None or not cluster.is_chief:
+    _make_writable(model_dir.path)
+    if is_remote(model_dir.path):
+        model_dir.remove_leftovers()
         yield
         return
-    _make_writable(model_dir)
-    if is_remote(model_dir):
-        remove_leftovers(model_dir)
-        yield
-        return
-    path = Path(model_dir)
+    path = Path(model_dir.path)
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +43,7 @@ def locked(runtime: RuntimeConfig) -> Iterator[None]:
     except OSError:
         pass  # Some network file systems know no locks.
     try:
-        remove_leftovers(model_dir)
+        model_dir.remove_leftovers()
         yield
     finally:
         with contextlib.suppress(OSError):  # Most often: it is not empty.

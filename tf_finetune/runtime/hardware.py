@@ -1,7 +1,11 @@
-"""The hardware: seed, precision, XLA and distribution strategy."""
+"""`Runtime`: the strategy, precision and compilation that a run computes with."""
 
 import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,13 +13,68 @@ from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
 from tf_finetune.errors import UserError
 from tf_finetune.runs.cluster import EXAMPLE, Cluster, read_cluster
+from tf_finetune.runs.config import RuntimeConfig
+from tf_finetune.runtime.workers import Workers
 
 CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 
-def set_seed(seed: int) -> None:
-    """Seeds Python, numpy and Keras, and with Keras every dropout layer."""
-    keras.utils.set_random_seed(seed)
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a model computes. `Runtime()` is this process' devices as TensorFlow has them.
+
+    Attributes:
+        strategy: Spreads the work over devices; the model is made under it.
+        jit_compile: Whether XLA compiles the step.
+        steps_per_loop: Steps per call of the compiled loop; signals are heeded between calls.
+        description: What was chosen and why, for the screen.
+    """
+
+    strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+    jit_compile: bool = False
+    steps_per_loop: int = 1
+    description: str = ""
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The processes of the strategy."""
+        return Workers(self.strategy)
+
+    @property
+    def num_replicas(self) -> int:
+        """The devices that share a batch, over all workers."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """The block in which a model and its optimizer must be made."""
+        return self.strategy.scope()
+
+
+def make_runtime(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
+    """Sets up the hardware of a run: strategy, precision, XLA, seed.
+
+    Keras' global dtype policy and its seed are set, and with the seed that of every dropout layer.
+
+    Args:
+        config: What the user asks for.
+
+    Raises:
+        UserError: No such hardware is there.
+    """
+    strategy, reason = make_strategy(config)
+    policy, policy_reason = choose_precision(config.precision)
+    jit_compile = choose_jit_compile(config.jit_compile)
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    compile_unseen()
+    description = (
+        f"strategy   {type(strategy).__name__} ({strategy.num_replicas_in_sync}): {reason}\n"
+        f"precision  {policy}: {policy_reason}; XLA {'on' if jit_compile else 'off'}"
+    )
+    steps_per_loop = choose_steps_per_loop(config.steps_per_loop)
+    return Runtime(strategy, jit_compile, steps_per_loop, description)
 
 
 def choose_precision(precision: str) -> tuple[str, str]:
@@ -76,12 +135,11 @@ def choose_steps_per_loop(steps_per_loop: int | None) -> int:
     return 1 if on_cpu else 20
 
 
-def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distribute.Strategy, str]:
+def make_strategy(config: RuntimeConfig) -> tuple[tf.distribute.Strategy, str]:
     """Makes the strategy that spreads the work over devices.
 
     Args:
-        name: `auto`, `one_device`, `mirrored`, `multi_worker` or `tpu`.
-        tpu: A TPU's name, grpc:// address, or `local`; for `auto` and `tpu`.
+        config: Its `distribution_strategy` and `tpu` are read.
 
     Returns:
         The strategy and the reason for it.
@@ -91,7 +149,7 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tuple[tf.distri
     """
     # Not the logical devices yet: to list them starts TensorFlow, and workers must meet before.
     gpus = tf.config.list_physical_devices("GPU")
-    cluster = read_cluster(name, tpu)
+    name, tpu, cluster = config.distribution_strategy, config.tpu, read_cluster(config)
     reason = "as asked"
     if name == "auto":
         if tpu:

@@ -21,23 +21,23 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether a signal has come.
+    """A signal that waits to be heeded.
 
     Attributes:
-        signum: Its number; None: none has come.
+        signum: Its number; None: no signal has arrived.
     """
 
     signum: int | None = None
 
     @property
-    def came(self) -> bool:
-        """Whether a signal has come."""
+    def pending(self) -> bool:
+        """Whether a signal has arrived."""
         return self.signum is not None
 
     def stop(self, message: str) -> None:
         """Raises `Interrupted` with a message; a signal to another worker counts as SIGTERM."""
         number = self.signum or signal.SIGTERM
-        where = "" if self.came else " on another worker"
+        where = "" if self.pending else " on another worker"
         raise Interrupted(number, f"{signal.Signals(number).name}{where}: {message}")
 
 

@@ -1,42 +1,58 @@
-"""What the workers of a strategy tell each other beside the gradients."""
+"""The workers of a strategy: what they tell each other, and how a run of them ends."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_finetune.runs.cluster import read_cluster, reporting
+from tf_finetune.runs.config import RuntimeConfig
+
+# What a collective operation raises where another process has ended.
+CONNECTION_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
 # The longest JSON object that the chief tells the others, in bytes.
 STATE_BYTES = 8192
 
 
 class Workers:
-    """The processes of a strategy; all of them must ask the same at the same time.
+    """The processes of a strategy. All of them must call the same methods at the same time.
 
-    Nothing is told through files: to train, the workers need no file system in common.
+    They exchange nothing through files: to train, workers need no file system in common.
 
     Args:
-        strategy: Alone on its machine, whatever it is but `MultiWorkerMirroredStrategy`.
+        strategy: Any strategy. All but `MultiWorkerMirroredStrategy` run in one process.
+
+    Attributes:
+        is_multi_worker: Whether there are several processes.
+        is_chief: Whether this process writes checkpoints and results.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
-        self.are_several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        # The chief writes checkpoints and results.
+        self.is_multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self.is_chief = bool(strategy.extended.should_checkpoint)
         self._sum_of_one = tf.function(self._sum)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any of the workers."""
-        if not self.are_several:
+        if not self.is_multi_worker:
             return flag
         (total,) = self._sum_of_one([tf.constant(int(flag))])
         return bool(total > 0)
 
     def share_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Gives all workers the chief's values, bit for bit."""
-        if not self.are_several:
+        if not self.is_multi_worker:
             return
         values = [tf.convert_to_tensor(variable) for variable in variables]
         for variable, value in zip(variables, self._from_chief(values), strict=True):
@@ -44,7 +60,7 @@ class Workers:
 
     def share_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Returns the chief's JSON object."""
-        if not self.are_several:
+        if not self.is_multi_worker:
             return state
         text = json.dumps(state).encode()
         padded = np.zeros(STATE_BYTES, np.int32)
@@ -77,3 +93,30 @@ class Workers:
 
         sums = self._strategy.run(one)
         return [self._strategy.experimental_local_results(value)[0] for value in sums]
+
+
+def run_in_workers(config: RuntimeConfig, run: Callable[[], int]) -> int:
+    """Does a run in this process, as one of its workers if it has several.
+
+    Args:
+        config: Says whether it has several, with the environment.
+        run: Does the run and returns its exit status.
+
+    Returns:
+        The exit status; 1 if another worker is gone.
+    """
+    cluster = read_cluster(config)
+    if cluster.num_workers == 1:
+        return run()
+    print(f"waiting for all {cluster.num_workers} workers of {cluster.source}", flush=True)
+    try:
+        with reporting(cluster):
+            return run()
+    except CONNECTION_ERRORS as error:
+        reason = f"{type(error).__name__}: {error.message.splitlines()[0]:.200}"
+        print(
+            f"error: a worker is gone or cannot be reached ({reason}). Start all workers again "
+            "with the same command: the training goes on from its last checkpoint.",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: bounded in number, whole or not there, the best one beside."""
+"""Checkpoints of a training: each whole or absent, their number bounded, the best one kept."""
 
 import json
 import os
@@ -197,6 +197,21 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     return path
 
 
+def save_weights(model: keras.Model, directory: str) -> None:
+    """Writes a model's weights where `load_weights` finds them.
+
+    Raises:
+        UserError: They could not be written.
+    """
+    weights = [variable.value for variable in checkpoint_variables(model)]
+    path = tf.io.gfile.join(directory, "best-0")
+    try:
+        tf.io.gfile.makedirs(directory)
+        tf.train.Checkpoint(model=weights).write(path)
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(f"checkpoint {path} cannot be written: {_first_line(error)}") from None
+
+
 def find(directory: str, kind: str) -> list[str]:
     """Returns the paths of the whole checkpoints of a kind, `step` or `best`, oldest first."""
     matches = (re.fullmatch(rf"{kind}-(\d+)\.index", name) for name in list_dir(directory))
@@ -210,7 +225,7 @@ def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
     except READ_ERRORS as error:
         raise UserError(
             f"checkpoint {path} cannot be loaded: {_first_line(error)} It is damaged or of "
-            "another model: check --encoder, --head and the labels, or train anew with --overwrite."
+            "another model: check the flags that make the model, or train anew with --overwrite."
         ) from None
 
 

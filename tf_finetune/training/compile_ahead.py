@@ -1,20 +1,17 @@
 """Kernels compiled in a thread before a batch needs them, while the step is traced and runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
 
-from tf_finetune.data.streamed_batches import StreamedBatches
 from tf_finetune.models.bert import BertEncoder
 
 
 @contextmanager
-def compiling_ahead(
-    model: keras.Model, dataset: tf.data.Dataset | StreamedBatches
-) -> Iterator[None]:
+def compiling_ahead(model: keras.Model, shapes: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Compiles the kernels of a training step while the block runs, or until it ends.
 
     A new length takes most of a second of one core: nothing while Python traces the step on
@@ -22,15 +19,11 @@ def compiling_ahead(
 
     Args:
         model: A model; one without a `BertEncoder` has no kernels.
-        dataset: From `make_train_dataset`, which knows the shapes of its batches.
+        shapes: The (rows, length) of the batches; empty: nothing is compiled.
     """
-    shapes = getattr(dataset, "batch_shapes", ())
-    encoders = [layer for layer in model.layers if isinstance(layer, BertEncoder)]
-    programs = [
-        encoder.kernels(dataset.element_spec[0]["input_mask"].shape)
-        for encoder in encoders
-        if shapes
-    ]
+    encoders = [layer for layer in model.layers if isinstance(layer, BertEncoder) and shapes]
+    # Batches come with open shapes, and so the step is traced.
+    programs = [encoder.kernels((None, None)) for encoder in encoders]
 
     def compile_kernels(shape: tuple[int, int]) -> None:
         for program in programs:

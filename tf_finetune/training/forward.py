@@ -1,5 +1,6 @@
-"""The forward pass over a dataset: one trace, every replica, each example once."""
+"""The forward pass over batches: one trace, every replica, each row once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,100 +8,118 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-Batch = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
+from tf_finetune.data.tokenized import Batch
+from tf_finetune.runtime.hardware import Runtime
 
 
 @dataclass(frozen=True)
-class LogitsFn:
-    """A model's traced forward pass; make it once with `make_logits_fn` and use it every epoch.
+class Forward:
+    """A model's traced forward pass; make it once with `make_forward` and use it at every epoch.
 
     Attributes:
-        function: From a batch (features, labels, weights) to the tensors (logits, labels, weights),
-            those of all replicas in the order of the batch; under a strategy a `tf.function`.
+        function: From a batch to `(results, weights)` of all replicas in the order of the batch.
+        trace: Traces the function for batches of a type.
         strategy: What it runs under; None: one device.
     """
 
-    function: Any
+    function: Callable[[Any], Any]
+    trace: Callable[[Any], Any]
     strategy: tf.distribute.Strategy | None = None
 
+    def __call__(self, dataset: tf.data.Dataset) -> Any:
+        """Runs the model over a dataset.
 
-def make_logits_fn(
+        Args:
+            dataset: Batches `(features, labels, weights)`; rows without a weight fill a batch up
+                and are left out. Under a strategy, the global batches.
+
+        Returns:
+            The results of all rows in the dataset's order, as arrays [n, ...] in the structure that
+            `result` of `make_forward` gives them: by default `(outputs, labels)`. Every worker gets
+            all of them.
+
+        Raises:
+            ValueError: The dataset has no batches.
+        """
+        batches = dataset
+        if self.strategy is not None:
+            # Shard by rows: the default may shard by files, or give every worker every row.
+            options = tf.data.Options()
+            options.experimental_distribute.auto_shard_policy = (
+                tf.data.experimental.AutoShardPolicy.DATA
+            )
+            batches = self.strategy.experimental_distribute_dataset(dataset.with_options(options))
+        # Traced for the shapes that all batches share; else each new length traces once more.
+        self.trace(batches.element_spec)
+        collected = []
+        for batch in batches:
+            results, weights = self.function(batch)
+            real = (weights.numpy() > 0).reshape(len(weights), -1).any(axis=1)
+            collected.append(tf.nest.map_structure(lambda x, r=real: x.numpy()[r], results))
+        if not collected:
+            raise ValueError("The dataset has no batches.")
+        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *collected)
+
+
+def outputs_and_labels(outputs: Any, labels: Any, weights: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Keeps the model's outputs, as float32, and the labels."""
+    return tf.cast(outputs, tf.float32), labels
+
+
+def make_forward(
     model: keras.Model,
-    strategy: tf.distribute.Strategy | None = None,
-    *,
-    jit_compile: bool = False,
-) -> LogitsFn:
+    runtime: Runtime | None = None,
+    result: Callable[[Any, Any, tf.Tensor], Any] = outputs_and_labels,
+) -> Forward:
     """Traces a model's forward pass for batches of any size and length.
 
     Args:
-        model: From a dict of features to logits [batch, num_outputs]; dropout is off.
-        strategy: What the model was made under; None: one device.
-        jit_compile: Compile with XLA, which makes one program for each shape.
+        model: The model; dropout is off.
+        runtime: What it was made under; None: one device, without XLA.
+        result: From outputs, labels and weights of a batch to what is kept of each row: tensors
+            [batch, ...] whose other dimensions do not depend on the batch.
 
     Returns:
-        The function for `predict_logits`. It sees the model's later weights too.
+        The function. It sees the model's later weights too.
     """
-    names = list(model.input)
+    runtime = runtime or Runtime()
+    strategy = runtime.strategy
+    names = set(model.input) if isinstance(getattr(model, "input", None), dict) else None
+
+    def inputs(features: Any) -> Any:
+        """Returns what the model takes; a batch may hold more."""
+        return {name: features[name] for name in sorted(names)} if names else features
 
     # As in training: AutoGraph would only cost time.
     @tf.autograph.experimental.do_not_convert
-    def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
-        inputs = {name: features[name] for name in names}
-        return tf.cast(model(inputs, training=False), tf.float32)
+    def run(features: Any, labels: Any, weights: Any) -> Any:
+        return result(model(features, training=False), labels, weights)
 
-    forward = tf.function(forward, jit_compile=True) if jit_compile else forward
-    if strategy is None or strategy.num_replicas_in_sync == 1:
-        signature = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in model.input.items()}
-        forward = tf.function(forward, input_signature=[signature])
+    run = tf.function(run, jit_compile=True) if runtime.jit_compile else run
+    if strategy.num_replicas_in_sync == 1:
+        run = tf.function(run)
 
-        def one_device(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def one_device(batch: Batch) -> Any:
             features, labels, weights = batch
-            return forward({name: features[name] for name in names}), labels, weights
+            return run(inputs(features), labels, weights), weights
 
-        return LogitsFn(one_device)
+        def trace_open(spec: Any) -> None:
+            features, labels, weights = tf.nest.map_structure(_open, spec)
+            run.get_concrete_function(inputs(features), labels, weights)
+
+        return Forward(one_device, trace_open)
 
     @tf.function
-    def all_replicas(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def all_replicas(batch: Batch) -> Any:
         features, labels, weights = batch
-        logits = strategy.run(forward, args=(features,))
-        logits, labels, weights = (
-            strategy.gather(value, axis=0) for value in (logits, labels, weights)
+        results = strategy.run(run, args=(inputs(features), labels, weights))
+        return tf.nest.map_structure(
+            lambda value: strategy.gather(value, axis=0), (results, weights)
         )
-        return logits, labels, weights
 
-    return LogitsFn(all_replicas, strategy)
+    return Forward(all_replicas, all_replicas.get_concrete_function, strategy)
 
 
-def predict_logits(
-    model: keras.Model | LogitsFn, dataset: tf.data.Dataset
-) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a model over a dataset.
-
-    Args:
-        model: The model, or its function from `make_logits_fn`, which is not traced again.
-        dataset: Batches (features, labels, weights); rows of weight 0 fill a batch up and are
-            left out. Under a strategy, the global batches, which this function distributes.
-
-    Returns:
-        The logits, float32 [n, num_outputs], and the labels [n, ...], in the dataset's order;
-        under several workers every worker gets all of them.
-    """
-    logits_fn = make_logits_fn(model) if isinstance(model, keras.Model) else model
-    batches = dataset
-    if logits_fn.strategy is not None:
-        # Shard by rows: the default may shard by files, or give every worker every row.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
-        batches = logits_fn.strategy.experimental_distribute_dataset(dataset.with_options(options))
-        # Traced for the shapes that all batches share; else each new length traces once more.
-        logits_fn.function.get_concrete_function(batches.element_spec)
-    collected = []
-    for batch in batches:
-        logits, labels, weights = (value.numpy() for value in logits_fn.function(batch))
-        collected.append((logits[weights > 0], labels[weights > 0]))
-    if not collected:
-        raise ValueError("The dataset has no batches.")
-    all_logits, all_labels = zip(*collected, strict=True)
-    return np.concatenate(all_logits), np.concatenate(all_labels)
+def _open(spec: tf.TensorSpec) -> tf.TensorSpec:
+    """Leaves the size of every dimension open."""
+    return tf.TensorSpec([None] * spec.shape.rank, spec.dtype)

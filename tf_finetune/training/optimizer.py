@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tf_finetune.runs.config import OptimizerConfig
+
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 # Kept out of weight decay, as in google-research/bert's optimization.py.
@@ -77,14 +79,13 @@ class AdamW(keras.optimizers.AdamW):
 
     def __init__(
         self,
-        learning_rate: Any = 5e-5,
-        weight_decay: float = 0.01,
-        max_grad_norm: float = 1.0,
+        learning_rate: Any = OptimizerConfig.learning_rate,
+        weight_decay: float = OptimizerConfig.weight_decay,
+        max_grad_norm: float = OptimizerConfig.max_grad_norm,
         layer_rates: Mapping[str, float] | None = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
-        name: str = "adamw",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -93,8 +94,7 @@ class AdamW(keras.optimizers.AdamW):
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=epsilon,
-            name=name,
-            **kwargs,
+            **{"name": "adamw", **kwargs},
         )
         self.max_grad_norm = max_grad_norm
         self.layer_rates = dict(layer_rates or {})
@@ -137,10 +137,10 @@ class AdamW(keras.optimizers.AdamW):
     def _backend_update_step(
         self, grads: Any, trainable_variables: Any, learning_rate: Any
     ) -> None:
-        """Updates all variables by what is the same for each, computed once."""
+        """Updates all variables with the kernel's common arguments, computed once."""
         step = tf.cast(self.iterations + 1, tf.float32)
         beta2_power = tf.pow(self.beta_2, step)
-        same = {
+        common = {
             "lr": tf.cast(learning_rate, tf.float32),
             "beta1_power": tf.pow(self.beta_1, step),
             "beta2_power": beta2_power,
@@ -149,21 +149,19 @@ class AdamW(keras.optimizers.AdamW):
             # The kernel adds it before the second moment is corrected for its start at zero.
             "epsilon": self.epsilon * tf.sqrt(1.0 - beta2_power),
         }
-        super()._backend_update_step(grads, trainable_variables, same)
+        super()._backend_update_step(grads, trainable_variables, common)
 
-    def update_step(
-        self, gradient: Any, variable: Any, learning_rate: Mapping[str, tf.Tensor]
-    ) -> None:
+    def update_step(self, gradient: Any, variable: Any, arguments: Mapping[str, tf.Tensor]) -> None:
         """Updates one variable and its two moments in place.
 
         Args:
             gradient: Its gradient.
             variable: The variable.
-            learning_rate: More than its name says: all arguments of the kernel that are the same
-                for each variable, float32 [].
+            arguments: Those of the kernel that are the same for each variable, float32 []. Keras
+                passes its `learning_rate` here, which is one of them.
         """
         index = self._get_variable_index(variable)
-        rate = learning_rate["lr"]
+        rate = arguments["lr"]
         if self._factors[index] != 1.0:
             rate *= self._factors[index]
         if self.weight_decay and self._decays[index]:
@@ -173,7 +171,7 @@ class AdamW(keras.optimizers.AdamW):
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
             grad=tf.convert_to_tensor(gradient),
-            **{**learning_rate, "lr": rate},
+            **{**arguments, "lr": rate},
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -224,33 +222,24 @@ def layer_rates(blocks: Sequence[Sequence[keras.layers.Layer]], decay: float) ->
 
 def build_optimizer(
     total_steps: int | None,
-    *,
-    learning_rate: float = 5e-5,
-    warmup_proportion: float = 0.1,
-    lr_scheduler_type: str = "linear",
-    weight_decay: float = 0.01,
-    max_grad_norm: float = 1.0,
+    config: OptimizerConfig = OptimizerConfig(),
     layer_rates: Mapping[str, float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Makes the optimizer that BERT is fine-tuned with.
 
     Args:
         total_steps: Steps of the whole training, which the schedule spans; None: a constant rate.
-        learning_rate: Its peak.
-        warmup_proportion: Share of the steps that warm up.
-        lr_scheduler_type: Decay after warm-up: `linear`, `cosine` or `constant`.
-        weight_decay: See `AdamW`.
-        max_grad_norm: See `AdamW`.
+        config: Its settings.
         layer_rates: See `AdamW`.
 
     Returns:
         The optimizer, with dynamic loss scaling under `mixed_float16`.
     """
-    rate: Any = learning_rate
+    rate: Any = config.learning_rate
     if total_steps:
-        warmup_steps = int(total_steps * warmup_proportion)
-        rate = WarmupDecay(learning_rate, total_steps, warmup_steps, lr_scheduler_type)
-    optimizer = AdamW(rate, weight_decay, max_grad_norm, layer_rates)
+        warmup_steps = int(total_steps * config.warmup_proportion)
+        rate = WarmupDecay(rate, total_steps, warmup_steps, config.lr_scheduler_type)
+    optimizer = AdamW(rate, config.weight_decay, config.max_grad_norm, layer_rates)
     if keras.config.dtype_policy().name == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -1,76 +1,93 @@
-"""What a training shows: a bar on the screen and curves in TensorBoard."""
+"""What a training shows and leaves: a bar, curves in TensorBoard, and the log."""
 
+import json
 import sys
 from typing import Any
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_finetune.files import file_size, list_dir, open_gfile
+from tf_finetune.files import (
+    append_text,
+    exists,
+    file_size,
+    list_dir,
+    make_dirs,
+    open_gfile,
+    read_bytes,
+    write_text_atomic,
+)
+from tf_finetune.runs.model_dir import ModelDir
 
 _FRAME = 16  # Bytes of an event's length and checksums in its file.
+_RUNS = ("train", "validation")
 
 
 class Progress:
     """Reports the steps and evaluations of one training.
 
+    TensorBoard's curves and the log `log.jsonl` get the same points. A line of the log is a JSON
+    object: `step`, `epoch`, `split` (`train` or `validation`), and the point's numbers by name.
+
     Args:
         total_steps: Steps of the whole training.
-        start_step: Steps done before this process.
-        log_dir: TensorBoard's folder, `train` and `validation` below it; None: no curves.
-        log_every: Steps between two points of the training curves.
+        steps_per_epoch: Steps of an epoch.
+        start_step: Steps done before this process. Later points of an earlier one are removed.
+        model_dir: Gets curves and log; None: neither is written.
         show: Whether there is a bar.
+        log_every: Steps between two points of the training.
     """
 
     def __init__(
         self,
         total_steps: int,
+        steps_per_epoch: int,
         start_step: int,
-        log_dir: str | None,
-        log_every: int = 10,
+        model_dir: ModelDir | None,
         show: bool = True,
+        log_every: int = 10,
     ) -> None:
-        for run in ("train", "validation") if log_dir else ():
-            _cut_curves(tf.io.gfile.join(log_dir, run), start_step)
+        self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._model_dir, self._show, self._log_every = model_dir, show, log_every
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._log_dir = log_dir
-        self._log_every = log_every
-        self._logged = start_step
-        self._total_steps, self._show = total_steps, show
+        self._logged = self._shown = start_step
+        if model_dir:
+            make_dirs(model_dir.path)
+            _cut_log(model_dir.log, start_step)
+            for run in _RUNS:
+                _cut_curves(tf.io.gfile.join(model_dir.path, run), start_step)
         self.bar = self._make_bar(start_step)
-        self._compiled = False
 
-    def steps(self, step: int, count: int, scalars: dict[str, float]) -> None:
+    def steps(self, step: int, scalars: dict[str, float], first: bool = False) -> None:
         """Reports training up to a step.
 
         Args:
             step: Steps done.
-            count: How many of them are new.
             scalars: `loss`, `learning_rate`, `gradient_norm`, `examples_per_second`,
                 `tokens_per_second`.
+            first: Whether it is the first of the process, which was traced and compiled.
         """
-        if not self._compiled:
-            # The first step is traced and compiled: the time left is reckoned without it.
-            self._compiled, count = True, 0
+        if first:  # The time left is reckoned without it.
             self.bar.leave = False
             self.bar.close()
-            self.bar = self._make_bar(step)
+            self.bar, self._shown = self._make_bar(step), step
         self.bar.set_postfix_str(
             f"loss={scalars['loss']:.4f} lr={scalars['learning_rate']:.1e} "
             f"{scalars['examples_per_second']:.0f} examples/s",
             refresh=False,
         )
-        self.bar.update(count)
+        self.bar.update(step - self._shown)
+        self._shown = step
         # On a grid of all steps, so that a resumed training has its points at the same ones.
         if step // self._log_every > self._logged // self._log_every:
             self._logged = step
             self._write("train", step, scalars)
 
-    def evaluation(self, step: int, metrics: dict[str, Any], epoch: float) -> None:
+    def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
         """Reports the metrics of an evaluation; what is not a number is left out."""
         scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
         text = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
-        self.message(f"step {step}, epoch {epoch:.2f}: {text}")
+        self.message(f"step {step}, epoch {step / self._steps_per_epoch:.2f}: {text}")
         self._write("validation", step, scalars)
 
     def message(self, text: str) -> None:
@@ -99,25 +116,46 @@ class Progress:
         )
 
     def _write(self, run: str, step: int, scalars: dict[str, float]) -> None:
-        if self._log_dir is None:
+        if self._model_dir is None:
             return
+        point = {"step": step, "epoch": step / self._steps_per_epoch, "split": run, **scalars}
+        append_text(self._model_dir.log, json.dumps(point) + "\n")
         if run not in self._writers:
-            self._writers[run] = tf.summary.create_file_writer(tf.io.gfile.join(self._log_dir, run))
+            folder = tf.io.gfile.join(self._model_dir.path, run)
+            self._writers[run] = tf.summary.create_file_writer(folder)
         with open_gfile(), self._writers[run].as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
             self._writers[run].flush()
 
 
-def write_text_summary(log_dir: str, name: str, text: str) -> None:
+def write_text_summary(model_dir: ModelDir, name: str, text: str) -> None:
     """Shows a text in TensorBoard, once, e.g. the configuration; it is escaped as code."""
-    folder = tf.io.gfile.join(log_dir, "train")
+    folder = tf.io.gfile.join(model_dir.path, "train")
     if _event_files(folder):
         return
     writer = tf.summary.create_file_writer(folder)
     with writer.as_default(step=0):
         tf.summary.text(name, "\n".join("    " + line for line in text.splitlines()))
     writer.close()
+
+
+def _cut_log(path: str, last_step: int) -> None:
+    """Removes the lines after a step, and one that a killed process has torn."""
+    if not exists(path):
+        return
+    text = read_bytes(path).decode(errors="replace")
+    kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= last_step]
+    if len(kept) < len(text.splitlines()):
+        write_text_atomic(path, "".join(kept))
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a line of the log; infinity for a torn one."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def _cut_curves(folder: str, last_step: int) -> None:
@@ -132,11 +170,11 @@ def _cut_curves(folder: str, last_step: int) -> None:
             if sum(len(event) + _FRAME for event in kept) == file_size(path):
                 continue
             # TensorBoard takes every file with "tfevents" in its name for curves.
-            beside = gfile.join(folder, ".cut")
-            with tf.io.TFRecordWriter(beside) as writer:
+            temporary = gfile.join(folder, ".cut")
+            with tf.io.TFRecordWriter(temporary) as writer:
                 for event in kept:
                     writer.write(event)
-            gfile.rename(beside, path, overwrite=True)
+            gfile.rename(temporary, path, overwrite=True)
 
 
 def _event_files(folder: str) -> list[str]:

@@ -1,37 +1,64 @@
 """The optimizer step, and the loop over steps that runs inside TensorFlow."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tf_finetune.data.batches import no_tokens
+from tf_finetune.data.tokenized import Batch
+from tf_finetune.runtime.hardware import Runtime
 from tf_finetune.training.optimizer import AdamW
 
 
 def make_train_loop(
     model: keras.Model,
-    strategy: tf.distribute.Strategy,
+    runtime: Runtime,
+    count_tokens: Callable[[Any, Any, Any], tf.Tensor] = no_tokens,
     gradient_accumulation_steps: int = 1,
-    jit_compile: bool = False,
 ) -> Callable[[Iterator[Any], tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Makes the function that trains some steps without coming back to Python.
 
     It is traced once, whatever the lengths of the batches; XLA compiles a program for each length.
 
     Args:
-        model: A compiled model.
-        strategy: The one it was made under.
-        gradient_accumulation_steps: See `train`.
-        jit_compile: See `train`.
+        model: A compiled model whose optimizer is built.
+        runtime: What it was made under.
+        count_tokens: See `Batches`.
+        gradient_accumulation_steps: Slices that each batch is worked through in, to save memory;
+            the result is that of the whole batch.
 
     Returns:
         A function of an iterator and int32 [] steps, which returns the mean loss of each step,
         float32 [steps], and the numbers of examples and of tokens, float32 [] each.
     """
-    variables = model.trainable_variables
-    optimizer = model.optimizer
-    slices = gradient_accumulation_steps
+    strategy = runtime.strategy
+    step = _make_step(model, runtime.jit_compile, count_tokens, gradient_accumulation_steps)
+    run = tf.function(step, jit_compile=True) if runtime.jit_compile else step
+
+    @tf.function
+    def loop(iterator: Any, num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        losses = tf.TensorArray(tf.float32, size=num_steps)
+        examples, tokens = tf.constant(0.0), tf.constant(0.0)
+        for i in tf.range(num_steps):
+            results = strategy.run(run, args=next(iterator))
+            loss, new_examples, new_tokens = (
+                strategy.experimental_local_results(result)[0] for result in results
+            )
+            losses = losses.write(i, loss)
+            examples += new_examples
+            tokens += new_tokens
+        return losses.stack(), examples, tokens
+
+    return loop
+
+
+def _make_step(
+    model: keras.Model, jit_compile: bool, count_tokens: Callable[..., tf.Tensor], slices: int
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Makes one replica's part of an optimizer step: from a batch to loss, examples and tokens."""
+    variables, optimizer = model.trainable_variables, model.optimizer
     # Our optimizer takes an embedding table's gradient as rows, whose number is known only at run
     # time: not for XLA, nor for sums of slices or scaled losses.
     keep_rows = (
@@ -56,6 +83,26 @@ def make_train_loop(
         ]
         return gradients if keep_rows else [*map(tf.convert_to_tensor, gradients)], loss
 
+    def sum_of_slices(batch: Batch, count: Any) -> tuple[list[Any], Any]:
+        """What `gradients_of` gives for the whole batch, worked through in slices."""
+        parts = tf.nest.map_structure(
+            lambda x: tf.reshape(x, tf.concat([[slices, -1], tf.shape(x)[1:]], 0)), batch
+        )
+
+        def add_slice(i: Any, loss: Any, *total: Any) -> tuple[Any, ...]:
+            x, y, w = tf.nest.map_structure(lambda part: part[i], parts)
+            new, part_loss = gradients_of(x, y, w, count)
+            return i + 1, loss + part_loss, *(a + b for a, b in zip(total, new, strict=True))
+
+        # One slice at a time: in parallel they would need the memory they should save.
+        _, loss, *gradients = tf.while_loop(
+            lambda i, *_: i < slices,
+            add_slice,
+            (0, tf.constant(0.0), *(tf.zeros_like(variable.value) for variable in variables)),
+            parallel_iterations=1,
+        )
+        return gradients, loss
+
     # AutoGraph would spend a second on the sources of the model and the optimizer.
     @tf.autograph.experimental.do_not_convert
     def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -65,49 +112,17 @@ def make_train_loop(
         if slices == 1:
             gradients, loss = gradients_of(features, labels, weights, count)
         else:
-            parts = tf.nest.map_structure(
-                lambda x: tf.reshape(x, tf.concat([[slices, -1], tf.shape(x)[1:]], 0)),
-                (features, labels, weights),
-            )
-
-            def add_slice(i: Any, loss: Any, *total: Any) -> tuple[Any, ...]:
-                x, y, w = tf.nest.map_structure(lambda part: part[i], parts)
-                new, part_loss = gradients_of(x, y, w, count)
-                return i + 1, loss + part_loss, *(a + b for a, b in zip(total, new, strict=True))
-
-            # One slice at a time: in parallel they would need the memory they should save.
-            _, loss, *gradients = tf.while_loop(
-                lambda i, *_: i < slices,
-                add_slice,
-                (0, tf.constant(0.0), *(tf.zeros_like(variable.value) for variable in variables)),
-                parallel_iterations=1,
-            )
+            gradients, loss = sum_of_slices((features, labels, weights), count)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             # It looks for overflows in the first replica alone: NaN if any has one, else 0.
             overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))
             gradients = [gradient + overflow for gradient in gradients]
         optimizer.apply(gradients, variables)
-        real = _real_rows(weights)
-        examples, tokens = tf.reduce_sum(real), _count_tokens(features, real)
-        return tuple(_sum_over_replicas(value) for value in (loss, examples, tokens))
+        counts = _count_examples(weights), count_tokens(features, labels, weights)
+        loss, examples, tokens = (_sum_over_replicas(value) for value in (loss, *counts))
+        return loss, examples, tokens
 
-    run = tf.function(step, jit_compile=True) if jit_compile else step
-
-    @tf.function
-    def loop(iterator: Any, num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        losses = tf.TensorArray(tf.float32, size=num_steps)
-        examples, tokens = tf.constant(0.0), tf.constant(0.0)
-        for i in tf.range(num_steps):
-            results = strategy.run(run, args=next(iterator))
-            loss, new_examples, new_tokens = (
-                strategy.experimental_local_results(result)[0] for result in results
-            )
-            losses = losses.write(i, loss)
-            examples += new_examples
-            tokens += new_tokens
-        return losses.stack(), examples, tokens
-
-    return loop
+    return step
 
 
 def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
@@ -117,17 +132,11 @@ def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     return replicas.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _real_rows(weights: tf.Tensor) -> tf.Tensor:
-    """Returns 1 for each row with a weight, 0 for the others, float32 [batch].
+def _count_examples(weights: tf.Tensor) -> tf.Tensor:
+    """Returns the number of rows with a weight, float32 [].
 
     Args:
         weights: float32 [batch] or [batch, length].
     """
     row = tf.reshape(weights, [tf.shape(weights)[0], -1])
-    return tf.cast(tf.reduce_any(row > 0, axis=1), tf.float32)
-
-
-def _count_tokens(features: Any, real: tf.Tensor) -> tf.Tensor:
-    if not (isinstance(features, Mapping) and "input_mask" in features):
-        return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
-    return tf.reduce_sum(tf.cast(features["input_mask"], tf.float32) * real[:, None])
+    return tf.reduce_sum(tf.cast(tf.reduce_any(row > 0, axis=1), tf.float32))

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from tf_finetune.data.splits import SPLITS, file_tables, find_split_files, max_samples
+from tf_finetune.data.tasks import Layout
+from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig
+
+KNOWN = Layout().known_files
+
+
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    for name in ("train.csv", "train.tsv", "dev.tsv", "unlabelled.tsv"):
+        (tmp_path / name).write_text(f"text\tlabel\n{name}\tx\n")
+    files = find_split_files(DataConfig(data_dir=str(tmp_path)), KNOWN)
+    tables = {split: file_tables(paths) for split, paths in files.items()}
+    first = {split: next(table())[1]["text"] for split, [table] in tables.items()}
+    assert first == {"train": "train.tsv", "validation": "dev.tsv"}
+    config = DataConfig(data_dir=str(tmp_path), test_file=str(tmp_path / "unlabelled.tsv"))
+    assert list(find_split_files(config, KNOWN)) == ["train", "validation", "test"]
+    assert list(find_split_files(config, KNOWN, ["test"])) == ["test"]
+
+
+def test_a_flag_counts_before_the_folder_and_may_name_several_files(tmp_path: Path) -> None:
+    for name in ("train.tsv", "a.tsv", "b.tsv"):
+        (tmp_path / name).write_text(f"text\tlabel\n{name}\tx\n")
+    config = DataConfig(data_dir=str(tmp_path), train_file=f"{tmp_path}/a.tsv,{tmp_path}/b.tsv")
+    paths = [f"{tmp_path}/a.tsv", f"{tmp_path}/b.tsv"]
+    assert find_split_files(config, KNOWN) == {"train": paths}
+    texts = [row["text"] for table in file_tables(paths) for _, row in table()]
+    assert texts == ["a.tsv", "b.tsv"]
+
+
+def test_unknown_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--data_dir=.*none: no such folder"):
+        find_split_files(DataConfig(data_dir=str(tmp_path / "none")), KNOWN)
+
+
+def test_a_table_is_read_from_its_first_row_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("1\tx\nbroken\n2\ty\n")
+    [table] = file_tables([f"{tmp_path}/a.tsv"], header=("text", "label"), skip_ragged=True)
+    assert [row["text"] for _, row in table()] == [row["text"] for _, row in table()] == ["1", "2"]
+
+
+def test_every_split_has_its_limit() -> None:
+    config = DataConfig(max_train_samples=1, max_eval_samples=2, max_predict_samples=3)
+    assert [max_samples(config, split) for split in SPLITS] == [1, 2, 3]
+    assert [max_samples(DataConfig(), split) for split in SPLITS] == [None] * 3

@@ -1,0 +1,161 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tf_finetune.classification.config import Config
+from tf_finetune.errors import UserError
+from tf_finetune.runs.flags import parse_flags
+from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.settings import replaced
+
+LEARNT = {"problem_type": "single_label", "text_columns": ["text"], "label_names": ["no", "yes"]}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return replaced(
+        Config(), model_dir=str(tmp_path), train_file="a.tsv", label_names=("a,b", "c"), max_steps=3
+    )
+
+
+def no_differences(learnt: dict) -> list[str]:
+    assert learnt == LEARNT
+    return []
+
+
+def test_names_of_its_files(tmp_path):
+    model_dir = ModelDir(f"{tmp_path}/out")
+    assert str(model_dir) == f"{tmp_path}/out"
+    names = ("config", "checkpoints", "metrics", "predictions", "export", "encoder", "log")
+    assert [os.path.relpath(getattr(model_dir, name), str(model_dir)) for name in names] == [
+        *("config.json", "checkpoints", "metrics.json", "predictions.tsv"),
+        *("export", "encoder", "log.jsonl"),
+    ]
+
+
+def test_what_was_saved_is_loaded(tmp_path, config):
+    model_dir = ModelDir(str(tmp_path))
+    model_dir.save(replaced(config, overwrite=True), LEARNT, {"labels.txt": "no\nyes\n"})
+    # Repeating the run must not replace anything by itself.
+    assert model_dir.load(Config) == (config, LEARNT)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "labels.txt", "train.cfg"]
+    assert (tmp_path / "labels.txt").read_text() == "no\nyes\n"
+    flags = parse_flags(Config, ["x", f"--flagfile={tmp_path}/train.cfg"])
+    assert flags is not None and flags[0] == config
+    header = (tmp_path / "train.cfg").read_text().splitlines()[0]
+    assert header.startswith("# Repeats this run: python run_classifier.py --flagfile=")
+
+
+def test_a_model_of_an_earlier_version_is_loaded(tmp_path):
+    record = {
+        "data": {"label_names": ["a", "b"], "max_seq_length": 64, "class_weights": "none"},
+        "model": {"encoder": "package:x", "head": "mlp"},
+        "train": {"learning_rate": 0.001, "num_train_epochs": 2.0},
+        "runtime": {"model_dir": "out", "seed": 7, "do_train": True},
+        "problem": LEARNT,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    config, learnt = ModelDir(str(tmp_path)).load(Config)
+    assert learnt == LEARNT
+    assert config == replaced(
+        Config(),
+        label_names=("a", "b"),
+        max_seq_length=64,
+        encoder="package:x",
+        head="mlp",
+        learning_rate=0.001,
+        num_train_epochs=2.0,
+        model_dir="out",
+        seed=7,
+        do_train=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", "null", "{}", "\xff", '{"problem": 3}', '{"problem": ["a"]}'),
+        *('{"problem": {}, "data": 3}', '{"problem": {}, "data": {"max_seq_length": "x"}}'),
+        '{"problem": {}, "optimizer": {"learning_rate": -1}}',
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json is damaged: .*Train again with --overwrite"):
+        ModelDir(str(tmp_path)).load(Config)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(UserError, match=rf"^{tmp_path} holds no model: .*an earlier run"):
+        ModelDir(str(tmp_path)).load(Config)
+
+
+def test_a_free_folder(tmp_path, config):
+    (tmp_path / "data.tsv").write_text("")
+    ModelDir(str(tmp_path)).check_free(config, no_differences)
+    ModelDir(f"{tmp_path}/new").check_free(config, no_differences)
+
+
+@pytest.mark.parametrize("name", ["config.json", "train", "log.jsonl", "export"])
+def test_files_that_no_run_has_made_are_left_alone(tmp_path, config, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"holds {name}, but not of a run of ours"):
+        ModelDir(str(tmp_path)).check_free(replaced(config, overwrite=True), no_differences)
+
+
+def test_the_same_training_goes_on_and_another_one_does_not(tmp_path, config):
+    model_dir = ModelDir(str(tmp_path))
+    model_dir.save(config, LEARNT, {})
+    other = replaced(config, learning_rate=1.0, seed=1, do_eval=True, test_file="b.tsv")
+    # Nothing was trained yet.
+    model_dir.check_free(other, no_differences)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-1.index").write_text("")
+    model_dir.check_free(replaced(config, do_eval=True, test_file="b.tsv"), no_differences)
+    with pytest.raises(UserError, match="another run's model") as caught:
+        model_dir.check_free(other, no_differences)
+    lines = str(caught.value).splitlines()[1:-1]
+    assert lines == ["  --learning_rate: 5e-05 there, 1.0 now", "  --seed: 42 there, 1 now"]
+    with pytest.raises(UserError, match="\n  other labels\n"):
+        model_dir.check_free(config, lambda learnt: ["  other labels"])
+    model_dir.check_free(replaced(other, overwrite=True), lambda learnt: ["  other labels"])
+
+
+def test_an_export_alone_is_a_model_too(tmp_path, config):
+    ModelDir(str(tmp_path)).save(config, LEARNT, {})
+    (tmp_path / "export").mkdir()
+    with pytest.raises(UserError, match="--max_steps: 3 there, 4 now"):
+        ModelDir(str(tmp_path)).check_free(replaced(config, max_steps=4), no_differences)
+
+
+def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, config):
+    for name in ("checkpoints/a", "train/events.out.tfevents.1", "train/data.tsv", "export/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    for name in ("log.jsonl", "metrics.json", "predictions.tsv", "mine.txt", "labels.txt"):
+        (tmp_path / name).write_text("old")
+    model_dir = ModelDir(str(tmp_path))
+    model_dir.save(config, LEARNT, {})
+    assert (tmp_path / "metrics.json").read_text() == "old"
+    model_dir.save(replaced(config, overwrite=True), LEARNT, {})
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "mine.txt", "train", "train.cfg"]
+    assert os.listdir(tmp_path / "train") == ["data.tsv"]
+
+
+def test_results_are_added_to_earlier_ones(tmp_path, capsys):
+    model_dir = ModelDir(str(tmp_path))
+    model_dir.save_metrics({"train": {"steps": 1}, "eval": {"loss": 1.0}})
+    model_dir.save_metrics({"eval": {"loss": 0.5}})
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    versions = metrics.pop("versions")
+    assert metrics == {"train": {"steps": 1}, "eval": {"loss": 0.5}}
+    assert {"tf_finetune", "python", "tensorflow", "keras"} <= set(versions)
+    for damaged in ("{", "[1]", "3"):
+        (tmp_path / "metrics.json").write_text(damaged)
+        model_dir.save_metrics({"test": {"loss": 2.0}})
+        assert "metrics.json is damaged; it is written anew" in capsys.readouterr().err
+        assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"test", "versions"}
+    with pytest.raises(ValueError):
+        model_dir.save_metrics({"test": {"loss": float("nan")}})

@@ -1,0 +1,103 @@
+"""The settings of a classifier's run: shared sections, labels, the encoder with its head."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.errors import UserError
+from tf_finetune.runs.config import (
+    DataConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RunConfig,
+    RuntimeConfig,
+    check_slices,
+)
+from tf_finetune.runs.settings import check_values, setting
+
+ENCODER_HELP = (
+    "TF Hub or Kaggle handle, KerasHub preset (name, kaggle://, hf://), local directory of any of "
+    "these kinds, or package:<python module>"
+)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The encoder, the head on it, and what the head is fitted to."""
+
+    title: ClassVar[str] = "Model"
+
+    encoder: str | None = setting(None, ENCODER_HELP)
+    encoder_mode: str = setting(
+        "auto",
+        "native: as Keras layers; saved_model: wrapped as it is; auto: native where possible",
+        choices=("auto", "native", "saved_model"),
+    )
+    preprocessor: str | None = setting(
+        None, "TF Hub preprocessor; only for an encoder that carries no vocabulary"
+    )
+    init_from: str | None = setting(
+        None, "model_dir of an earlier run: start from its encoder, and its head if labels agree"
+    )
+    head: str = setting("linear", "linear, mlp, or your own as module:Class")
+    pooling: str = setting(
+        "pooled",
+        "the head's input: pooled (the encoder's pooler), cls (first token), mean or max of tokens",
+        choices=("pooled", "cls", "mean", "max"),
+    )
+    dropout: float = setting(0.1, "share of the head's inputs dropped", minimum=0, below=1)
+    encoder_dropout: float | None = setting(
+        None, "the encoder's dropout rate; none: its own", minimum=0, below=1
+    )
+    freeze: str = setting("none", "none, encoder, embeddings, or first_N_layers")
+    label_smoothing_factor: float = setting(
+        0.0, "share of the target spread over all labels", minimum=0, below=1
+    )
+    class_weights: str = setting(
+        "none",
+        "balanced: weigh each class by the inverse of its share",
+        choices=("none", "balanced"),
+    )
+    export_encoder: bool = setting(
+        False, "with --do_export: the encoder too, in TF Hub format", may_change=True
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        if not re.fullmatch(r"none|encoder|embeddings|first_[0-9]{1,4}_layers", self.freeze):
+            raise UserError(
+                f"--freeze={self.freeze}: allowed are none, encoder, embeddings and "
+                "first_N_layers, e.g. first_3_layers."
+            )
+        if self.head not in ("linear", "mlp") and not self.has_own_head:
+            raise UserError(
+                f"--head={self.head}: allowed are linear, mlp, and your own as module:Class."
+            )
+
+    @property
+    def has_own_head(self) -> bool:
+        """Whether the head is a class of the user's own."""
+        return self.head.count(":") == 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run of a classifier."""
+
+    program: ClassVar[str] = "run_classifier.py"
+
+    data: DataConfig = DataConfig()
+    labels: LabelConfig = LabelConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        check_slices(self.data, self.loop)
+        if self.labels.task_name and self.data.tfds_name:
+            raise UserError("--task_name and --tfds_name both name the data. Give one of them.")
+        if self.encoder.export_encoder and not self.run.do_export:
+            raise UserError("--export_encoder is a part of --do_export. Give both or none.")

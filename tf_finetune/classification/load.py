@@ -1,0 +1,114 @@
+"""Classifiers of earlier runs, and new ones that start from them."""
+
+from typing import Any
+
+from tf_finetune.classification.classifier import Classifier, build_classifier
+from tf_finetune.classification.config import Config, EncoderConfig
+from tf_finetune.classification.prepare import check_head
+from tf_finetune.classification.record import problem_from_record
+from tf_finetune.data.labelled import TextData
+from tf_finetune.data.problem import Problem
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.settings import replaced
+from tf_finetune.runtime.hardware import Runtime
+from tf_finetune.training.checkpoints import load_weights
+
+
+def load_classifier(
+    model_dir: str, *, head: str | None = None, runtime: Runtime | None = None
+) -> Classifier:
+    """Loads what an earlier run has trained: its best weights, else the last.
+
+    Args:
+        model_dir: The run's folder.
+        head: Must be given, as it was, where the run's head is a class of the user's own: to load
+            it runs its module, which a file may not ask for.
+        runtime: What the model is made under; None: the current strategy.
+
+    Raises:
+        UserError: There is no model, it is damaged, or its encoder is not found.
+    """
+    directory = ModelDir(model_dir)
+    config, learnt = directory.load(Config)
+    if head is None:
+        check_head("model_dir", directory, config.encoder)
+    else:
+        config = replaced(config, head=head)
+    problem = problem_from_record(directory, config, learnt)
+    return restore_classifier(directory, config, problem, runtime or Runtime())[0]
+
+
+def restore_classifier(
+    model_dir: ModelDir, config: Config, problem: Problem, runtime: Runtime
+) -> tuple[Classifier, str]:
+    """Makes the classifier of a run and loads its weights.
+
+    Args:
+        model_dir: The run's folder.
+        config: Its configuration.
+        problem: What it has learnt.
+        runtime: What the model is made under.
+
+    Returns:
+        The classifier, and the path of the checkpoint.
+
+    Raises:
+        UserError: The encoder or the checkpoint cannot be used.
+    """
+    with runtime.scope():
+        classifier = build_classifier(
+            load_run_encoder(config.encoder),
+            problem,
+            config.encoder,
+            max_seq_length=config.data.max_seq_length,
+            runtime=runtime,
+        )
+    return classifier, load_weights(classifier.model, model_dir.checkpoints, runtime.workers)
+
+
+def load_run_encoder(config: EncoderConfig) -> Encoder:
+    """Loads the encoder that a run asks for; see `load_encoder`."""
+    return load_encoder(
+        config.encoder or "",
+        mode=config.encoder_mode,  # type: ignore[arg-type]
+        preprocessor=config.preprocessor,
+        dropout=config.encoder_dropout,
+    )
+
+
+def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classifier:
+    """Makes the classifier of a training, from an earlier run's where `init_from` names one."""
+    settings = config.encoder
+    source = None
+    with runtime.scope():
+        if settings.init_from:
+            source_dir = ModelDir(settings.init_from)
+            earlier, learnt = source_dir.load(Config)
+            problem = problem_from_record(source_dir, earlier, learnt)
+            earlier = replaced(earlier, init_from=None, freeze="none")
+            if settings.encoder_dropout is not None:
+                earlier = replaced(earlier, encoder_dropout=settings.encoder_dropout)
+            source, path = restore_classifier(source_dir, earlier, problem, runtime)
+            print(f"init_from  {path}")
+        classifier = build_classifier(
+            source.encoder if source else load_run_encoder(settings),
+            data.problem,
+            settings,
+            labels=data.train.labels if data.train else None,
+            max_seq_length=config.data.max_seq_length,
+            runtime=runtime,
+        )
+        if source:
+            kept = _head_and_outputs(source) == _head_and_outputs(classifier)
+            if kept:
+                weights = source.model.get_layer("head").get_weights()
+                classifier.model.get_layer("head").set_weights(weights)
+            print(f"head       {'kept' if kept else 'new'}")
+    return classifier
+
+
+def _head_and_outputs(classifier: Classifier) -> tuple[Any, ...]:
+    config, problem = classifier.config, classifier.problem
+    return config.head, config.pooling, problem.problem_type, problem.label_names

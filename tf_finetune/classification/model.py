@@ -1,0 +1,83 @@
+"""The network of a classifier: encoder, pooling, head."""
+
+import keras
+import tensorflow as tf
+
+from tf_finetune.classification.heads import Pooling
+from tf_finetune.data.problem import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder
+
+
+def connect(
+    encoder: Encoder, problem: Problem, pooling: str, head: keras.layers.Layer
+) -> keras.Model:
+    """Puts a head on an encoder.
+
+    Args:
+        encoder: The encoder.
+        problem: Says how many texts there are and how many logits.
+        pooling: The head's input; see `Pooling`.
+        head: From [batch, hidden] to logits.
+
+    Returns:
+        The model from features to logits, float32 [batch, num_outputs], not compiled.
+
+    Raises:
+        UserError: A pooling that the encoder has not, or a head of other outputs.
+    """
+    inputs = _make_inputs(encoder, len(problem.text_columns))
+    outputs = encoder.network(inputs)
+    if pooling != "pooled" and "sequence_output" not in outputs:
+        raise UserError(
+            f"--pooling={pooling}: {encoder.handle} gives no sequence_output. Use --pooling=pooled."
+        )
+    features = Pooling(pooling, name="pooling")(outputs, input_mask=inputs.get("input_mask"))
+    logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(
+        head(features)
+    )
+    if tuple(logits.shape) != (None, problem.num_outputs):
+        raise UserError(
+            f"The head gives outputs of shape {tuple(logits.shape)}; the problem needs "
+            f"(None, {problem.num_outputs}), one logit per label."
+        )
+    return keras.Model(inputs, logits, name="classifier")
+
+
+def apply_freeze(encoder: Encoder, freeze: str) -> None:
+    """Sets which of the encoder's layers train; see `build_classifier`."""
+    if freeze == "none":
+        return
+    encoder.network.trainable = True
+    if freeze == "encoder":
+        encoder.network.trainable = False
+        return
+    depth = len(encoder.blocks) - 1
+    if depth < 0:
+        raise UserError(
+            f"--freeze={freeze}: {encoder.handle} is a wrapped SavedModel, whose layers cannot be "
+            "told apart. Allowed are none and encoder."
+        )
+    layers = 0 if freeze == "embeddings" else int(freeze.split("_")[1])
+    if layers > depth:
+        raise UserError(f"--freeze={freeze}: {encoder.handle} has {depth} layers.")
+    for block in encoder.blocks[: layers + 1]:
+        for layer in block:
+            layer.trainable = False
+
+
+def _make_inputs(encoder: Encoder, num_segments: int) -> dict[str, keras.KerasTensor]:
+    example = encoder.preprocessor([tf.constant(["a"])] * num_segments, 16)
+    return {
+        name: keras.Input((None,) * (value.shape.rank - 1), dtype=value.dtype.name, name=name)
+        for name, value in example.items()
+    }
+
+
+def fit_metrics(problem_type: str) -> list[keras.metrics.Metric]:
+    """Returns what `keras.Model.fit` and `evaluate` show beside the loss."""
+    if problem_type == "single_label":
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    if problem_type == "multi_label":
+        return [keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0)]
+    return [keras.metrics.RootMeanSquaredError(name="rmse")]

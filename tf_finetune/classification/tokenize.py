@@ -1,0 +1,123 @@
+"""Examples to batches: what a classifier makes of texts and labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_finetune.data.labelled import ExampleReader, Examples
+from tf_finetune.data.readers import Row
+from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
+from tf_finetune.text.preprocessor import TextPreprocessor
+
+# The column of `TokenizedRows` that holds the labels, beside the features.
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class ClassifierCollate:
+    """Makes batches of features, labels and one weight a row; see `Collate`.
+
+    Attributes:
+        preprocessor: Pads the features.
+    """
+
+    preprocessor: TextPreprocessor
+
+    def __call__(self, columns: Mapping[str, Any], real: tf.Tensor, length: tf.Tensor) -> Batch:
+        """Returns int32 [batch, length] features, the labels, and float32 [batch] weights."""
+        packed = {name: value for name, value in columns.items() if name != LABEL}
+        features = self.preprocessor.pad(packed, length)
+        return features, columns[LABEL], tf.cast(real, tf.float32)
+
+    def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the tokens of the rows with a weight, as float32 []."""
+        if "input_mask" not in features:
+            return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
+        real = tf.cast(weights > 0, tf.float32)[:, tf.newaxis]
+        return tf.reduce_sum(tf.cast(features["input_mask"], tf.float32) * real)
+
+
+def tokenize(
+    examples: Examples,
+    preprocessor: TextPreprocessor,
+    max_seq_length: int,
+    cache_dir: str | None = None,
+) -> TokenizedRows:
+    """Turns examples into token ids, once for the whole run.
+
+    Args:
+        examples: Texts, and labels if there are any; unlabelled rows get labels of zero.
+        preprocessor: The encoder's.
+        max_seq_length: Longest row in tokens, special tokens included.
+        cache_dir: Folder that keeps the ids for later runs on the same texts; None: none does.
+
+    Returns:
+        The rows, kept in memory (4 bytes a token and feature).
+
+    Raises:
+        UserError: No examples, or a `max_seq_length` that is too small or too large.
+    """
+    packed = pack_texts_cached(examples.texts, preprocessor, max_seq_length, cache_dir)
+    labels = examples.labels
+    if labels is None:
+        labels = np.zeros(len(examples), np.int32)
+    return TokenizedRows(
+        {**packed.features, LABEL: tf.constant(labels)},
+        packed.lengths,
+        packed.full_lengths,
+        max_seq_length,
+        ClassifierCollate(preprocessor),
+    )
+
+
+@dataclass(frozen=True)
+class ExampleTokenizer:
+    """Turns streamed rows into the columns of `tokenize`; see `RowTokenizer`.
+
+    Attributes:
+        read_examples: Turns rows into examples.
+        preprocessor: The encoder's.
+        max_seq_length: Longest row in tokens, special tokens included.
+    """
+
+    read_examples: ExampleReader
+    preprocessor: TextPreprocessor
+    max_seq_length: int
+
+    @property
+    def signature(self) -> Mapping[str, tf.TypeSpec]:
+        """The texts, string [columns, n], and the labels [n, ...]."""
+        columns = len(self.read_examples.problem.text_columns)
+        labels = self._no_labels
+        return {
+            "texts": tf.TensorSpec((columns, None), tf.string),
+            LABEL: tf.TensorSpec((None, *labels.shape[1:]), labels.dtype),
+        }
+
+    def read(self, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Checks rows and returns their texts and labels."""
+        if not rows:
+            columns = len(self.read_examples.problem.text_columns)
+            return {"texts": np.full((columns, 1), "", object), LABEL: self._no_labels}
+        examples = self.read_examples(rows)
+        return {"texts": np.array(examples.texts, object), LABEL: examples.labels}
+
+    def tokenize(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
+        """Packs the texts, in a graph."""
+        tokens = self.preprocessor.tokenize(tf.unstack(arrays["texts"]))
+        lengths = tf.minimum(self.preprocessor.packed_lengths(tokens), self.max_seq_length)
+        columns = self.preprocessor.pack(tokens, self.max_seq_length)
+        return {**columns, LABEL: arrays[LABEL]}, lengths
+
+    @cached_property
+    def _no_labels(self) -> np.ndarray:
+        """Labels of one row that does not count."""
+        problem = self.read_examples.problem
+        if problem.problem_type == "single_label":
+            return np.zeros(1, np.int32)
+        shape = (1,) if problem.problem_type == "regression" else (1, problem.num_outputs)
+        return np.zeros(shape, np.float32)

@@ -1,0 +1,58 @@
+"""What every program does around its run: flags, the lock, exit statuses."""
+
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from tf_finetune.errors import UserError
+from tf_finetune.process import set_up_process, uncollected_imports
+from tf_finetune.runs.cluster import read_cluster
+from tf_finetune.runs.flags import help_text, parse_flags
+from tf_finetune.runs.lock import locked
+from tf_finetune.runs.model_dir import ModelDir
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that makes or uses a model.
+
+    Attributes:
+        config_class: Its settings; the sections `run` and `runtime` are among them.
+        prepare: Checks the request and reads the data, before TensorFlow is imported: from the
+            configuration and the names of the flags that were given to what `load_run` takes.
+        load_run: Imports TensorFlow and returns the function that does the work: from what
+            `prepare` returned to the exit status.
+    """
+
+    config_class: Any
+    prepare: Callable[[Any, Collection[str]], Any]
+    load_run: Callable[[], Callable[[Any], int]]
+
+    def main(self, argv: Sequence[str]) -> int:
+        """Runs what the flags ask for and returns the exit status (2: bad flags or bad data)."""
+        set_up_process()
+        try:
+            parsed = parse_flags(self.config_class, argv)
+            if parsed is None:
+                print(help_text(self.config_class, self.config_class.program))
+                return 0
+            config, given = parsed
+            cluster = read_cluster(config.runtime)
+            # Of several workers only the chief writes.
+            writes = config.run.model_dir and cluster.is_chief
+            with locked(ModelDir(config.run.model_dir)) if writes else nullcontext():
+                prepared = self.prepare(config, given)
+                with uncollected_imports(freeze=True):  # Of TensorFlow: once all else is right.
+                    run = self.load_run()
+                return run(prepared)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except (UserError, OSError) as error:  # OSError: a full disk, a missing permission.
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130

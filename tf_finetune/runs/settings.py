@@ -1,0 +1,193 @@
+"""Settings: fields of frozen dataclasses that carry their help, bounds and choices.
+
+A *section* is a dataclass of settings; a *configuration* is a dataclass of sections. Flags, checks,
+`--help`, the saved configuration and the flagfile are all made from the fields. Names of settings
+are unique within a configuration, so a saved one is read by name, however it was grouped.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from tf_finetune.errors import UserError
+
+ConfigT = TypeVar("ConfigT")
+Field: typing.TypeAlias = "dataclasses.Field[Any]"
+
+_SIGNS = {"minimum": ">=", "above": ">", "maximum": "<=", "below": "<"}
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    may_change: bool = False,
+    names_data: bool = False,
+    **bounds: float,
+) -> Any:
+    """Declares a setting as a dataclass field.
+
+    Args:
+        default: Its default.
+        help: What it means, for `--help`.
+        choices: The values that are allowed; empty: any.
+        may_change: Whether it may differ between two calls of one training.
+        names_data: Whether it says which rows a call without training reads. If any such flag is
+            given, all are taken from the command line, none from the model directory.
+        **bounds: `minimum`, `above`, `maximum` and `below`.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "may_change": may_change,
+        "names_data": names_data,
+        "bounds": {_SIGNS[name]: bound for name, bound in bounds.items()},
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def sections(config: Any) -> dict[str, type]:
+    """Returns the sections of a configuration or its class: name to dataclass, in order."""
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def settings(config: Any) -> Iterator[tuple[str, type, Field]]:
+    """Yields the section's name, the section and the field of each setting."""
+    for name, section in sections(config).items():
+        for field in dataclasses.fields(section):
+            yield name, section, field
+
+
+def value_type(section: type, name: str) -> tuple[type, bool]:
+    """Returns a setting's type and whether None is allowed.
+
+    Args:
+        section: The dataclass that has the setting.
+        name: The setting.
+
+    Returns:
+        `str`, `int`, `float`, `bool` or `tuple`, and True where the setting may be None.
+    """
+    annotation = typing.get_type_hints(section)[name]
+    if isinstance(annotation, types.UnionType):
+        inner = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+        return inner, True
+    return typing.get_origin(annotation) or annotation, False
+
+
+def allowed_range(field: Field) -> str:
+    """Returns a setting's bounds as text such as `>= 0 and < 1`, or an empty string."""
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in field.metadata["bounds"].items())
+
+
+def check_values(section: Any) -> None:
+    """Checks every value of a section against its field's choices and bounds.
+
+    Raises:
+        UserError: A value is not allowed.
+    """
+    for field in dataclasses.fields(section):
+        _check_value(field, getattr(section, field.name))
+
+
+def to_record(config: Any) -> dict[str, Any]:
+    """Returns a configuration as a JSON object of one object per section."""
+    return dataclasses.asdict(config)
+
+
+def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> ConfigT:
+    """Returns the configuration that `to_record` wrote, in this version or an earlier one.
+
+    Args:
+        config_class: The configuration's class. Settings that it lacks are left out.
+        record: The sections, under whatever names they had.
+
+    Raises:
+        TypeError, AttributeError, UserError: The record is damaged.
+    """
+    saved: dict[str, Any] = {}
+    for part in record.values():
+        saved |= {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in sections(config_class)}
+    for name, section, field in settings(config_class):
+        if field.name not in saved:
+            continue
+        value = saved[field.name]
+        kind, may_be_none = value_type(section, field.name)
+        kinds = (int, float) if kind is float else kind
+        if not (isinstance(value, kinds) or (value is None and may_be_none)):
+            raise TypeError(f"{field.name} is {value!r}")
+        chosen[name][field.name] = value
+    made = {name: section(**chosen[name]) for name, section in sections(config_class).items()}
+    return config_class(**made)
+
+
+def differences(earlier: Any, now: Any, names: Collection[str] | None = None) -> list[str]:
+    """Lists the settings of one training that may not change between calls but did.
+
+    Args:
+        earlier: The configuration of the earlier call.
+        now: That of this call.
+        names: Look at these settings only; None: at all.
+    """
+    lines = []
+    for section, _, field in settings(now):
+        was, value = (getattr(getattr(c, section), field.name) for c in (earlier, now))
+        looked_at = names is None or field.name in names
+        if looked_at and was != value and not field.metadata["may_change"]:
+            lines.append(f"  --{field.name}: {was!r} there, {value!r} now")
+    return lines
+
+
+def replaced(config: ConfigT, **values: Any) -> ConfigT:
+    """Returns a configuration with other values of some settings, given by name."""
+    changed: dict[str, dict[str, Any]] = {}
+    for section, _, field in settings(config):
+        if field.name in values:
+            changed.setdefault(section, {})[field.name] = values.pop(field.name)
+    if values:
+        raise TypeError(f"no such settings: {', '.join(values)}")
+    parts = {
+        name: dataclasses.replace(getattr(config, name), **new) for name, new in changed.items()
+    }
+    return dataclasses.replace(config, **parts)  # type: ignore[type-var]
+
+
+def values_of(config: Any, names: Collection[str]) -> dict[str, Any]:
+    """Returns the values of those of the named settings that the configuration has."""
+    return {
+        field.name: getattr(getattr(config, section), field.name)
+        for section, _, field in settings(config)
+        if field.name in names
+    }
+
+
+def _check_value(field: Field, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{field.name}={value}: must be a finite number.")
+    for text in value if isinstance(value, tuple) else [value]:
+        # A flagfile could not hold it.
+        if isinstance(text, str) and (not text or text != text.strip() or set(text) & {*"\r\n"}):
+            raise UserError(
+                f"--{field.name}={value!r}: no part of it may be empty, begin or end with a blank, "
+                "or hold a line end."
+            )
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"--{field.name}={value}: allowed are {', '.join(choices)}.")
+    for sign, bound in field.metadata["bounds"].items():
+        good = {
+            ">=": value >= bound,
+            ">": value > bound,
+            "<=": value <= bound,
+            "<": value < bound,
+        }[sign]
+        if not good:
+            raise UserError(f"--{field.name}={value}: must be {allowed_range(field)}.")

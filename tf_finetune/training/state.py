@@ -1,0 +1,79 @@
+"""`TrainState`: how far a training is, and what it has cost."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class TrainState:
+    """How far a training is and what it has cost; saved with every checkpoint.
+
+    Attributes:
+        step: Optimizer steps done.
+        seconds: From the first batch asked for to the last step, tracing and compiling included,
+            evaluation and checkpoints left out.
+        examples: Rows with a weight that were trained on, however many targets a row has.
+        tokens: The tokens of these rows, padding left out.
+        first_step_seconds: The first step of the last process: tracing and compiling.
+        steady_seconds: As `seconds`, without the first step of each process.
+        steady_examples: Examples of those seconds.
+        best_value: The best evaluation so far.
+        best_step: The step it was at.
+        stale: Evaluations since then.
+        stopped_early: Whether early stopping ended the training.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+    first_step_seconds: float = 0.0
+    steady_seconds: float = 0.0
+    steady_examples: int = 0
+    best_value: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    stopped_early: bool = False
+
+    def add(self, steps: int, examples: int, tokens: int, seconds: float, first: bool) -> None:
+        """Counts steps that were done; `first`: they are this process' first."""
+        self.step += steps
+        self.seconds += seconds
+        self.examples += examples
+        self.tokens += tokens
+        if first:
+            self.first_step_seconds = seconds
+        else:
+            self.steady_seconds += seconds
+            self.steady_examples += examples
+
+    def improved(self, value: float | None, greater_is_better: bool) -> bool:
+        """Takes note of an evaluation, and says whether it is the best so far.
+
+        Args:
+            value: The metric; None or NaN where it is undefined, which is never better.
+            greater_is_better: Whether a greater value is better.
+        """
+        sign, best = 1 if greater_is_better else -1, self.best_value
+        if value is not None and math.isnan(value):
+            value = None
+        if value is not None and (best is None or sign * value > sign * best):
+            self.best_value, self.best_step, self.stale = value, self.step, 0
+            return True
+        self.stale += 1
+        return False
+
+    def summary(self, steps_per_epoch: int) -> dict[str, Any]:
+        """Returns the `train` part of metrics.json."""
+        return {
+            "steps": self.step,
+            "epochs": self.step / steps_per_epoch,
+            "seconds": self.seconds,
+            "examples_per_second": self.examples / max(self.seconds, 1e-9),
+            "steady_examples_per_second": self.steady_examples / max(self.steady_seconds, 1e-9),
+            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+            "first_step_seconds": self.first_step_seconds,
+            "best_step": self.best_step or self.step,
+            "stopped_early": self.stopped_early,
+        }
