@@ -1,14 +1,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
-
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "summarize_runs.py"
 
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, "-m", "tf_finetune.experiments.compare", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

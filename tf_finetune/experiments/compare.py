@@ -1,13 +1,15 @@
 """Mean and spread of the metrics of several runs, e.g. of one config with several seeds.
 
-    python examples/summarize_runs.py out/mrpc-1 out/mrpc-2 out/mrpc-3
+    python -m tf_finetune.experiments.compare out/mrpc-1 out/mrpc-2 out/mrpc-3
 
 Reads `test` (else `eval`) of each metrics.json and prints a line per metric.
 """
 
+import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -19,14 +21,24 @@ def read(model_dir: str) -> dict[str, float]:
     return numbers | {"examples_per_second": metrics["train"]["examples_per_second"]}
 
 
-def main(model_dirs: list[str]) -> int:
-    """Prints the table; exit status 2 without arguments or for a folder that is no model's."""
+def main(model_dirs: Sequence[str] | None = None) -> int:
+    """Prints the table.
+
+    Args:
+        model_dirs: The runs' folders; None: the process' arguments.
+
+    Returns:
+        The exit status: 0, or 2 for a folder that holds no results.
+    """
+    parser = argparse.ArgumentParser(prog="compare_runs", description=__doc__.splitlines()[0])
+    parser.add_argument("model_dir", nargs="+", help="folders of runs that were evaluated")
+    folders = parser.parse_args(model_dirs).model_dir
     try:
-        runs = [read(model_dir) for model_dir in model_dirs]
-        names = list(runs[0])
+        runs = [read(folder) for folder in folders]
     except (OSError, LookupError, ValueError) as error:
-        print(f"error: {error}\n{__doc__}", file=sys.stderr)
+        print(f"error: no results of a run: {error}", file=sys.stderr)
         return 2
+    names = list(runs[0])
     for name in names:
         values = [run[name] for run in runs]
         each = " ".join(f"{value:.4f}" for value in values)
@@ -35,4 +47,4 @@ def main(model_dirs: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many runs, seen from their folders: compared, without TensorFlow."""
