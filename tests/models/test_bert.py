@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.formats.keras_hub import from_backbone
-from tf_finetune.models import fused
+from tf_finetune.models import bert, fused
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import make_bert, read_bert
 
@@ -216,6 +216,57 @@ def test_whole_step_compiled_by_xla_draws_the_same_dropout() -> None:
 
     for compiled, plain in zip(loss_and_gradients(True), loss_and_gradients(False), strict=True):
         np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def trace_step(encoder: BertEncoder, jit_compile: bool = False) -> Any:
+    """Traces a training step's loss and gradients for batches of any shape."""
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def step(inputs: dict[str, Any]) -> list[Any]:
+        with tf.GradientTape() as tape:
+            outputs = encoder(inputs, training=True)["pooled_output"]
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
+        gradients = tape.gradient(loss, [v.value for v in encoder.trainable_variables])
+        return [loss, *(tf.convert_to_tensor(g) for g in gradients)]
+
+    spec = {name: tf.TensorSpec((None, None), tf.int32) for name in FEATURES}
+    return step.get_concrete_function(spec)
+
+
+def test_layers_share_one_trace(monkeypatch) -> None:
+    gelus = []
+    gelu = fused.fused_gelu
+    monkeypatch.setattr(fused, "fused_gelu", lambda *a, **k: gelus.append(1) or gelu(*a, **k))
+    # A width that no other test has traced.
+    encoder = BertEncoder(VOCABULARY, 5, 2, 20, 28)
+    encoder.build()
+    trace_step(encoder)
+    assert len(gelus) == 2  # all layers', and the last one's for the first tokens
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_shared_trace_changes_no_bit(dtype: str, monkeypatch) -> None:
+    def run() -> list[Any]:
+        encoder = from_backbone(make_backbone(dtype))
+        encoder.seed_generator.state.assign([7, 0])
+        keras.utils.set_random_seed(1)
+        encoder.layers[0].query_key_value.enable_lora(2)
+        encoder.layers[0].query_key_value.lora_kernel_b.assign(tf.fill((2, 96), 0.1))
+        encoder.layers[0].output_dense.trainable = False
+        return trace_step(encoder)(make_inputs())
+
+    shared = run()
+    monkeypatch.setattr(bert, "_shared_transform", bert._transform)
+    for ours, plain in zip(shared, run(), strict=True):
+        np.testing.assert_array_equal(ours, plain)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_sees_no_call_of_a_layer(jit_compile: bool) -> None:
+    """Behind one it would take the weights for constants and compile anew at every step."""
+    graph = trace_step(from_backbone(make_backbone()), jit_compile).graph
+    calls = [op.get_attr("f").name for op in graph.get_operations() if op.type == "PartitionedCall"]
+    assert sum("forward__transform" in name for name in calls) == (0 if jit_compile else 1)
 
 
 def test_strategy_replicas_train() -> None:

@@ -40,18 +40,18 @@ class Norm(keras.layers.Layer):
         x: Tensor,
         bias: Tensor,
         residual: Tensor,
-        seed: Tensor | None,
         training: bool = False,
         fuse: bool = False,
     ) -> Tensor:
-        """Returns norm(residual + dropout(x + bias)); without a seed nothing is dropped."""
-        rate = _rate(self.dropout, training)
-        if seed is None:
-            # Not the number 0: it would need a kernel of its own.
-            rate, seed = 0.0 * rate, ops.zeros((2,), "int32")
-        weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        """Returns norm(residual + x + bias)."""
+        # A rate of the number 0 would need a kernel of its own.
+        rate, seed = 0.0 * _rate(self.dropout, training), ops.zeros((2,), "int32")
         options = {"rate": rate, "epsilon": self.epsilon, "training": training, "fuse": fuse}
-        return fused.fused_residual_norm(x, bias, residual, *weights, seed, **options)
+        return fused.fused_residual_norm(x, bias, residual, *self.tensors(), seed, **options)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Returns gamma and beta."""
+        return ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -105,7 +105,7 @@ class BertEmbeddings(keras.layers.Layer):
         )
         # In the form of the layers' norms, to share their kernel.
         bias, fuse = ops.zeros((self.hidden_size,), x.dtype), _fuses(self, training)
-        x = self.norm(x, bias, residual, None, training=training, fuse=fuse)
+        x = self.norm(x, bias, residual, training=training, fuse=fuse)
         if not (training and self.dropout):
             return x
         return fused.fused_dropout(x, seed, rate=_rate(self.dropout, training), fuse=fuse)
@@ -137,8 +137,8 @@ class BertLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_heads, self.hidden_size, self.dropout = num_heads, hidden_size, dropout
-        self.approximate_gelu = approximate_gelu
+        self.num_heads, self.hidden_size = num_heads, hidden_size
+        self.dropout, self.epsilon, self.approximate_gelu = dropout, epsilon, approximate_gelu
 
         def dense(units: int, name: str) -> keras.layers.Dense:
             return keras.layers.Dense(
@@ -181,47 +181,27 @@ class BertLayer(keras.layers.Layer):
         Returns:
             [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
         """
+        products = self.query_key_value, self.attention_output, self.intermediate, self.output_dense
+        norms = self.attention_norm, self.output_norm
         # For one token of each text a kernel would not earn what its compilation costs.
         fuse = _fuses(self, training) and not first_token_only
-        tokens = 1 if first_token_only else None
-        options = {"training": training, "fuse": fuse}
-        context = self._attend(x, mask, seed, tokens, **options)
-        attended = _product(self.attention_output, context)
-        if first_token_only:
-            x = ops.reshape(x, (*_shape(mask), self.hidden_size))[:, 0]
-        x = self.attention_norm(*attended, x, _use(seed, 1), **options)
-        product = _product(self.intermediate, x)
-        inner = fused.fused_gelu(*product, approximate=self.approximate_gelu, **options)
-        output = _product(self.output_dense, inner)
-        return self.output_norm(*output, x, _use(seed, 2), **options)
-
-    def _attend(
-        self, x: Tensor, mask: Tensor, seed: Tensor, tokens: int | None, training: bool, fuse: bool
-    ) -> Tensor:
-        width = self.hidden_size // self.num_heads
-        product, bias = _product(self.query_key_value, x)
-        # The key's bias is left out: it shifts all scores of a query alike, which softmax ignores.
-        query_bias, key_bias, value_bias = ops.split(bias, 3)
-        bias = ops.concatenate([query_bias, ops.zeros_like(key_bias), value_bias])
-        # Added behind a reshaping: TensorFlow would make product and sum one operation, whose
-        # kernel is slower than both.
-        batch, length = _shape(mask)
-        heads = fused.add_bias(ops.reshape(product, (batch, length, 3 * self.hidden_size)), bias)
-        heads = ops.reshape(heads, (batch, length, 3, self.num_heads, width))
-        # One transposition: three take twice as long.
-        query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
-        scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
-        weights = fused.fused_attention_weights(
-            scores,
+        # Only the last layer is asked for its first tokens; predictions gain next to nothing.
+        transform = _shared_transform if training and not first_token_only else _transform
+        return transform(
+            x,
             mask,
             seed,
-            scale=width**-0.5,
-            rate=_rate(self.dropout, training),
+            # Read here, where Keras casts them and LoRA adds to them.
+            [(ops.convert_to_tensor(p.kernel), ops.convert_to_tensor(p.bias)) for p in products],
+            [norm.tensors() for norm in norms],
+            num_heads=self.num_heads,
+            dropout=self.dropout,
+            epsilon=self.epsilon,
+            approximate_gelu=self.approximate_gelu,
+            first_token_only=first_token_only,
             training=training,
             fuse=fuse,
         )
-        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        return ops.reshape(context, (-1, self.hidden_size))
 
 
 @keras.saving.register_keras_serializable(package="tf_finetune")
@@ -396,6 +376,103 @@ class BertEncoder(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
+def _traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Lets all calls in a graph share one trace of a function, gradient included; TensorFlow only.
+
+    Other shapes, dtypes and keywords make another trace. TensorFlow copies it to where it is called
+    before it optimizes the graph, so that a step is as fast. Called eagerly it stays op by op, and
+    for XLA it is part of the caller's trace: through a call XLA does not see that the shapes which
+    the gradient takes from it depend on no weight, and would compile anew at every step.
+    """
+    if keras.config.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    # There is no public way to ask whether XLA compiles what is traced.
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    traced = tf.function(function, autograph=False)
+
+    def call(*tensors: Any, **static: Any) -> Tensor:
+        if tf.executing_eagerly() or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            return function(*tensors, **static)
+        # A tf.function takes no variables of Keras.
+        return traced(*tf.nest.map_structure(tf.convert_to_tensor, tensors), **static)
+
+    return call
+
+
+def _transform(
+    x: Tensor,
+    mask: Tensor,
+    seed: Tensor,
+    products: Sequence[tuple[Tensor, Tensor]],
+    norms: Sequence[tuple[Tensor, Tensor]],
+    *,
+    num_heads: int,
+    dropout: float,
+    epsilon: float,
+    approximate_gelu: bool,
+    first_token_only: bool,
+    training: bool,
+    fuse: bool,
+) -> Tensor:
+    """Applies a transformer layer whose weights are tensors; see `BertLayer`.
+
+    Args:
+        x: [batch * seq_length, hidden].
+        mask: int32 [batch, seq_length], 0 for padding.
+        seed: int32 [2].
+        products: Kernel and bias of the four `Dense` layers.
+        norms: Gamma and beta of the two `Norm` layers.
+        num_heads: See `BertLayer`.
+        dropout: See `BertLayer`.
+        epsilon: See `BertLayer`.
+        approximate_gelu: See `BertLayer`.
+        first_token_only: See `BertLayer.call`.
+        training: See `BertLayer.call`.
+        fuse: Whether XLA kernels stand between the products.
+
+    Returns:
+        [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
+    """
+    (query_key_value, bias), (output, output_bias), (inner, inner_bias), (outer, outer_bias) = (
+        products
+    )
+    hidden, rate = x.shape[-1], _rate(dropout, training)
+    options = {"training": training, "fuse": fuse}
+    random = {"rate": rate, **options}
+    # The key's bias is left out: it shifts all scores of a query alike, which softmax ignores.
+    query_bias, key_bias, value_bias = ops.split(bias, 3)
+    bias = ops.concatenate([query_bias, ops.zeros_like(key_bias), value_bias])
+    # Added behind a reshaping: TensorFlow would make product and sum one operation, whose
+    # kernel is slower than both.
+    batch, length = _shape(mask)
+    heads = ops.reshape(ops.matmul(x, query_key_value), (batch, length, 3 * hidden))
+    heads = fused.add_bias(heads, bias)
+    heads = ops.reshape(heads, (batch, length, 3, num_heads, hidden // num_heads))
+    # One transposition: three take twice as long.
+    query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
+    tokens = 1 if first_token_only else None
+    scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
+    scale = (hidden // num_heads) ** -0.5
+    weights = fused.fused_attention_weights(scores, mask, seed, scale=scale, **random)
+    context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+    attended = ops.matmul(ops.reshape(context, (-1, hidden)), output)
+    if first_token_only:
+        x = ops.reshape(x, (batch, length, hidden))[:, 0]
+
+    random = {"epsilon": epsilon, **random}
+    x = fused.fused_residual_norm(attended, output_bias, x, *norms[0], _use(seed, 1), **random)
+    product = ops.matmul(x, inner)
+    product = fused.fused_gelu(product, inner_bias, approximate=approximate_gelu, **options)
+    product = ops.matmul(product, outer)
+    return fused.fused_residual_norm(product, outer_bias, x, *norms[1], _use(seed, 2), **random)
+
+
+_shared_transform = _traced_once(_transform)
+
+
 def _shape(ids: Tensor) -> tuple[Any, Any]:
     shape = ops.shape(ids)
     return shape[0], shape[1]
@@ -409,11 +486,6 @@ def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
 def _rate(dropout: float, training: bool) -> float | Tensor:
     """Returns the dropout rate, as a tensor if it is not zero; see `fused.dropout`."""
     return ops.convert_to_tensor(dropout, "float32") if training and dropout else 0.0
-
-
-def _product(dense: keras.layers.Dense, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns a layer's product, LoRA included, and its bias, which the kernel behind it adds."""
-    return ops.matmul(x, dense.kernel), ops.convert_to_tensor(dense.bias)
 
 
 def _use(seed: Tensor, number: int | Tensor) -> Tensor:
