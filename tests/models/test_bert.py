@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.formats.keras_hub import from_backbone
-from tf_finetune.models import bert, fused
+from tf_finetune.models import bert_layers, fused
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import make_bert, read_bert
 
@@ -256,7 +256,7 @@ def test_a_shared_trace_changes_no_bit(dtype: str, monkeypatch) -> None:
         return trace_step(encoder)(make_inputs())
 
     shared = run()
-    monkeypatch.setattr(bert, "_shared_transform", bert._transform)
+    monkeypatch.setattr(bert_layers, "_shared_transform", bert_layers._transform)
     for ours, plain in zip(shared, run(), strict=True):
         np.testing.assert_array_equal(ours, plain)
 

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_finetune.models.bert import BertEncoder, Norm
+from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_layers import Norm
 
 _NORM = r"(?:layer_norm|LayerNorm)"
 # What TF Models' exporter, older TF Hub versions of it, and Google's first BERT release call the

@@ -4,7 +4,6 @@ Between its matrix products a transformer is bound by memory. Run op by op, a GE
 writes its [tokens, width] tensor eight times forward and more backward; as one kernel, once.
 """
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -13,85 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_finetune.models.kernels import fused, in_kernel
+
 Tensor = Any
-
-
-def fused(
-    function: Callable[..., Any], gradients: Callable[..., Any] | None = None
-) -> Callable[..., Tensor]:
-    """Makes a function of tensors one XLA kernel forward and one backward, in TensorFlow.
-
-    Where XLA compiles the whole step, and with other backends, it is the same mathematics.
-
-    Args:
-        function: From tensors, and keywords that are Python values, to one tensor, or to a pair of
-            which the second, tensors in any structure, is kept for `gradients`.
-        gradients: From the gradient of the result, what was kept, and the arguments, to the
-            gradient of each argument. None: automatic, computing `function` again instead of
-            keeping its intermediate tensors.
-
-    Returns:
-        The function, giving one tensor. With `fuse=False` it is no kernel; with `training=False` it
-        is one that keeps nothing. The gradient of both is TensorFlow's own.
-    """
-
-    def plain(*tensors: Tensor, **static: Any) -> Tensor:
-        return _split(function(*tensors, **static))[0]
-
-    if keras.config.backend() != "tensorflow":
-        return lambda *tensors, fuse=True, training=True, **static: plain(*tensors, **static)
-    import tensorflow as tf
-
-    def automatic(upstream: Tensor, _: None, *tensors: Tensor, **static: Any) -> Any:
-        real = [tensor for tensor in tensors if tensor.dtype.is_floating]
-        with tf.GradientTape() as tape:
-            tape.watch(real)
-            result = function(*tensors, **static)
-        found = iter(tape.gradient(result, real, upstream))
-        return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
-
-    predict, forward, backward = (
-        tf.function(_in_kernel(part), jit_compile=True, autograph=False)
-        for part in (plain, function, gradients or automatic)
-    )
-
-    def call(*tensors: Tensor, fuse: bool = True, training: bool = True, **static: Any) -> Tensor:
-        if not fuse:
-            return plain(*tensors, **static)
-        tensors = tuple(map(tf.convert_to_tensor, tensors))
-        if not training:
-            return predict(*tensors, **static)
-
-        @tf.custom_gradient
-        def kernel(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-            result, kept = _split(forward(*tensors, **static))
-            return result, lambda upstream: backward(upstream, kept, *tensors, **static)
-
-        return kernel(*tensors)
-
-    return call
-
-
-_lanes = False  # Whether XLA compiles what is traced at the moment.
-
-
-def _in_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets `_reduce` know that what it does is compiled."""
-
-    @functools.wraps(function)
-    def call(*tensors: Tensor, **static: Any) -> Any:
-        global _lanes
-        before, _lanes = _lanes, True
-        try:
-            return function(*tensors, **static)
-        finally:
-            _lanes = before
-
-    return call
-
-
-def _split(results: Any) -> tuple[Tensor, Any]:
-    return tuple(results) if isinstance(results, (list, tuple)) else (results, None)
 
 
 def dropout(x: Tensor, seed: Tensor, rate: float | Tensor) -> Tensor:
@@ -138,11 +61,10 @@ def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     """Reduces the last axis to one element by `operator.add` or `ops.maximum`.
 
-    XLA's CPU compiler reduces neighbours one by one, and an axis of more than 32 at a greater price
-    still. So in a kernel elements that are some lanes apart are reduced first, then the lanes by
-    halves. Op by op that would only be more of them.
+    XLA:CPU does not vectorise a reduction of neighbours, least of all of a long last axis. So a
+    kernel reduces strided lanes first, then the lanes by halves. Uncompiled, the plain op is used.
     """
-    if not _lanes:
+    if not in_kernel():
         return (ops.sum if function is operator.add else ops.max)(x, axis=-1, keepdims=True)
     width, lanes = ops.shape(x)[-1], 8
     if isinstance(width, int):
