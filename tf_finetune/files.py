@@ -1,7 +1,7 @@
-"""Files of this machine and of TensorFlow's file systems (`gs://`); writes are whole or not at all.
+"""Files on this machine and on TensorFlow's file systems (`gs://`), with atomic writes.
 
-The standard library serves this machine's: what is wrong with a run can so be said before
-TensorFlow is imported.
+Local files need the standard library only, so that a run's errors can be reported before TensorFlow
+is imported.
 """
 
 import atexit
@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-# Bytes that are fetched at once.
+# The buffer of a remote file, in bytes.
 REMOTE_BUFFER = 1 << 20
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether TensorFlow must be asked for a path: `gs://bucket/file`."""
+    """Whether a path is on one of TensorFlow's file systems, such as `gs://bucket/file`."""
     return "://" in os.fspath(path)
 
 
@@ -30,7 +30,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a file to be read as bytes.
 
     Raises:
-        OSError: It cannot be read; of a remote file, at the first read.
+        OSError: It cannot be read; for a remote file the first read raises it.
     """
     if is_remote(path):
         return cast(BinaryIO, io.BufferedReader(_RemoteFile(os.fspath(path), "rb"), REMOTE_BUFFER))
@@ -44,7 +44,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def exists(path: str) -> bool:
-    """Whether something is there, be it a link that leads nowhere."""
+    """Whether a path exists; a broken symbolic link exists too."""
     if not is_remote(path):
         return os.path.lexists(path)
     with open_gfile() as gfile:
@@ -52,7 +52,7 @@ def exists(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Whether a file is there."""
+    """Whether a path is a file."""
     if not is_remote(path):
         return os.path.isfile(path)
     with open_gfile() as gfile:
@@ -60,7 +60,7 @@ def is_file(path: str) -> bool:
 
 
 def is_dir(path: str) -> bool:
-    """Whether a folder is there."""
+    """Whether a path is a folder."""
     if not is_remote(path):
         return os.path.isdir(path)
     with open_gfile() as gfile:
@@ -68,7 +68,7 @@ def is_dir(path: str) -> bool:
 
 
 def list_dir(path: str) -> list[str]:
-    """Returns the names in a folder, in order; none if there is no folder."""
+    """Returns the names in a folder, sorted; an empty list if there is no folder."""
     if not is_dir(path):
         return []
     if not is_remote(path):
@@ -78,7 +78,7 @@ def list_dir(path: str) -> list[str]:
 
 
 def glob_files(pattern: str) -> list[str]:
-    """Returns the files that a pattern stands for, in order."""
+    """Returns the files that match a glob pattern, sorted."""
     if not is_remote(pattern):
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     with open_gfile() as gfile:
@@ -94,7 +94,7 @@ def file_size(path: str) -> int:
 
 
 def file_version(path: str) -> tuple[int, int]:
-    """Returns a file's size and time of change, which tell it from what stood there before."""
+    """Returns a file's size and modification time, which differ once the file has changed."""
     if not is_remote(path):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
@@ -104,7 +104,7 @@ def file_version(path: str) -> tuple[int, int]:
 
 
 def make_dirs(path: str) -> None:
-    """Makes a folder and those above it, as far as they are missing."""
+    """Makes a folder and its parents, those that are missing."""
     if not is_remote(path):
         os.makedirs(path, exist_ok=True)
         return
@@ -113,7 +113,7 @@ def make_dirs(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a file, a link or a whole folder, if it is there."""
+    """Removes a file, a link or a whole folder, if it exists."""
     if not exists(path):
         return
     if is_remote(path):
@@ -126,7 +126,7 @@ def remove(path: str) -> None:
 
 
 def local_copy(directory: str) -> Path:
-    """Copies a remote folder to a temporary one, which goes with the process."""
+    """Copies a remote folder to a temporary one, which is removed when the process ends."""
     target = Path(tempfile.mkdtemp(prefix="tf_finetune."))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     with open_gfile() as gfile:
@@ -140,13 +140,13 @@ def local_copy(directory: str) -> Path:
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Writes a file atomically: yields a temporary one that becomes `path` at the block's end.
+    """Writes a file atomically: yields a temporary file that becomes `path` at the block's end.
 
     Args:
         path: The file to write; its folder is made if it is missing.
 
     Yields:
-        The file. If the block raises, it is removed and what stood at `path` is untouched.
+        The temporary file. If the block raises, it is removed and `path` is unchanged.
     """
     folder, name = os.path.split(os.fspath(path))
     folder = folder or "."
@@ -178,7 +178,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` (UTF-8) as a whole file; see `replaced_file`."""
+    """Writes a file of `text` (UTF-8) atomically; see `replaced_file`."""
     with replaced_file(path) as file:
         file.write(text.encode())
 
@@ -198,12 +198,12 @@ def replaced_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Writes a folder atomically: yields an empty local one that becomes `path` at the block's end.
 
     Args:
-        path: The directory to write; one that is there is replaced at the end, not before. A remote
-            one is copied there at the end, `saved_model.pb` last: without it no program takes what
-            is there for a SavedModel.
+        path: The directory to write; an existing one is replaced when the block ends. Uploads to a
+            remote one are not atomic, but end with `saved_model.pb`: without it no program takes a
+            partial upload for a SavedModel.
 
     Yields:
-        The temporary directory to fill. If the block raises, it is removed and `path` is untouched.
+        The temporary directory to fill. If the block raises, it is removed and `path` is unchanged.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="tf_finetune.") as folder:
@@ -240,14 +240,14 @@ def _upload(folder: str, target: str) -> None:
 
 
 class _RemoteFile(io.RawIOBase):
-    """What `tf.io.gfile.GFile` lacks to be a file to gzip, NumPy and Arrow."""
+    """A `tf.io.gfile.GFile` as the raw binary file that gzip, NumPy and Arrow expect."""
 
     def __init__(self, path: str, mode: str) -> None:
         with open_gfile() as gfile:
             self._file = gfile.GFile(path, mode)
         self._reads = "r" in mode
         if not self._reads:
-            self.write(b"")  # A file that nothing is written to would not be made.
+            self.write(b"")  # GFile makes a file at its first write: an empty one needs it too.
 
     def readable(self) -> bool:
         return self._reads
@@ -289,7 +289,7 @@ class _RemoteFile(io.RawIOBase):
 
 @contextmanager
 def open_gfile() -> Iterator[Any]:
-    """Yields `tf.io.gfile`, whose errors become those that callers know from local files."""
+    """Yields `tf.io.gfile`; its errors are raised as `OSError`, as for local files."""
     import tensorflow as tf
 
     try:

@@ -1,4 +1,4 @@
-"""What a process needs before TensorFlow is imported, and while it is."""
+"""Settings of a process before TensorFlow is imported, and a faster import of it."""
 
 import gc
 import os
@@ -8,23 +8,23 @@ from contextlib import contextmanager
 
 
 def set_up_process() -> None:
-    """Chooses Keras's backend, silences TensorFlow, and lets any text be printed."""
+    """Chooses Keras's backend, silences TensorFlow's log, and makes any text printable."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It calls it an error to have no GPU.
-    for stream in (sys.stdout, sys.stderr):  # Data may hold what a terminal cannot show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # A missing GPU is logged as an error.
+    for stream in (sys.stdout, sys.stderr):  # Data may hold characters their encoding lacks.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextmanager
 def uncollected_imports(freeze: bool = False) -> Iterator[None]:
-    """Pauses the garbage collector while the block imports TensorFlow: a quarter of that time.
+    """Pauses the garbage collector while the block imports TensorFlow, which makes it faster.
 
     If TensorFlow is imported already, the block changes nothing.
 
     Args:
         freeze: Exempt every object alive after the block from collection (`gc.freeze`). For use at
-            program start, where nearly all objects belong to modules; it saves two seconds more of
-            a short run.
+            program start, where nearly all objects belong to modules. docs/performance.md has the
+            times of both.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
         yield
@@ -35,5 +35,5 @@ def uncollected_imports(freeze: bool = False) -> Iterator[None]:
     finally:
         gc.freeze()
         if not freeze:
-            gc.unfreeze()  # Into the oldest generation, unsearched.
+            gc.unfreeze()  # Moves all objects to the oldest generation without a collection.
         gc.enable()

@@ -1,1 +1,1 @@
-"""A text to labels or a number."""
+"""Classification and regression: from a text to labels or a number."""

@@ -1,4 +1,4 @@
-"""`Classifier`: an encoder with a head, the text side, and what was learnt, as one object."""
+"""`Classifier`: encoder, head, preprocessor and problem as one object."""
 
 import dataclasses
 import functools
@@ -43,6 +43,7 @@ from tf_finetune.data.plan import xla_buckets
 from tf_finetune.data.problem import DEFAULT_METRICS, Problem
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
+from tf_finetune.files import exists
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RunConfig
 from tf_finetune.runs.model_dir import ModelDir
@@ -57,16 +58,16 @@ from tf_finetune.training.state import TrainState
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with all that it needs to be trained, to predict, and to be written.
+    """A model with all that training, prediction and export need.
 
     Attributes:
-        model: From the preprocessor's features to logits, float32 [batch, num_outputs]; an ordinary
-            compiled `keras.Model`.
-        encoder: What the head stands on; its preprocessor reads texts.
-        problem: What is learnt.
-        config: How encoder and head were made.
+        model: Takes the preprocessor's features, returns logits, float32 [batch, num_outputs]; an
+            ordinary compiled `keras.Model`.
+        encoder: The encoder under the head; its preprocessor tokenizes texts.
+        problem: The problem that the model learns.
+        config: The settings of encoder and head.
         max_seq_length: The length that texts are cut to, in training, prediction and export.
-        runtime: What the model was made under.
+        runtime: The one the model was made under.
     """
 
     model: keras.Model
@@ -85,7 +86,7 @@ class Classifier:
         """Turns examples into token ids; see `tokenize`."""
         preprocessor = self.encoder.preprocessor
         rows = tokenize(examples, preprocessor, self.max_seq_length, cache_dir)
-        # XLA compiles the whole step for each length: a few of them.
+        # XLA compiles the whole step for each length: use few.
         buckets = xla_buckets(self.max_seq_length) if self.runtime.jit_compile else None
         return dataclasses.replace(rows, buckets=buckets)
 
@@ -103,8 +104,8 @@ class Classifier:
         """Predicts the labels of texts.
 
         Args:
-            texts: One sequence of strings for each text column, of equal lengths; with a single
-                column the strings alone will do.
+            texts: One sequence of strings for each text column, of equal lengths; for a single
+                column the strings alone suffice.
             batch_size: Texts per batch, over all replicas.
 
         Returns:
@@ -135,7 +136,7 @@ class Classifier:
     def evaluate_rows(
         self, rows: TokenizedRows, batch_size: int = DataConfig.eval_batch_size
     ) -> dict[str, Any]:
-        """Computes the metrics of labelled rows; warns if all are predicted alike."""
+        """Computes the metrics of labelled rows; warns if all get the same prediction."""
         logits, labels = self.logits(rows, batch_size), rows.columns[LABEL].numpy()
         if warning := collapse_warning(logits, labels, self.problem):
             _warn_once(warning)
@@ -158,13 +159,14 @@ class Classifier:
             batches: From `plan_batches` or `stream_batches`.
             optimizer: AdamW's settings.
             loop: When the model is evaluated and saved, and when the training stops.
-            validation: What it is evaluated on; None: it is not.
+            validation: The rows to evaluate on; None: no evaluation.
             metric: The metric that picks the best weights; None: the problem's usual one.
-            model_dir: Gets checkpoints, log and curves; None: none of them, and no best weights.
+            model_dir: Gets checkpoints, log, curves and the record that `load_classifier` reads;
+                None: none of them, and no best weights.
             eval_batch_size: Rows per batch of an evaluation, over all replicas.
 
         Returns:
-            How far the training is and what it cost.
+            The progress of the training and its cost.
 
         Raises:
             UserError: See `train`; or the problem has no such metric.
@@ -179,6 +181,8 @@ class Classifier:
         with self.runtime.scope():
             rates = layer_rates(self.encoder.blocks, optimizer.layerwise_lr_decay)
             adamw = build_optimizer(batches.num_steps, optimizer, rates)
+        if model_dir and self.runtime.workers.is_chief and not exists(model_dir.config):
+            save_run(model_dir, self._config(model_dir.path), self.problem)
         return fit(
             self.model,
             batches,
@@ -204,21 +208,24 @@ class Classifier:
         """Writes a model directory that `load_classifier` and `--model_dir` read.
 
         Args:
-            model_dir: A folder that is free.
+            model_dir: A folder without a model.
 
         Raises:
             UserError: The folder is in use, or the disk is full.
         """
         directory = ModelDir(model_dir)
-        config = Config(
+        directory.check_free(self._config(model_dir), lambda _: ["  a model is there already"])
+        save_run(directory, self._config(model_dir), self.problem)
+        save_weights(self.model, directory.checkpoints)
+
+    def _config(self, model_dir: str) -> Config:
+        """Returns the configuration of a run that makes this classifier."""
+        return Config(
             data=DataConfig(max_seq_length=self.max_seq_length),
             labels=LabelConfig(threshold=self.problem.threshold),
             encoder=self.config,
             run=RunConfig(model_dir=model_dir),
         )
-        directory.check_free(config, lambda learnt: ["  a model is there already"])
-        save_run(directory, config, self.problem)
-        save_weights(self.model, directory.checkpoints)
 
 
 def build_classifier(
@@ -234,15 +241,16 @@ def build_classifier(
     """Puts a head on an encoder.
 
     Args:
-        encoder: From `load_encoder`. Its weights become the model's, not a copy.
-        problem: What is learnt.
-        config: The head, its pooling and dropout, what is frozen, the loss. What it says of the
-            encoder was `load_encoder`'s.
-        labels: Those of the training, which balanced class weights and the head's biases start
-            from; see `constant_logits`.
-        head: A layer that takes [batch, hidden] to logits, in place of the one of `config`.
+        encoder: From `load_encoder`. The model shares its weights, it does not copy them.
+        problem: The problem to learn.
+        config: The head, its pooling and dropout, the frozen layers and the loss. Its
+            `preprocessor` and `encoder_dropout` must be those that `load_encoder` was given: a
+            saved model records them.
+        labels: The training labels, from which balanced class weights and the head's initial biases
+            are computed; see `constant_logits`.
+        head: A layer from [batch, hidden] to logits, in place of the one of `config`.
         max_seq_length: The length that texts are cut to.
-        runtime: What the model is made under; None: the current strategy.
+        runtime: The one to make the model under; None: the current strategy.
 
     Returns:
         The classifier, whose model is compiled.

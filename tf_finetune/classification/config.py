@@ -24,7 +24,7 @@ ENCODER_HELP = (
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The encoder, the head on it, and what the head is fitted to."""
+    """The encoder, the head on it, and the loss."""
 
     title: ClassVar[str] = "Model"
 

@@ -1,4 +1,4 @@
-r"""The fine-tuned model as files that serve without this package.
+r"""Exports a fine-tuned model as a SavedModel that serves without this package.
 
 The directory is a TensorFlow SavedModel that takes raw strings. Whoever loads it must have
 imported tensorflow_text, whose ops cut the text into tokens:
@@ -13,7 +13,7 @@ The plain `saved_model_cli run` does not know these ops and has no flag to load 
     main()" run --dir out/export --tag_set serve --signature_def serving_default \
     --input_exprs 'sentence=["a text"]'
 
-Beside the SavedModel's own files lie `model.keras`, for `keras.saving.load_model` after
+Next to the SavedModel's own files are `model.keras`, for `keras.saving.load_model` after
 `import tf_finetune.classification.classifier`, and `assets.extra/labels.txt`, a name for each
 column of the probabilities.
 """
@@ -45,12 +45,12 @@ def serving_module(
     *,
     max_seq_length: int,
 ) -> tf.Module:
-    """Makes what `tf.saved_model.save` writes: `serve`, from strings to answers.
+    """Makes the module that `tf.saved_model.save` writes, with its function `serve`.
 
     Args:
         model: From features to logits.
         preprocessor: The encoder's.
-        problem: What the model has learnt.
+        problem: The model's problem.
         max_seq_length: Longer texts are cut to this many tokens.
 
     Returns:
@@ -68,14 +68,14 @@ def serving_module(
     module = tf.Module()
     module.serve = serve
     module.preprocessor = preprocessor
-    # Not the model itself: with it would come the optimizer, and Keras 3 saves a variable of its
-    # own as two, of which a session (saved_model_cli, TensorFlow Serving) restores the unused one.
+    # Not the model itself: it would bring the optimizer, and Keras 3 saves each of its variables as
+    # two, of which a session (saved_model_cli, TensorFlow Serving) restores the unused one.
     module.resources = list(_resources(model))
     return module
 
 
 def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
-    """Turns logits [batch, num_outputs] into what `export` says that the signature gives."""
+    """Turns logits [batch, num_outputs] into the outputs of the signature; see `export`."""
     logits = tf.cast(logits, tf.float32)
     if problem.problem_type == "regression":
         return {"score": logits[:, 0]}
@@ -104,24 +104,24 @@ def export(
     """Writes the model as a SavedModel from strings to labels, with `model.keras` beside it.
 
     The signature `serving_default` takes a string [batch] for each text column, named after it
-    (see `argument_names`), and gives `label` string [batch], `score` float32 [batch], the label's
-    probability, and `probabilities` float32 [batch, labels]. For multi_label, `label` holds the
-    names from the threshold on, joined by commas, and `score` is the highest probability. A
-    regression gives `score` alone, the predicted number. Rows are padded to the longest of a
-    request. The SavedModel computes in float32 also where the model uses a mixed precision.
+    (see `argument_names`), and returns `label` string [batch], `score` float32 [batch], the label's
+    probability, and `probabilities` float32 [batch, labels]. For multi_label, `label` joins by
+    commas the labels whose probability reaches the threshold, and `score` is the highest
+    probability. A regression returns `score` alone, the predicted number. Rows are padded to the
+    longest of a request. The SavedModel computes in float32 even if the model's precision is mixed.
 
     Args:
         model: From features to logits, as of `build_classifier`.
         preprocessor: The encoder's.
-        problem: What the model has learnt.
-        directory: Where to write; a directory that is there is replaced.
+        problem: The model's problem.
+        directory: Where to write; an existing directory is replaced.
         max_seq_length: Longer texts are cut to this many tokens.
-        example_texts: For each text column some strings, on which what was written is compared
-            with the model; an empty text is always added.
+        example_texts: Some strings for each text column, on which the files' outputs are compared
+            with the model's; an empty text is always added.
 
     Raises:
-        UserError: The disk is full; or what was written, loaded again, differs from the model by
-            more than 1e-4 (of the value, where it is above 1). `directory` is as it was.
+        UserError: The disk is full; or the outputs of the files, loaded again, differ from the
+            model's by more than 1e-4 (of the value, where it is above 1). `directory` is unchanged.
     """
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
@@ -152,7 +152,7 @@ def argument_names(text_columns: Sequence[str]) -> list[str]:
     """Makes names of a TensorFlow signature from column names.
 
     Every character other than an ASCII letter, digit or `_` becomes `_`; a name that does not
-    begin with a letter gets `text_` before it, and one that is taken a number after it.
+    begin with a letter gets the prefix `text_`, and a name that is in use gets a number appended.
     """
     names: list[str] = []
     for column in text_columns:
@@ -168,7 +168,7 @@ def _resources(model: keras.Model) -> Iterator[Any]:
     """Yields once each TensorFlow variable, lookup table and asset that a model uses."""
     seen = set()
     for layer in model._flatten_layers():
-        # What a layer holds in a list is a weight for Keras alone.
+        # Only Keras tracks the weights that a layer keeps in a list.
         for item in [*tf.train.TrackableView(layer).descendants(), *layer.weights]:
             item = item.value if isinstance(item, keras.Variable) else item
             if isinstance(item, RESOURCE_KINDS) and id(item) not in seen:
@@ -177,12 +177,12 @@ def _resources(model: keras.Model) -> Iterator[Any]:
 
 
 def _save_keras(model: keras.Model, path: Path) -> keras.Model:
-    """Writes a model and returns what is loaded from the file."""
+    """Writes a model and returns the model loaded from the file."""
     try:
         model.save(path)
         return keras.saving.load_model(path, compile=False)
     except (TypeError, ValueError) as error:
-        # Keras puts the cause behind the model's configuration and the layer's behind the cause.
+        # In Keras's message the cause stands between the model's configuration and the layer's.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].split(" Full object config")[0]
         raise UserError(
             f"model.keras cannot be written and loaded again, nothing was exported: {reason} "
@@ -192,7 +192,7 @@ def _save_keras(model: keras.Model, path: Path) -> keras.Model:
 
 
 def _compare(kind: str, written: dict[str, tf.Tensor], expected: dict[str, tf.Tensor]) -> None:
-    """Raises a UserError if what was written does not answer as the model does."""
+    """Raises a UserError if the outputs of a written file differ from the model's."""
     for name in set(expected) - {"label"}:
         ours, theirs = expected[name].numpy(), written[name].numpy()
         difference = float(np.max(np.abs(ours - theirs) / np.maximum(1.0, np.abs(ours))))

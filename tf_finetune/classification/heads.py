@@ -1,4 +1,4 @@
-"""The heads: from what the encoder says of a text to the logits."""
+"""The heads: from the encoder's outputs to logits."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ INITIALIZER_RANGE = 0.02
 
 @keras.saving.register_keras_serializable(package="tf_finetune")
 class Pooling(keras.layers.Layer):
-    """One vector for a text from the encoder's outputs.
+    """Pools the encoder's outputs into one vector for each text.
 
     Args:
         mode: `pooled` (the encoder's own pooler), `cls` (the first token's vector), `mean` or
@@ -143,7 +143,7 @@ def load_head(name: str) -> type[keras.layers.Layer]:
         name: A key of `HEADS`, or `module:Class` for a Keras layer of the user's own; the module is
             looked for in the current folder too. It is called as
             `Class(num_outputs=..., dropout=..., name="head")`, then on features [batch, hidden].
-            Where its last layer is named `logits`, its biases start as `constant_logits` says.
+            If its attribute `logits` is a layer, the biases of that start at `constant_logits`.
 
     Returns:
         The class.

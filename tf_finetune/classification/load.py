@@ -19,13 +19,13 @@ from tf_finetune.training.checkpoints import load_weights
 def load_classifier(
     model_dir: str, *, head: str | None = None, runtime: Runtime | None = None
 ) -> Classifier:
-    """Loads what an earlier run has trained: its best weights, else the last.
+    """Loads the classifier of an earlier run, with its best weights, else the last.
 
     Args:
         model_dir: The run's folder.
-        head: Must be given, as it was, where the run's head is a class of the user's own: to load
-            it runs its module, which a file may not ask for.
-        runtime: What the model is made under; None: the current strategy.
+        head: The run's `--head`, required if that is a class of the user's own: loading it runs its
+            module, and a file alone must not cause that.
+        runtime: The one to make the model under; None: the current strategy.
 
     Raises:
         UserError: There is no model, it is damaged, or its encoder is not found.
@@ -48,8 +48,8 @@ def restore_classifier(
     Args:
         model_dir: The run's folder.
         config: Its configuration.
-        problem: What it has learnt.
-        runtime: What the model is made under.
+        problem: Its problem.
+        runtime: The one to make the model under.
 
     Returns:
         The classifier, and the path of the checkpoint.
@@ -79,7 +79,7 @@ def load_run_encoder(config: EncoderConfig) -> Encoder:
 
 
 def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classifier:
-    """Makes the classifier of a training, from an earlier run's where `init_from` names one."""
+    """Makes the classifier to train, from the weights of the run that `init_from` names, if any."""
     settings = config.encoder
     source = None
     with runtime.scope():

@@ -18,7 +18,7 @@ class LogitsLoss(keras.losses.Loss):
     Args:
         problem_type: `single_label`, `multi_label` or `regression`.
         label_smoothing: Share of the target that is spread evenly over all labels (Szegedy et al.,
-            2016); for several labels each target moves towards one half. No effect on a number.
+            2016); for several labels each target moves towards one half. No effect in regression.
         class_weights: Factor of each label's loss; empty: all 1.
     """
 
@@ -95,12 +95,12 @@ def balanced_class_weights(labels: np.ndarray, num_labels: int) -> tuple[float, 
 def constant_logits(
     labels: np.ndarray, problem_type: str, class_weights: Sequence[float] = ()
 ) -> tuple[float, ...]:
-    """Returns what the biases of a new head start at.
+    """Returns the initial biases of a new head.
 
     For several labels or a number this is the constant prediction of least loss: the log-odds of
     each label, or the mean. The network then need not learn it first, by gradients that are the
     same for every text (Lin et al., 2017, section 3.3; TensorFlow's tutorial on imbalanced data).
-    For one label each there is none: little would be gained, and a test set may have other shares.
+    For one label each it returns none: the gain is small, and a test set may have other shares.
 
     Args:
         labels: int [n] (one label each), float [n, labels] (several), or float [n] (a number).
@@ -109,7 +109,7 @@ def constant_logits(
 
     Returns:
         For each label the log of its weighted odds, with one added to both counts, so that a label
-        that never occurs has a finite logit; or the mean; or nothing.
+        that never occurs has a finite logit; or the mean; or an empty tuple.
     """
     if problem_type == "single_label":
         return ()

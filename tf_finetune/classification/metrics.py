@@ -17,7 +17,7 @@ _LESS_IS_BETTER = ("loss", "mean_squared_error")
 
 
 def metric_names(problem: Problem) -> tuple[str, ...]:
-    """Returns the names of the numbers that `compute_metrics` gives for a problem."""
+    """Returns the names of the numbers that `compute_metrics` returns for a problem."""
     if problem.problem_type == "regression":
         return ("loss", *_REGRESSION)
     if problem.problem_type == "multi_label":
@@ -26,22 +26,22 @@ def metric_names(problem: Problem) -> tuple[str, ...]:
 
 
 def greater_is_better(name: str) -> bool:
-    """Says whether a model with a greater value of this metric is the better one."""
+    """Returns whether a greater value of this metric is better."""
     return name not in _LESS_IS_BETTER
 
 
 def check_metric_name(name: str, problem: Problem) -> None:
-    """Checks a choice of `metric_for_best_model` before anything heavy is done.
+    """Checks that `metric_for_best_model` is a metric of the problem.
 
     Raises:
         UserError: The problem has no such metric; the message lists those it has.
     """
     if name not in metric_names(problem):
-        kind: str = problem.problem_type
-        if kind != "regression":
-            kind += f" with {problem.num_outputs} labels"
+        described: str = problem.problem_type
+        if described != "regression":
+            described += f" with {problem.num_outputs} labels"
         raise UserError(
-            f"--metric_for_best_model={name}: no such metric for {kind}. "
+            f"--metric_for_best_model={name}: no such metric for {described}. "
             f"Allowed are {', '.join(metric_names(problem))}."
         )
 
@@ -63,7 +63,7 @@ def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
 
 
 def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Says which labels multi-label rows get: those of a probability from the threshold on.
+    """Returns the labels of multi-label rows: those whose probability reaches the threshold.
 
     Args:
         probabilities: float32 [n, num_labels].
@@ -80,20 +80,20 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) ->
 
     `loss` is the plain mean loss, without label smoothing or class weights. With two labels,
     `precision`, `recall` and `f1` are of the second one. `macro_f1` is over the labels that occur
-    or are predicted (multi_label: over all), as scikit-learn's default. `accuracy` of a multi-label
-    row asks that all its labels are right. `roc_auc` of several labels is each label against the
-    rest, averaged over the labels that occur but not in every row.
+    or are predicted (multi_label: over all), as scikit-learn's default. A multi-label row counts
+    for `accuracy` if all its labels are right. `roc_auc` of several labels is each label against
+    the rest, averaged over the labels that occur but not in every row.
 
     Args:
         logits: float32 [n, num_outputs].
         labels: int32 [n]; multi_label 0 or 1 [n, num_labels]; regression float32 [n].
-        problem: What was learnt; a label of a multi-label row is predicted from its threshold on.
+        problem: The model's problem, with the threshold of multi-label rows.
 
     Returns:
-        Python floats under the names of `metric_names`, and unless it is a regression `per_class`:
+        Python floats under the names of `metric_names`, and except for a regression `per_class`:
         {label name: {precision, recall, f1, support}}. A quotient 0/0 is 0.0, as is Matthews'
-        correlation when only one class occurs or is predicted. `pearson`, `spearman` and `roc_auc`
-        are None (null in JSON) where they are not defined: all predictions or all labels equal.
+        correlation when only one class occurs or is predicted. None (null in JSON) where undefined:
+        `pearson` and `spearman` of equal predictions or labels, `roc_auc` of equal labels.
 
     Raises:
         UserError: No rows, or logits that are not finite.
@@ -191,12 +191,12 @@ def _roc_auc(truth: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def collapse_warning(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> str | None:
-    """Says so when every row gets the same prediction although the labels differ.
+    """Returns a warning if every row gets the same prediction although the labels differ.
 
     Args:
         logits: float32 [n, num_outputs].
         labels: As for `compute_metrics`.
-        problem: What was learnt.
+        problem: The model's problem.
 
     Returns:
         The warning with the usual causes, or None.

@@ -16,7 +16,7 @@ def connect(
 
     Args:
         encoder: The encoder.
-        problem: Says how many texts there are and how many logits.
+        problem: Sets the number of texts and the number of logits.
         pooling: The head's input; see `Pooling`.
         head: From [batch, hidden] to logits.
 
@@ -24,7 +24,7 @@ def connect(
         The model from features to logits, float32 [batch, num_outputs], not compiled.
 
     Raises:
-        UserError: A pooling that the encoder has not, or a head of other outputs.
+        UserError: The encoder has no `sequence_output` to pool, or the head has other outputs.
     """
     inputs = _make_inputs(encoder, len(problem.text_columns))
     outputs = encoder.network(inputs)
@@ -45,7 +45,7 @@ def connect(
 
 
 def apply_freeze(encoder: Encoder, freeze: str) -> None:
-    """Sets which of the encoder's layers train; see `build_classifier`."""
+    """Freezes layers of the encoder; see `--freeze`."""
     if freeze == "none":
         return
     encoder.network.trainable = True
@@ -75,7 +75,7 @@ def _make_inputs(encoder: Encoder, num_segments: int) -> dict[str, keras.KerasTe
 
 
 def fit_metrics(problem_type: str) -> list[keras.metrics.Metric]:
-    """Returns what `keras.Model.fit` and `evaluate` show beside the loss."""
+    """Returns the metrics that `keras.Model.fit` and `evaluate` show in addition to the loss."""
     if problem_type == "single_label":
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if problem_type == "multi_label":

@@ -1,4 +1,4 @@
-"""What a model says of texts: metrics, labels, probabilities."""
+"""A model's predictions for texts, labels and probabilities, and their metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tf_finetune.training.forward import Forward
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of some texts, in the order of the texts.
+    """A model's predictions for texts, in the order of the texts.
 
     Attributes:
         logits: float32 [n, num_outputs].
@@ -44,10 +44,10 @@ def evaluate(forward: Forward, dataset: tf.data.Dataset, problem: Problem) -> di
     """Computes a model's metrics over all rows of a dataset, each counted once.
 
     Args:
-        forward: The model's, from `make_forward`.
+        forward: The model's forward pass, from `make_forward`.
         dataset: Batches `(features, labels, weights)`, as of `make_eval_dataset`; rows of weight 0
             fill a batch up and do not count.
-        problem: What the model has learnt.
+        problem: The model's problem.
 
     Returns:
         See `compute_metrics`. The batch size changes nothing.
@@ -71,11 +71,11 @@ def predict(
     """Predicts labels of texts; rows of similar length share a batch.
 
     Args:
-        forward: The model's, from `make_forward`.
+        forward: The model's forward pass, from `make_forward`.
         preprocessor: The encoder's.
-        problem: What the model has learnt.
-        texts: One sequence of strings for each text column, of equal lengths; with a single column
-            the strings alone will do.
+        problem: The model's problem.
+        texts: One sequence of strings for each text column, of equal lengths; for a single column
+            the strings alone suffice.
         max_seq_length: Longer texts are cut to this many tokens.
         batch_size: Texts per batch, over all replicas.
 
@@ -101,7 +101,7 @@ def predict_rows(
     """Returns the logits of tokenized rows, float32 [n, num_outputs], in their order.
 
     Args:
-        forward: The model's, from `make_forward`.
+        forward: The model's forward pass, from `make_forward`.
         rows: From `tokenize`.
         batch_size: Rows per batch, over all replicas.
     """
@@ -115,14 +115,14 @@ def to_predictions(logits: np.ndarray, problem: Problem) -> Predictions:
     """Turns logits, float32 [n, num_outputs], into predictions; see `predict`."""
     if problem.problem_type == "regression":
         return Predictions(logits, logits[:, :0], logits[:, 0], ((),) * len(logits))
-    chances = probabilities(logits, problem)
+    label_probabilities = probabilities(logits, problem)
     if problem.problem_type == "multi_label":
-        chosen = choose_labels(chances, problem.threshold)
+        chosen = choose_labels(label_probabilities, problem.threshold)
     else:
         chosen = logits.argmax(axis=1)[:, None] == np.arange(problem.num_outputs)
     names = np.array(problem.label_names, object)
     labels = tuple(tuple(names[row]) for row in chosen)
-    return Predictions(logits, chances, np.zeros(0, np.float32), labels)
+    return Predictions(logits, label_probabilities, np.zeros(0, np.float32), labels)
 
 
 def text_columns(
@@ -131,8 +131,8 @@ def text_columns(
     """Returns one sequence of strings for each text column of the problem.
 
     Args:
-        texts: Such sequences; for a problem with one column its strings alone will do.
-        problem: What the model has learnt.
+        texts: Such sequences; for a problem with one column its strings alone suffice.
+        problem: The model's problem.
 
     Raises:
         UserError: Another number of columns, or columns of different lengths.

@@ -1,4 +1,4 @@
-"""The file of predictions."""
+"""Writes the file of predictions."""
 
 import os
 import re
@@ -16,12 +16,12 @@ def write_predictions(
     texts: Sequence[str] | Sequence[Sequence[str]],
     problem: Problem,
 ) -> None:
-    r"""Writes predictions as unquoted TSV, one line a row, whole or not at all.
+    r"""Writes predictions atomically as unquoted TSV, one line a row.
 
     The header is `row`, the text columns, `prediction`, and `probability_<label>` for each label.
     `row` counts from 1. A multi-label prediction is the label names joined by commas, possibly
     none. A regression has no probabilities; its prediction is the number. Numbers have as many
-    digits as give the float32 back.
+    digits as identify the float32.
 
     In texts and names a backslash, a tab and a line end are written `\\`, `\t`, `\n` and `\r`, and
     other control characters and line separators `\x1b` or `\u2028`; `unescape` reads them back.
@@ -34,7 +34,7 @@ def write_predictions(
 
     Raises:
         UserError: The texts do not belong to the predictions.
-        OSError: The file cannot be written; one that was there is as it was.
+        OSError: The file cannot be written; an existing one is unchanged.
     """
     columns = text_columns(texts, problem)
     if len(columns[0]) != len(predictions):
@@ -43,8 +43,8 @@ def write_predictions(
     write_text_atomic(path, "".join("\t".join(map(escape, line)) + "\n" for line in lines))
 
 
-# Everything that some reader takes for the end of a line or of a file, and what a terminal obeys;
-# surrogates cannot be written as UTF-8.
+# The characters that some reader takes for the end of a line or a file, the control characters of
+# terminals, and surrogates, which UTF-8 cannot encode.
 _SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"\\(?:([\\tnr])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
@@ -61,7 +61,7 @@ def escape(text: str) -> str:
 
 
 def unescape(field: str) -> str:
-    """Reads a text back from what `escape` made of it."""
+    """Returns the text from which `escape` made a field."""
 
     def read(match: re.Match[str]) -> str:
         if match[1]:
@@ -84,5 +84,5 @@ def _lines(
     for row, texts in enumerate(zip(*columns, strict=True)):
         probabilities = predictions.probabilities[row]
         answer = str(predictions.values[row]) if regression else ",".join(predictions.labels[row])
-        # str of a float32 scalar is the shortest text that gives it back.
+        # str of a float32 scalar is the shortest text that identifies it.
         yield str(row + 1), *texts, answer, *map(str, probabilities)

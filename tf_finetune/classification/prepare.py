@@ -1,4 +1,4 @@
-"""What is done before TensorFlow is imported: check the request, read and check the data."""
+"""Checks the request, and reads and checks its data, before TensorFlow is imported."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Request:
     """A run that was checked.
 
     Attributes:
-        config: Its configuration, completed from the model directory where nothing is trained.
+        config: Its configuration; without training, completed from the model directory.
         model_dir: Its folder.
         data: Its examples.
     """
@@ -34,11 +34,11 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     """Checks a run's flags against each other and reads its data.
 
     Args:
-        config: What the flags say.
-        given: The names of the flags that were given.
+        config: The configuration from the flags.
+        given: The names of the explicit flags.
 
     Raises:
-        UserError: Something cannot be used.
+        UserError: A flag, the model directory or the data cannot be used.
     """
     if not any(config.run.actions):
         raise UserError(
@@ -83,10 +83,10 @@ def prepare(config: Config, given: Collection[str]) -> Request:
 
 
 def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
-    """Refuses a head of the user's own that only the record of an earlier run asks for.
+    """Refuses a head of the user's own that only the record of an earlier run names.
 
     Raises:
-        UserError: It is one: to load it runs its module.
+        UserError: The record names one: loading it would run its module.
     """
     if config.has_own_head:
         raise UserError(
@@ -111,16 +111,16 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
 def _complete_for_model(
     config: Config, given: Collection[str], model_dir: ModelDir
 ) -> tuple[Config, Problem]:
-    """Completes a run without training by what its model was trained with.
+    """Completes a run without training by the settings that its model was trained with.
 
     Args:
-        config: The run; what it does not say is taken from the model directory.
-        given: The names of the flags that were given. If one that names data is among them, none
-            of the training's count.
-        model_dir: Where the model is.
+        config: The run's configuration.
+        given: The names of the explicit flags. If one of them names data, all flags that name data
+            are taken from the command line.
+        model_dir: The model's folder.
 
     Returns:
-        The whole configuration, and what the model has learnt.
+        The whole configuration, and the model's problem.
 
     Raises:
         UserError: There is no model, or a flag contradicts it.
@@ -142,7 +142,7 @@ def _complete_for_model(
         )
     names_data = {f.name for _, _, f in settings(Config) if f.metadata["names_data"]}
     taken = set(given) | (names_data if names_data & set(given) else set())
-    # What to do, and on which hardware, has nothing to do with the model.
+    # The actions and the hardware do not depend on the model.
     now = (taken & _names("data", "labels")) | _names("run", "runtime") | {"export_encoder"}
     # The weights come from the directory's own checkpoint.
     config = replaced(earlier, **{**values_of(config, now), "init_from": None})
@@ -157,7 +157,7 @@ def _names(*sections: str) -> set[str]:
 def _check_tfds(config: Config, cluster: Cluster) -> None:
     tfds_name = find_tfds(config.data, config.labels)
     if tfds_name and cluster.num_workers > 1:
-        # It would start TensorFlow before the workers have met.
+        # Reading it would initialize TensorFlow before the workers have connected.
         raise UserError(
             f"--tfds_name={tfds_name}: several workers cannot read a TensorFlow data set. Write it "
             "as files first, and give --train_file."
@@ -165,7 +165,7 @@ def _check_tfds(config: Config, cluster: Cluster) -> None:
 
 
 def _check_data(config: Config, data: TextData) -> None:
-    """Checks that the data have what the run needs."""
+    """Checks that the run's actions and settings fit the data."""
     if config.run.do_train and data.problem.problem_type == "regression":
         for flag in ("class_weights", "label_smoothing_factor"):
             value = getattr(config.encoder, flag)

@@ -1,4 +1,4 @@
-"""What a model directory says of a classifier: what it has learnt, beside the settings."""
+"""The problem of a classifier in the record of its model directory."""
 
 import dataclasses
 from typing import Any
@@ -9,16 +9,16 @@ from tf_finetune.runs.model_dir import ModelDir
 
 
 def save_run(model_dir: ModelDir, config: Config, problem: Problem) -> None:
-    """Writes down a run; see `ModelDir.save`."""
+    """Writes the record of a run; see `ModelDir.save`."""
     labels = "".join(f"{name}\n" for name in problem.label_names)
     model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels})
 
 
 def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, Any]) -> Problem:
-    """Returns what a model has learnt.
+    """Returns the problem of a model.
 
     Args:
-        model_dir: Where it is.
+        model_dir: The model's folder.
         config: Its configuration, which has the threshold.
         learnt: The record of `ModelDir.load`.
 
@@ -33,7 +33,7 @@ def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, A
 
 
 def problem_differences(learnt: Problem, now: Problem) -> list[str]:
-    """Lists how what the data teach now differs from what a model has learnt."""
+    """Lists the differences between a model's problem and that of the data now."""
     return [
         f"  {what}: {there!r} there, {here!r} now in the data"
         for what, there, here in (

@@ -29,11 +29,11 @@ from tf_finetune.training.progress import write_text_summary
 
 
 def run(request: Request) -> int:
-    """Does what a request asks for.
+    """Trains, evaluates, predicts and exports, as the request says.
 
     Returns:
-        The exit status: 0; 128 + a signal's number if that stopped the training; 1 if another
-        worker is gone.
+        The exit status: 0; 128 + a signal's number if that stopped the training; 1 if the
+        connection to another worker is lost.
 
     Raises:
         UserError: The encoder, a flag or a checkpoint cannot be used.
@@ -43,7 +43,7 @@ def run(request: Request) -> int:
         runtime = make_runtime(request.config.runtime)
         print(runtime.description)
         status = _run(request, runtime)
-        runtime.workers.wait()  # Else those that have nothing to write would end the connection.
+        runtime.workers.wait()  # A worker that ends while the chief writes breaks the connection.
         return status
 
     return run_in_workers(request.config.runtime, work)

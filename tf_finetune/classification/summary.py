@@ -6,6 +6,7 @@ from typing import Any
 from tf_finetune.classification.predict import Predictions
 from tf_finetune.classification.predictions import escape
 from tf_finetune.data.problem import Problem
+from tf_finetune.data.report import aligned
 from tf_finetune.runs.model_dir import ModelDir
 
 WIDTH = 72
@@ -13,13 +14,10 @@ WIDTH = 72
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
     """Lays out metrics, one row each and one column for each part (`eval`, `test`)."""
-    names = [name for name, value in next(iter(results.values())).items() if name != "per_class"]
-    width = max(len(name) for name in names)
-    lines = [" " * width + "".join(f"{part:>10}" for part in results)]
-    for name in names:
-        cells = "".join(f"{_number(metrics[name]):>10}" for metrics in results.values())
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
+    names = [name for name in next(iter(results.values())) if name != "per_class"]
+    lines = [["", *results]]
+    lines += [[name, *(_number(part[name]) for part in results.values())] for name in names]
+    return "\n".join(aligned(lines))
 
 
 def example_predictions(

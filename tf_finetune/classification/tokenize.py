@@ -1,4 +1,4 @@
-"""Examples to batches: what a classifier makes of texts and labels."""
+"""Turns a classifier's examples into token ids and batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tf_finetune.data.readers import Row
 from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
 from tf_finetune.text.preprocessor import TextPreprocessor
 
-# The column of `TokenizedRows` that holds the labels, beside the features.
+# The column of `TokenizedRows` for the labels; the others are features.
 LABEL = "label"
 
 
@@ -53,7 +53,7 @@ def tokenize(
         examples: Texts, and labels if there are any; unlabelled rows get labels of zero.
         preprocessor: The encoder's.
         max_seq_length: Longest row in tokens, special tokens included.
-        cache_dir: Folder that keeps the ids for later runs on the same texts; None: none does.
+        cache_dir: Folder that keeps the ids for later runs on the same texts; None: no cache.
 
     Returns:
         The rows, kept in memory (4 bytes a token and feature).
@@ -115,7 +115,7 @@ class ExampleTokenizer:
 
     @cached_property
     def _no_labels(self) -> np.ndarray:
-        """Labels of one row that does not count."""
+        """The labels of one filling row."""
         problem = self.read_examples.problem
         if problem.problem_type == "single_label":
             return np.zeros(1, np.int32)

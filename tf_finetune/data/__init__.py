@@ -1,1 +1,1 @@
-"""Reading, checking and feeding labelled text."""
+"""Reading, checking and batching rows of text."""

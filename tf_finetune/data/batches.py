@@ -24,12 +24,12 @@ from tf_finetune.data.tokenized import Batch, TokenizedRows, without_autotuning
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig, LoopConfig, RuntimeConfig
 
-# A batch of ids is small and quickly made; some lie ready while the host does something else.
+# Batches that wait for the step while the host does other work; a batch of ids is small.
 PREFETCH_BATCHES = 8
 
 
 def no_tokens(features: Any, labels: Any, weights: Any) -> tf.Tensor:
-    """Counts no tokens: for batches whose maker does not know them."""
+    """Counts no tokens: for batches of unknown features."""
     return tf.constant(0.0)
 
 
@@ -38,15 +38,15 @@ class Batches:
     """The batches of a whole training, one for each optimizer step.
 
     Attributes:
-        num_steps: How many they are.
-        steps_per_epoch: How many of them see each row once.
-        start: From a strategy and the steps done before to the batches that are left, each replica
-            its share.
-        count_tokens: From a batch to its tokens, padding left out, float32 [].
+        num_steps: The number of batches.
+        steps_per_epoch: The number of batches that contain each row once.
+        start: Takes a strategy and the number of steps done; returns the remaining batches,
+            distributed over the replicas.
+        count_tokens: Takes a batch; returns its tokens without padding, float32 [].
         shapes: The (rows, length) of the batches in the order of their first appearance; empty:
             not known beforehand.
-        failures: The errors of rows that were read in the background; TensorFlow passes on no more
-            than a text of them.
+        failures: The errors of rows that were read in the background; TensorFlow passes on their
+            messages only.
     """
 
     num_steps: int
@@ -58,7 +58,7 @@ class Batches:
 
     @contextmanager
     def own_errors(self) -> Iterator[None]:
-        """Within the block the error of a row is raised as it was, not as TensorFlow's."""
+        """Raises the error of a row itself where the block raises TensorFlow's copy of it."""
         try:
             yield
         except tf.errors.OpError:
@@ -68,14 +68,14 @@ class Batches:
 
 
 def from_dataset(dataset: tf.data.Dataset, steps_per_epoch: int | None = None) -> Batches:
-    """Takes the batches of a dataset of the user's own.
+    """Makes `Batches` of the user's own dataset.
 
     Args:
         dataset: Batches `(features, labels, weights)`, of all replicas together; it must be finite.
-        steps_per_epoch: How many of them see each row once; None: all.
+        steps_per_epoch: The number of batches that contain each row once; None: all.
 
     Raises:
-        UserError: The dataset has no known end.
+        UserError: The dataset is infinite, or its number of batches is unknown.
     """
     num_steps = int(dataset.cardinality())
     if num_steps < 0:
@@ -100,7 +100,7 @@ def plan_batches(
     Args:
         rows: The training rows.
         batch_size: Rows per step, over all replicas.
-        loop: Says how many epochs or steps.
+        loop: Sets the number of epochs or steps.
         seed: Decides the order.
 
     Returns:
@@ -173,7 +173,7 @@ def _assemble(
     )
     longest = int(lengths.max())
     bucket_of = bucket_table(buckets, longest)
-    # A row that is longer than all of these is in no batch.
+    # A row longer than `longest` is in no batch.
     padded = tf.constant(bucket_of[np.minimum(rows.lengths, longest)])
 
     def batch(planned: tf.Tensor) -> Batch:

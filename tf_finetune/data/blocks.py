@@ -22,9 +22,9 @@ class Block:
 
     Attributes:
         path: The file.
-        start: Its first byte.
+        start: The block's first byte.
         stop: The byte after its last.
-        version: Of the file when it was cut; see `file_version`.
+        version: The file's when it was cut into blocks; see `file_version`.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Block:
 
 
 class RawRow(NamedTuple):
-    """A row as it stands in its file: a line without its end, or the data of a record."""
+    """The bytes of a row in its file: a line without its end, or the data of a record."""
 
     path: str
     offset: int
@@ -42,12 +42,12 @@ class RawRow(NamedTuple):
 
     @property
     def location(self) -> str:
-        """Where the row begins, as `file:byte N`."""
+        """The start of the row, as `file:byte N`."""
         return f"{self.path}:byte {self.offset}"
 
 
 def can_be_read_in_blocks(path: str) -> bool:
-    """Whether a file's rows can be found from anywhere in it: a quoted CSV's cannot."""
+    """Whether rows can be found from any byte of a file: not in a CSV, which may be quoted."""
     return extension(path) in EXTENSIONS
 
 
@@ -57,17 +57,17 @@ def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Bl
         Block(path, start, min(start + step, version[0]), version)
         for path in paths
         for version in [file_version(path)]
-        # To fetch is slow, however little.
+        # A remote read is slow, however small.
         for step in [max(block_bytes, REMOTE_BUFFER) if is_remote(path) else block_bytes]
         for start in range(0, version[0], step)
     ]
 
 
 def read_block(block: Block) -> list[RawRow]:
-    """Reads the rows that begin in a block; an empty line is none.
+    """Reads the rows that begin in a block; empty lines are skipped.
 
     Raises:
-        UserError: A TFRecord file is damaged; the file has changed since it was cut.
+        UserError: A TFRecord file is damaged, or the file has changed since it was cut.
     """
     with open_file(block.path) as file:
         if file_version(block.path) != block.version:
@@ -79,17 +79,17 @@ def read_block(block: Block) -> list[RawRow]:
 
 
 def count_rows(paths: Sequence[str]) -> int:
-    """Counts the rows that the blocks of files hold, without looking at what is in them."""
+    """Counts the rows of files as their blocks have them, without parsing the rows."""
     return sum(_count_records(path) if is_tfrecord(path) else _count_lines(path) for path in paths)
 
 
 def is_tfrecord(path: str) -> bool:
-    """Whether a file holds records, not lines."""
+    """Whether a file contains records, not lines."""
     return extension(path).startswith(".tfrecord")
 
 
 def extension(path: str) -> str:
-    """Returns a file's extension, of a shard that of its set."""
+    """Returns a file's extension; for a shard, that of its set."""
     return os.path.splitext(name_of_set(path))[1]
 
 
@@ -98,7 +98,7 @@ def _read_lines(file: BinaryIO, block: Block) -> list[RawRow]:
     file.seek(offset)
     data = file.read(block.stop - offset)
     if block.start:
-        # The line that the byte before belongs to is the earlier block's.
+        # The line of the byte before `block.start` belongs to the block before.
         first = data.find(b"\n") + 1
         if not first:
             return []
@@ -119,13 +119,13 @@ def _count_lines(path: str) -> int:
     count, before = 0, b"\n"
     with open_file(path) as file:
         while chunk := file.read(1 << 24):
-            # With the end of the chunk before, where an empty line may begin.
+            # Prepend the end of the chunk before: an empty line may begin there.
             seen = before + chunk
             if b"\n\n" in seen or b"\n\r\n" in seen:
                 return sum(len(read_block(block)) for block in split_files([path], 1 << 24))
             count += chunk.count(b"\n")
             before = seen[-2:]
-    # An end without a line end is a row too, unless nothing but a carriage return stands there.
+    # A last line without a line end is a row too, unless it is a lone carriage return.
     return count + (not before.endswith((b"\n", b"\n\r")) and before != b"\r")
 
 
@@ -146,7 +146,7 @@ def _read_records(file: BinaryIO, block: Block) -> list[RawRow]:
             data += file.read(end + _HEADER - len(data))
         rows.append(_raw_row(data[offset + _HEADER : end], block.path, position))
         offset = end
-    # The block in which the next record begins looks for the first header that is valid.
+    # The next block searches for a valid header, and so would skip an invalid one: report it here.
     if rows and block.start + offset < size and _length(data, offset) is None:
         raise _damaged(block.path, block.start + offset)
     return rows
@@ -178,10 +178,10 @@ def _count_records(path: str) -> int:
 
 
 def _record_bytes(data: bytes, offset: int, path: str, position: int, size: int) -> int:
-    """Returns the bytes of the record, header and all, that stands at an offset of the data.
+    """Returns the number of bytes of the record at an offset of the data, header to checksum.
 
     Raises:
-        UserError: None does, or it goes beyond the end of the file, which has `size` bytes.
+        UserError: There is no record, or it ends beyond the file, which has `size` bytes.
     """
     length = _length(data, offset)
     if length is None or position + _HEADER + length + _FOOTER > size:
@@ -190,7 +190,7 @@ def _record_bytes(data: bytes, offset: int, path: str, position: int, size: int)
 
 
 def _raw_row(data: bytes, path: str, position: int) -> RawRow:
-    """Returns the record of some data and its checksum."""
+    """Checks data against the checksum at its end, and returns the record."""
     record = data[:-_FOOTER]
     if _masked_crc(record) != struct.unpack_from("<I", data, len(record))[0]:
         raise _damaged(path, position)
@@ -198,7 +198,7 @@ def _raw_row(data: bytes, path: str, position: int) -> RawRow:
 
 
 def _length(data: bytes, offset: int) -> int | None:
-    """Returns the length of the record whose header stands there; None: no header does."""
+    """Returns the length in the record header at an offset; None: there is no valid header."""
     if len(data) < offset + _HEADER:
         return None
     length, crc = struct.unpack_from("<QI", data, offset)

@@ -11,12 +11,12 @@ from tf_finetune.errors import UserError
 
 @dataclass(frozen=True)
 class Columns:
-    """The cells of a split before its labels are understood.
+    """The cells of a split before its labels are encoded.
 
     Attributes:
         texts: For each text column the text of each row.
-        labels: The value of each row's label as the file has it; None if there is none.
-        locations: Where each row stands, as `file:line`.
+        labels: The value of each row's label as in the file; None if there are no labels.
+        locations: The location of each row, as `file:line`.
     """
 
     texts: tuple[list[str], ...]
@@ -38,9 +38,9 @@ def read_columns(
         tables: The split's files.
         text_columns: The columns of the texts.
         label_column: The column of the label; None: there is none.
-        aliases: Other names for these columns, which count where the first name is missing.
-        may_lack_labels: Whether files may come without the label column, or with it left blank or
-            set to -1 throughout, as published test sets do.
+        aliases: Other names for these columns, used where the first name is missing.
+        may_lack_labels: Whether the label column may be missing, or blank or -1 in every row, as in
+            published test sets.
 
     Returns:
         The cells, column by column.
@@ -97,7 +97,7 @@ def _to_text(cell: Any, column: str, location: str) -> str:
             raise UserError(
                 f"{location}: column {column!r} is not UTF-8 at byte {error.start} of the text."
             ) from None
-    # JSON and Parquet know numbers: a text such as 42 may have been written without its quotes.
+    # JSON and Parquet have numbers: a text such as 42 may have been written without its quotes.
     if isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell:
         return str(cell)
     if not isinstance(cell, str):

@@ -11,7 +11,7 @@ from tf_finetune.runs.settings import check_values, setting
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Which columns hold texts and labels, and what the labels are."""
+    """The columns of texts and labels, and the type and names of the labels."""
 
     title: ClassVar[str] = "Labels"
 
@@ -54,5 +54,5 @@ class LabelConfig:
 
     @property
     def separator(self) -> str:
-        """What stands between the labels of one row."""
+        """The string between the labels of one row."""
         return {"space": " ", "tab": "\t"}.get(self.label_separator, self.label_separator)

@@ -31,7 +31,7 @@ class Examples:
         texts: For each text column the text of each row.
         labels: int32 [n] (single_label), float32 [n, num_labels] of zeros and ones (multi_label),
             float32 [n] (regression), or None.
-        locations: Where each row stands, as `file:line`; empty if that does not matter.
+        locations: The location of each row, as `file:line`; empty if it is not needed.
     """
 
     texts: tuple[Sequence[str], ...]
@@ -54,7 +54,7 @@ class ExampleReader:
     Attributes:
         layout: The columns.
         problem: The labels.
-        separator: What stands between the labels of one cell.
+        separator: The string between the labels of one cell.
     """
 
     layout: Layout
@@ -82,19 +82,19 @@ class ExampleReader:
         """Turns rows, at least one, into labelled examples.
 
         Raises:
-            UserError: A cell is no text, or a label is wrong.
+            UserError: A cell is no text, or a label is empty, unknown, or not a finite number.
         """
         return self.encode(_read_columns(self.layout, [partial(iter, rows)]))
 
 
 @dataclass(frozen=True)
 class TextData:
-    """All examples of a run, and what is learnt from them; None for a split that is not there.
+    """All examples of a run, and the problem to learn from them; a missing split is None.
 
     Attributes:
-        train: With `stream`, a sample of it.
-        validation: What is evaluated on during training.
-        test: What is evaluated on at the end, and predicted.
+        train: The training examples; with `stream`, a sample of them.
+        validation: The examples to evaluate on during training.
+        test: The examples to evaluate on and to predict at the end.
         read: Turns further rows into examples.
         metric_for_best_model: See the flag.
         stream: All training rows, if they are not kept in memory.
@@ -109,19 +109,19 @@ class TextData:
 
     @property
     def problem(self) -> Problem:
-        """What is learnt."""
+        """The problem to learn."""
         return self.read.problem
 
     @property
     def splits(self) -> dict[str, Examples]:
-        """The splits that are there."""
+        """The splits that exist, by name."""
         found = {split: getattr(self, split) for split in SPLITS}
         return {split: examples for split, examples in found.items() if examples is not None}
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The cells of a run, checked, before its labels are understood."""
+    """The checked cells of a run before its labels are encoded."""
 
     layout: Layout
     splits: dict[str, Columns]
@@ -136,14 +136,14 @@ def load_data(
     problem: Problem | None = None,
     needs_all_rows: Mapping[str, Any] | None = None,
 ) -> TextData:
-    """Reads and checks all examples of a run, before the first of them are taken for a sample.
+    """Reads and checks all examples of a run, then keeps the first `max_samples` of each split.
 
     Args:
         config: Where the data are.
-        labels: What the user says of columns and labels.
+        labels: The user's settings of columns and labels.
         need_train: Whether the run trains. If not, training data are read only where `problem` is
             not given and must be learnt.
-        problem: What an already trained model has learnt; the data must fit it.
+        problem: The problem of a trained model, which the data must fit; None: it is learnt.
         needs_all_rows: See `is_streamed`.
 
     Raises:
@@ -154,11 +154,13 @@ def load_data(
     if problem is None:
         problem = _learn_problem(layout, cells.splits.get("train"), labels, stream is not None)
     read = ExampleReader(layout, problem, labels.separator)
-    examples = {split: read.encode(columns) for split, columns in cells.splits.items()}
-    if "train" in examples:
-        _check_training_labels(examples["train"], problem, is_whole=stream is None)
-    kept = {split: found.first(max_samples(config, split)) for split, found in examples.items()}
-    train, validation, test = map(kept.get, SPLITS)
+    examples: dict[str, Examples] = {}
+    for split, columns in cells.splits.items():
+        whole = read.encode(columns)
+        if split == "train":
+            _check_training_labels(whole, problem, is_whole=stream is None)
+        examples[split] = whole.first(max_samples(config, split))
+    train, validation, test = map(examples.get, SPLITS)
     metric = layout.metric_for_best_model or DEFAULT_METRICS[problem.problem_type]
     return TextData(train, validation, test, read, metric, stream)
 
@@ -210,7 +212,7 @@ def _read_columns(
 def _learn_problem(
     layout: Layout, train: Columns | None, labels: LabelConfig, is_sample: bool
 ) -> Problem:
-    """Finds out what there is to learn.
+    """Infers the problem from the settings and the training data.
 
     Label names come from `label_names`, else from the task, from `labels.txt` in `data_dir`, from
     the features of the TensorFlow data set, or from the training data. Where they do not come from

@@ -1,4 +1,4 @@
-"""Label values as they stand in the data to problem type, label names and arrays."""
+"""Turns the label values of the data into a problem type, label names and arrays."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -8,26 +8,25 @@ import numpy as np
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.errors import UserError
 
-# Whole numbers are taken for class numbers, unless there are more distinct ones than this and each
-# of them is rare.
+# Whole numbers are class numbers, unless there are more distinct ones than this and each is rare.
 MOST_NUMBERED_CLASSES = 100
-# What float32 can hold, squared: larger errors have no finite loss.
+# The largest regression label. Its square must be finite in float32: the loss is a squared error.
 LARGEST = 1e18
 
 
 def infer_problem_type(
     values: Sequence[Any], label_names: Sequence[str] = (), separator: str = ","
 ) -> ProblemType:
-    """Infers what there is to learn from the labels of the training data.
+    """Infers the problem type from the labels of the training data.
 
     Lists are `multi_label`. Numbers are `regression` if one of them is not whole, or if there are
     more than 100 distinct ones, on average on fewer than ten rows each. Text is `multi_label` only
     if the label names are known and every cell splits into them; otherwise `single_label`: a
-    comma in a label means nothing by itself.
+    comma alone does not make a cell several labels.
 
     Args:
         values: The label of each row.
-        label_names: The known labels, if they are known.
+        label_names: The label names, if they are known.
         separator: Between the labels of one text cell.
     """
     if any(isinstance(value, list | tuple) for value in values):
@@ -75,7 +74,7 @@ def encode_labels(
 
     Args:
         values: The label of each row: text, numbers, or lists of them.
-        locations: Where each row stands, for complaints.
+        locations: The location of each row, for error messages.
         problem: Its type and label names.
         by_index: Whether a whole number may stand for the label name of that index; never done
             where the label names are whole numbers themselves.
@@ -91,7 +90,7 @@ def encode_labels(
         return _encode_numbers(values, locations)
     index = _index(problem.label_names, by_index)
     if problem.problem_type == "single_label":
-        # The few distinct values are cleaned once each.
+        # Clean each of the few distinct values once.
         table = {value: index.get(_clean(value)) for value in _distinct(values)}
         encoded = [table.get(value) if isinstance(value, Hashable) else None for value in values]
         if None in encoded:
@@ -119,7 +118,7 @@ def _encode_numbers(values: Sequence[Any], locations: Sequence[str]) -> np.ndarr
 
 
 def _distinct(values: Sequence[Any]) -> set[Any]:
-    # Lists, which are labels of the wrong kind here, are left to the complaints of encode_labels.
+    # Lists, which are no single labels, are left out: encode_labels reports them.
     return {value for value in values if isinstance(value, Hashable)}
 
 

@@ -1,4 +1,4 @@
-"""Which columns hold texts and labels, from what the user says and what is known of the data."""
+"""Finds the columns of texts and labels, from the user's settings and the known data sets."""
 
 import dataclasses
 import os.path
@@ -15,7 +15,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import is_file
 from tf_finetune.runs.config import DataConfig
 
-# Column names that say themselves what they are.
+# Column names that are recognised without a flag.
 OBVIOUS_TEXT_COLUMNS = (("text",), ("sentence",), ("sentence1", "sentence2"))
 OBVIOUS_LABEL_COLUMNS = ("label", "labels")
 
@@ -23,18 +23,17 @@ OBVIOUS_LABEL_COLUMNS = ("label", "labels")
 def open_splits(
     data: DataConfig, labels: LabelConfig, splits: Sequence[str] = SPLITS
 ) -> tuple[Layout, dict[str, list[Table]], dict[str, list[str]]]:
-    """Finds the tables of each split, and what is known of their layout.
+    """Finds the tables of each split, and their layout as far as it is known.
 
-    A flag counts before the task, the task before what the data set says of itself.
+    A flag overrides the task, and the task overrides the data set's own description.
 
     Args:
         data: Where the rows are.
-        labels: What the user says of columns and labels.
+        labels: The user's settings of columns and labels.
         splits: The splits to look for, of train, validation and test.
 
     Returns:
-        The layout, with everything said in it, the tables of the splits that are there, and the
-        paths of those that are files.
+        The layout, the tables of the splits that exist, and the paths of those that are files.
 
     Raises:
         UserError: No such task, folder, file or data set.
@@ -75,21 +74,21 @@ def find_tfds(data: DataConfig, labels: LabelConfig) -> str | None:
 
 
 def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) -> Layout:
-    """Completes the text and label columns from the names that a table has.
+    """Completes the text and label columns from a table's column names.
 
-    Obvious are `text`, `sentence`, or `sentence1` and `sentence2`; `label` or `labels`. A table
-    that holds nothing but texts has no label.
+    Recognised are `text`, `sentence`, or `sentence1` and `sentence2`; `label` or `labels`. A table
+    with text columns only has no label.
 
     Args:
-        layout: What is known.
+        layout: The layout so far.
         table: The run's first.
-        may_lack_label: Whether the table need not have a label, if none is obvious.
+        may_lack_label: Whether the label column may be missing or have another name.
 
     Returns:
         The layout with its text columns, and with its label column unless there is none.
 
     Raises:
-        UserError: Which columns are meant is not obvious, or a column is text and label.
+        UserError: The columns cannot be inferred, or a column is both text and label.
     """
     if not (layout.text_columns and layout.label_column):
         location, row = next(table())
@@ -123,8 +122,8 @@ def fit_to_model(layout: Layout, problem: Problem) -> Layout:
     """Completes the layout of data from the model that will read them.
 
     Args:
-        layout: What is known of the data.
-        problem: What the model has learnt.
+        layout: The layout of the data so far.
+        problem: The model's problem.
 
     Raises:
         UserError: The model reads another number of texts.

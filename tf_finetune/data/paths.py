@@ -1,4 +1,4 @@
-"""Paths, globs and lists of them to files that are there."""
+"""Expands paths, globs and lists of them to the files that exist."""
 
 import difflib
 import glob
@@ -10,7 +10,7 @@ from tf_finetune.files import glob_files, is_dir, is_file, list_dir
 
 
 def find_files(pattern: str) -> list[str]:
-    """Returns the files a path, a glob, or a comma-separated list of these stands for.
+    """Returns the files that match a path, a glob, or a comma-separated list of these.
 
     Raises:
         UserError: No such file, or no match.
@@ -33,7 +33,7 @@ def find_files(pattern: str) -> list[str]:
 
 
 def name_of_set(path: str) -> str:
-    """Returns a file's name, of a shard (`data.tfrecord-00000-of-00010`) that of its set."""
+    """Returns a file's name; for a shard (`data.tfrecord-00000-of-00010`), that of its set."""
     return re.sub(r"-\d+-of-\d+$", "", os.path.basename(path))
 
 

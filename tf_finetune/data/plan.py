@@ -1,7 +1,7 @@
-"""Which rows make which batch, and how long batches are.
+"""Plans the rows and the lengths of batches.
 
-Everything here is a numpy table of row numbers that depends on the seed alone: a training can go on
-at any step of it, and no worker needs to ask another.
+A plan is a numpy table of row numbers, and its random order depends on the seed alone: a training
+can resume at any step, and workers agree without communication.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ import numpy as np
 # Batches are sorted by length within this many batches, as in Hugging Face's LengthGroupedSampler:
 # enough rows to find neighbours of equal length, few enough to keep the order random.
 GROUP_BATCHES = 50
-# What a further length costs, in tokens: the kernels between the products are compiled for each
-# (models/fused.py). For a training they take 0.7 s on 2 cores, in which 6 layers of 384 train 3,000
-# tokens; BERT-base trains 450, so that it pays for this price with some seconds of padding, once.
-# For an evaluation they take 0.3 s, or 6,500 tokens, but its padding is paid again at each one.
+# The cost of a further length, in tokens: XLA compiles the kernels of models/fused.py for each. For
+# a training this takes 0.7 s on 2 cores, in which 6 layers of 384 train 3,000 tokens. BERT-base
+# trains 450: there the constant is too high, and costs some seconds of padding per training. For an
+# evaluation it takes 0.3 s, or 6,500 tokens, but every further evaluation pads again.
 NEW_LENGTH_TOKENS = 3072
 EVAL_NEW_LENGTH_TOKENS = 2048
 
 
 def count_steps(num_examples: int, batch_size: int, num_epochs: float = 1.0) -> int:
-    """Returns the optimizer steps of `num_epochs` passes, part batches and part epochs counted."""
+    """Returns the optimizer steps of `num_epochs` passes; partial batches and steps count whole."""
     return int(np.ceil(num_epochs * -(-num_examples // batch_size)))
 
 
@@ -55,8 +55,8 @@ def choose_buckets(
 ) -> tuple[int, ...]:
     """Chooses the lengths that batches are padded to, at the least cost.
 
-    Padding costs its tokens, and each length `new_length_tokens`: many batches of nearly the same
-    length deserve a length of their own, a few long ones share one.
+    Padding costs its tokens, and each length `new_length_tokens`: so many batches of nearly the
+    same length get a length of their own, a few long ones share one.
 
     Args:
         longest: int [batches], the tokens of the longest row of each batch.

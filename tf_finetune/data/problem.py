@@ -15,7 +15,7 @@ DEFAULT_METRICS: dict[ProblemType, str] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What a model learns; travels with it into predictions and the export.
+    """The type, texts and labels that a model learns; predictions and export need it too.
 
     Attributes:
         problem_type: One label of several, any number of labels, or a number.

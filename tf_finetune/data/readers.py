@@ -1,6 +1,6 @@
 """Files to rows: `(location, {column: value})` pairs, one after the other, never all at once.
 
-Text formats are read as bytes and decoded line by line, so that every complaint can name its line.
+Text formats are read as bytes and decoded line by line, so that every error can name its line.
 """
 
 import csv
@@ -28,17 +28,17 @@ def read_rows(pattern: str) -> Iterator[Row]:
 
 
 def read_file(path: str, header: Sequence[str] = (), skip_ragged: bool = False) -> Iterator[Row]:
-    """Reads the rows of one file; its extension says the format.
+    """Reads the rows of one file, in the format that its extension names.
 
     Args:
         path: A `.tsv` (never quoted), `.csv` (quoted as in RFC 4180), `.jsonl`, each also with
             `.gz`; `.parquet`; or `.tfrecord` of `tf.train.Example`.
-        header: Columns of a `.tsv` that has no header line. The first line is taken for a header
-            nevertheless if one of these names stands in it.
+        header: Columns of a `.tsv` that has no header line. A first line that contains one of these
+            names, or another number of cells, is taken for a header line nevertheless.
         skip_ragged: Leave out rows of a `.tsv` that have too few columns.
 
     Yields:
-        Where the row stands, and its values by column.
+        The row's location, and its values by column.
 
     Raises:
         UserError: An unknown extension; an empty or damaged file.
@@ -72,7 +72,7 @@ def read_label_names(path: str) -> tuple[str, ...]:
     """Reads the label names of a `labels.txt`, one a line in order of their index.
 
     Raises:
-        UserError: A name stands there twice, or there is none.
+        UserError: A name occurs twice, or there is none.
     """
     names: list[str] = []
     for number, line in _read_lines(path):
@@ -152,7 +152,7 @@ def parse_cells(
     cells = line.split("\t")
     if len(cells) == len(columns):
         return dict(zip(columns, cells, strict=True))
-    # A blank line holds a row only where the one column may be empty.
+    # A blank line is a row only in a file of one column: an empty cell.
     if not line or (skip_ragged and len(cells) < len(columns)):
         return None
     raise _ragged(location, columns, cells, "tab")
@@ -202,7 +202,7 @@ def _read_lines(path: str) -> Iterator[tuple[int, str]]:
 
 
 def decode_line(line: bytes, location: str, offset: int) -> str:
-    """Decodes a line that begins at a byte of its file, without the mark that may begin the file.
+    """Decodes the line at a byte offset of its file; drops the byte order mark at offset 0.
 
     Raises:
         UserError: It is not UTF-8, or holds a NUL byte.

@@ -64,8 +64,8 @@ def parse_example(record: bytes, location: str) -> dict[str, Any]:
         raise UserError(f"{location}: not a tf.train.Example ({reason}).") from None
     row = {}
     for name, feature in features.items():
-        kind = feature.WhichOneof("kind")
-        values = list(getattr(feature, kind).value) if kind else []
+        list_name = feature.WhichOneof("kind")
+        values = list(getattr(feature, list_name).value) if list_name else []
         row[name] = values[0] if len(values) == 1 else values
     return row
 
@@ -75,7 +75,7 @@ class TfdsLayout:
     """A TensorFlow data set on disk.
 
     Attributes:
-        tables: What starts reading each split.
+        tables: For each split a function that reads it from its first row.
         text_columns: Its text features by alphabet, if there are one or two.
         label_column: Its class label, if there is one.
         label_names: The names of its classes.
@@ -95,8 +95,8 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsLayout:
         data_dir: Folder of prepared data sets; None: `~/tensorflow_datasets`.
 
     Raises:
-        UserError: Not known, or not prepared. Nothing is downloaded: without a network that takes
-            minutes to fail.
+        UserError: Not known, or not prepared. Nothing is downloaded: without a network a download
+            takes minutes to fail.
     """
     import tensorflow_datasets as tfds
 
@@ -118,7 +118,7 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsLayout:
     texts = sorted(key for key, value in features.items() if isinstance(value, tfds.features.Text))
     classes = {}
     for key, value in features.items():
-        value = getattr(value, "feature", value)  # what a Sequence holds
+        value = getattr(value, "feature", value)  # the elements of a Sequence
         if isinstance(value, tfds.features.ClassLabel):
             classes[key] = tuple(value.names)
     label_column = next(iter(classes)) if len(classes) == 1 else None
@@ -154,7 +154,7 @@ def _read_tfds(
 
 
 def _class_names(value: Any, names: tuple[str, ...]) -> Any:
-    """Names instead of indices; -1, a label that was not published, is None."""
+    """Replaces indices by names; -1, a label that was not published, becomes None."""
     if isinstance(value, list):
         return [_class_names(part, names) for part in value]
     return names[value] if value >= 0 else None

@@ -52,7 +52,7 @@ def length_report(lengths: Mapping[str, np.ndarray], max_seq_length: int) -> str
         cut = int(np.count_nonzero(values > max_seq_length))
         share = cut / max(1, len(values))
         lines.append([split, *(f"{mark:.0f}" for mark in marks), f"{cut:,} ({share:.1%})"])
-    return "\n".join(_aligned(lines))
+    return "\n".join(aligned(lines))
 
 
 def _row_table(splits: Mapping[str, Examples]) -> list[str]:
@@ -61,7 +61,7 @@ def _row_table(splits: Mapping[str, Examples]) -> list[str]:
         empty = sum(not text.strip() for column in rows.texts for text in column)
         labelled = "no" if rows.labels is None else "yes"
         lines.append([split, f"{len(rows):,}", f"{empty:,}", labelled])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _number_table(labelled: Mapping[str, np.ndarray]) -> list[str]:
@@ -69,7 +69,7 @@ def _number_table(labelled: Mapping[str, np.ndarray]) -> list[str]:
     for split, values in labelled.items():
         numbers = (values.min(), values.mean(), values.max(), values.std())
         lines.append([split, *(f"{number:.4g}" for number in numbers)])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _label_table(labelled: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:
@@ -92,7 +92,7 @@ def _label_table(labelled: Mapping[str, np.ndarray], names: Sequence[str]) -> li
                 for split, count in counts.items()
             )
             lines.append([_shown(names[label]), *cells])
-    table = _aligned(lines)
+    table = aligned(lines)
     missing = int(np.count_nonzero(first == 0))
     if missing:
         table.append(f"{missing} of {len(names)} labels never occur in {next(iter(counts))}.")
@@ -141,8 +141,8 @@ def _shown(text: str) -> str:
     return escaped if len(escaped) <= WIDEST_NAME else escaped[: WIDEST_NAME - 3] + "..."
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Aligns the first column to the left and the others to the right."""
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table: its first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(

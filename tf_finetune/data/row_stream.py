@@ -37,7 +37,7 @@ class RowStream:
     Attributes:
         blocks: All blocks of the files.
         headers: The files whose first line is a header.
-        parse: From a raw row to its values by column; None: the row is blank.
+        parse: Takes a raw row; returns its values by column, None if it is blank.
     """
 
     blocks: Sequence[Block]
@@ -56,29 +56,29 @@ class RowStream:
 
     @cached_property
     def num_rows(self) -> int:
-        """The rows of all blocks; the files are read once to count them."""
+        """The number of rows in all blocks; counting them reads the files once."""
         return count_rows(list(dict.fromkeys(b.path for b in self.blocks))) - len(self.headers)
 
     @cached_property
     def sample(self) -> list[Row]:
-        """The rows of some blocks from all over the files."""
+        """The rows of random blocks."""
         return self.rows(self._sampled[0])
 
     @property
     def estimated_rows(self) -> int:
-        """About how many rows there are, by those of the sample."""
+        """The number of rows, extrapolated from the sample."""
         rows, size = self._sampled
         total = sum(block.stop - block.start for block in self.blocks)
         return max(1, round(total * len(rows) / size))
 
     @cached_property
     def _sampled(self) -> tuple[list[RawRow], int]:
-        """The rows of some blocks, and the bytes of these blocks."""
+        """The raw rows of random blocks, and the size of these blocks in bytes."""
         rows: list[RawRow] = []
         size = 0
         order = np.random.default_rng(0).permutation(len(self.blocks))[:MAX_SAMPLE_BLOCKS]
         for looked_at, number in enumerate(order):
-            # A block within a long row has no row of its own.
+            # A block inside a long row contains no row: only enough rows end the sample.
             if looked_at >= SAMPLE_BLOCKS and len(rows) >= SAMPLE_ROWS:
                 break
             rows += self.raw_rows(number)
@@ -119,7 +119,7 @@ def is_streamed(
     Args:
         config: Its `streaming` is `auto`, `true` or `false`.
         paths: The files of the training rows; None: they do not come from files.
-        needs_all_rows: The settings, beside `max_train_samples`, for which all rows must be read
+        needs_all_rows: The settings other than `max_train_samples` for which all rows must be read
             beforehand: name to value.
 
     Raises:

@@ -19,15 +19,15 @@ SPLITS = ("train", "validation", "test")
 def find_split_files(
     config: DataConfig, known: Mapping[str, Sequence[str]], splits: Collection[str] = SPLITS
 ) -> dict[str, list[str]]:
-    """Finds the files of each split: those of its flag, else one of the data folder.
+    """Finds the files of each split: those of its flag, else one in the data folder.
 
     Args:
         config: Where the data are.
-        known: File names to look for in `data_dir`, by split; the first that exists counts.
+        known: File names to look for in `data_dir`, by split; the first that exists is taken.
         splits: The splits to look for.
 
     Returns:
-        The paths of the splits that are there.
+        The paths of the splits that exist.
 
     Raises:
         UserError: No such file or folder.
@@ -53,7 +53,7 @@ def file_tables(
 
 
 def max_samples(config: DataConfig, split: str) -> int | None:
-    """Returns how many rows of a split are used; None: all."""
+    """Returns the number of rows of a split to use; None: all."""
     return {
         "train": config.max_train_samples,
         "validation": config.max_eval_samples,

@@ -1,9 +1,9 @@
 """Batches of rows that stay in their files: read in blocks, shuffled, never all in memory.
 
-An epoch is a random order of all blocks. Groups of them are read and their rows shuffled, so that
-rows that stood together, sorted by label perhaps, end up a group or an epoch apart. The order
-depends on the seed alone: each worker reads the raw rows of all and parses its own share of them,
-which costs it little and needs no agreement.
+An epoch is a random order of all blocks. Each group of blocks is read and its rows are shuffled:
+rows of one block are spread over a group and those of a file over the epoch, even if the file is
+sorted by label. The order depends on the seed alone: each worker reads the raw rows of all and
+parses its own share of them, which is cheap and needs no communication.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,10 +31,10 @@ from tf_finetune.data.tokenized import TokenizedRows, gather_batch, without_auto
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import LoopConfig
 
-# 16 MiB of blocks of 64 KiB: with two classes in two halves of a file, a group's shares differ from
-# the file's by 3 % (one standard deviation).
+# Blocks per group: 16 MiB in blocks of 64 KiB. With one class in each half of a file, each class is
+# 50 % of a group, with a standard deviation of 3 %.
 GROUP_BLOCKS = 256
-# Batches whose lengths are looked at in a sample, to choose lengths for all.
+# The most batches of sampled rows from which the lengths of all batches are chosen.
 SAMPLE_STEPS = 10_000
 
 
@@ -46,7 +46,7 @@ class RowTokenizer(Protocol):
         """The type of each array that `read` returns, for any number of rows."""
 
     def read(self, rows: Sequence[Row]) -> Mapping[str, Any]:
-        """Checks rows and returns arrays of them; without rows, one row that fills batches up."""
+        """Checks rows and returns their arrays; without rows, those of one filling row."""
 
     def tokenize(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
         """Returns the columns of `TokenizedRows` and the rows' lengths, int32 [n], in a graph."""
@@ -59,11 +59,11 @@ class StreamedRows:
     Attributes:
         stream: The rows.
         tokenizer: Turns them into columns.
-        sample: Some of them, tokenized: how long rows are, and how batches are made of them.
+        sample: Some of them, tokenized; gives the lengths of rows, and `collate`.
         batch_size: Rows per step, over all replicas.
         num_steps: Steps of the whole training.
         seed: Decides the order.
-        failures: What was wrong with a row; TensorFlow passes on no more than a text of it.
+        failures: The errors of rows; TensorFlow passes on their messages only.
     """
 
     stream: RowStream
@@ -84,11 +84,11 @@ class StreamedRows:
         plan = plan_training(self.sample.lengths, self.batch_size, steps, self.seed)
         rows = longest_rows(self.sample.lengths, plan)
         chosen = choose_buckets(rows, self.batch_size, longest, NEW_LENGTH_TOKENS)
-        # A row that is not in the sample may be as long as is allowed.
+        # A row that is not in the sample may have `max_seq_length` tokens.
         return (*(length for length in chosen if length < longest), longest)
 
     def start(self, strategy: tf.distribute.Strategy, step: int) -> Any:
-        """Returns the batches after a step, each replica its share."""
+        """Returns the batches after a step, distributed over the replicas."""
         replicas = strategy.num_replicas_in_sync
         return strategy.distribute_datasets_from_function(
             lambda context: self.batches(context, step, replicas)
@@ -100,8 +100,8 @@ class StreamedRows:
         """Makes the batches of one worker's replicas, one after the other.
 
         Args:
-            context: Which worker this is.
-            start_step: Steps done before.
+            context: The worker's number.
+            start_step: The number of steps done.
             num_replicas: Over all workers.
 
         Returns:
@@ -122,7 +122,7 @@ class StreamedRows:
                 self.failures.append(error)
                 raise
 
-        # AutoGraph would spend most of a second on sources that need none of it.
+        # AutoGraph would only cost time: it has nothing to convert here.
         @tf.autograph.experimental.do_not_convert
         def window_batches(arrays: Any, real: Any, steps: Any, order: Any) -> tf.data.Dataset:
             columns, lengths = self.tokenizer.tokenize(arrays)
@@ -152,7 +152,7 @@ class StreamedRows:
         return without_autotuning(dataset)
 
     def windows(self, worker: int, workers: int, start_step: int) -> Iterator[tuple[Any, ...]]:
-        """Yields a worker's rows of some steps: arrays, number of rows, of steps, steps' order."""
+        """Yields a worker's windows: arrays, numbers of rows and of steps, order of the steps."""
         size = GROUP_BATCHES * self.batch_size
         epoch, skipped = 0, start_step
         if start_step:
@@ -176,10 +176,10 @@ class StreamedRows:
         order = random.permutation(len(self.stream.blocks))
         waiting: list[RawRow] = []
         for start in range(0, len(order), GROUP_BLOCKS):
-            # In the files' order, in which they are read fastest.
+            # Blocks are read fastest in the order of their files.
             group = sorted(order[start : start + GROUP_BLOCKS])
             rows = [row for number in group for row in self.stream.raw_rows(number)]
-            waiting += [rows[place] for place in random.permutation(len(rows))]
+            waiting += [rows[index] for index in random.permutation(len(rows))]
             while len(waiting) >= size:
                 yield waiting[:size]
                 waiting = waiting[size:]
@@ -202,10 +202,10 @@ def stream_batches(
         tokenizer: Turns them into columns.
         sample: Some of them, tokenized.
         batch_size: Rows per step, over all replicas.
-        loop: Says how many epochs or steps.
+        loop: Sets the number of epochs or steps.
         seed: Decides the order.
     """
-    # To count the rows of large files takes a while, so not if nobody asks for whole epochs.
+    # Counting the rows of large files takes a while, and `max_steps` does not need it.
     num_rows = stream.estimated_rows if loop.max_steps else stream.num_rows
     steps = loop.max_steps or count_steps(num_rows, batch_size, loop.num_train_epochs)
     rows = StreamedRows(stream, tokenizer, sample, batch_size, steps, seed)

@@ -1,4 +1,4 @@
-"""Data sets whose layout is known (`TASKS`), and what there is to know of a layout."""
+"""`Layout`: the columns, labels and files of a data set; `TASKS`: the layouts of known ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from tf_finetune.data.problem import ProblemType
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set is laid out. `Layout()` is the layout of which nothing is known.
+    """The columns, labels and files of a data set; `Layout()` is that of an unknown one.
 
     Attributes:
         text_columns: One or two columns; empty: inferred from the files' columns.
@@ -16,11 +16,11 @@ class Layout:
         problem_type: None: inferred from the labels.
         label_names: By index; empty: learnt from the training data or read from `labels.txt`.
         metric_for_best_model: None: by the problem type.
-        train_file: File names in the folder `data_dir`, the first that exists counts.
+        train_file: File names in the folder `data_dir`; the first that exists is taken.
         validation_file: The same.
         test_file: The same.
         tfds_name: Name in TensorFlow Datasets.
-        aliases: Other names of the columns above, as some distributions of the data have them.
+        aliases: Other names of the columns above in some distributions of the data.
         header: The columns of files that come without a header line.
         skip_ragged: Leave out rows with too few columns: known damage in the original files.
     """
@@ -142,7 +142,7 @@ TASKS: dict[str, Layout] = {
         tfds_name="glue/wnli",
     ),
     "banking77": Layout(("text",), "category", "single_label", metric_for_best_model="accuracy"),
-    # The 28 names are in the labels.txt beside the data; the label column holds indices into it.
+    # The 28 names are in the labels.txt next to the data; the label column holds their indices.
     "goemotions": Layout(("text",), "labels", "multi_label", metric_for_best_model="micro_f1"),
     "sick_entailment": Layout(
         ("sentence_A", "sentence_B"),

@@ -1,4 +1,4 @@
-"""Rows as token ids: made once, kept on disk if asked, gathered into batches."""
+"""Rows as token ids: made once, cached on disk if asked, gathered into batches."""
 
 import os.path
 import zipfile
@@ -18,10 +18,10 @@ from tf_finetune.text.preprocessor import TextPreprocessor
 
 Batch: TypeAlias = tuple[Any, Any, tf.Tensor]
 """`(features, labels, weights)`, as `keras.Model.fit` takes them. Weights are float32 [batch] or
-[batch, length]; what has weight 0 does not count."""
+[batch, length]; rows and tokens of weight 0 do not count."""
 
 TOKENIZE_BATCH = 512
-# What numpy and zipfile raise for a file that is torn, damaged or not of ours.
+# The errors of numpy and zipfile for a file that is truncated, damaged or not a cache file.
 _READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -32,7 +32,7 @@ class Collate(Protocol):
         """Makes a batch.
 
         Args:
-            columns: Those of the batch's rows, from `TokenizedRows.columns`.
+            columns: The values of the batch's rows, from `TokenizedRows.columns`.
             real: bool [batch], False for a row that only fills the batch up.
             length: int32 [], the tokens that rows are padded to.
         """
@@ -74,7 +74,7 @@ class TokenizedRows:
 
         Args:
             planned: int32 [batch], the rows; -1 where the batch is filled up.
-            padded: int32 [n], the length that a batch needs for each row.
+            padded: int32 [n], the bucket of each row; a batch gets its largest.
         """
         return gather_batch(self.columns, self.collate, planned, padded)
 
@@ -84,7 +84,7 @@ def gather_batch(
 ) -> Batch:
     """Gathers the rows of a batch; see `TokenizedRows.batch`."""
     real = planned >= 0
-    # A filling row repeats a row of its batch, so that it makes the batch no longer.
+    # A filling row repeats the first row of its batch, so that it does not lengthen the batch.
     rows = tf.where(real, planned, tf.maximum(planned[0], 0))
     chosen = {name: tf.gather(value, rows) for name, value in columns.items()}
     return collate(chosen, real, tf.reduce_max(tf.gather(padded, rows)))
@@ -122,7 +122,7 @@ def pack_texts(
         UserError: No texts, or a `max_seq_length` that is too small or too large.
     """
 
-    # AutoGraph would spend most of a second on sources that need none of it.
+    # AutoGraph would take 0.6 s (docs/performance.md), and has nothing to convert here.
     @tf.autograph.experimental.do_not_convert
     def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
         tokens = preprocessor.tokenize(segments)
@@ -130,7 +130,7 @@ def pack_texts(
 
     if not len(texts[0]):
         raise UserError("There are no examples.")
-    # Outside of a graph, where TensorFlow would wrap the error if max_seq_length is too small.
+    # Called eagerly first: in a graph TensorFlow would wrap the UserError of a bad max_seq_length.
     pack(*(tf.constant([""]) for _ in texts))
     columns = tuple(tf.constant(list(column), tf.string) for column in texts)
     dataset = tf.data.Dataset.from_tensor_slices(columns).batch(TOKENIZE_BATCH)
@@ -151,16 +151,16 @@ def pack_texts_cached(
     max_seq_length: int,
     cache_dir: str | None,
 ) -> PackedTexts:
-    """Packs texts, or reads what an earlier run has packed.
+    """Packs texts, or reads an earlier run's packed texts from the cache.
 
-    A file's name is a hash of the texts, the tokenizer and the length, so it cannot be out of date.
-    It carries checksums; a torn one is made anew.
+    A file's name is its cache key: a hash of the texts, the tokenizer, the length and our version,
+    so a file is never out of date. Its checksums reveal a damaged one, which is made anew.
 
     Args:
         texts: See `pack_texts`.
         preprocessor: See `pack_texts`; one without a `fingerprint` is never cached.
         max_seq_length: See `pack_texts`.
-        cache_dir: The folder of such files; None: no cache.
+        cache_dir: The folder of the cache; None: no cache.
 
     Raises:
         UserError: See `pack_texts`.
@@ -184,8 +184,8 @@ def pack_texts_cached(
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns a dataset without tf.data's tuning thread, so that its iterators end at once.
 
-    The thread sleeps up to a minute between looks at its iterator and often misses the call to end;
-    whoever drops the iterator waits for it.
+    The thread sleeps up to a minute between its rounds and often misses the call to end; dropping
+    the iterator waits for the thread.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

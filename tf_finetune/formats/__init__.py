@@ -1,1 +1,1 @@
-"""Other people's files: a handle in, an `Encoder` out, and back."""
+"""Published model formats: from a handle to an `Encoder`, and back to files."""

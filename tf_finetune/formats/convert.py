@@ -20,17 +20,17 @@ def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
 
     Args:
         hf_dir: The BERT's directory, or `package:<python module>`.
-        output_dir: Where to write; a directory that is there and not empty is not touched.
+        output_dir: Where to write: a new or an empty directory.
 
     Raises:
-        UserError: `hf_dir` is not a BERT or `output_dir` is not free.
+        UserError: `hf_dir` is not a BERT, or `output_dir` exists and is not empty.
     """
     output = Path(output_dir)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(
             f"--output_dir={output_dir} is there and not empty. Remove it or choose another."
         )
-    # TensorFlow is imported here so that --help and a directory in use answer at once.
+    # Import TensorFlow here, so that --help and the check above answer at once.
     from tf_finetune.formats.encoders import load_encoder
     from tf_finetune.formats.hub_writer import save_hub_encoder
 

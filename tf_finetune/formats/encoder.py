@@ -1,28 +1,25 @@
-"""`Encoder`: a network, its text side, and what it is called."""
+"""`Encoder`: a network with its preprocessor and its handle."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 
 from tf_finetune.errors import UserError
 from tf_finetune.text.preprocessor import RawText, TextPreprocessor
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder and what goes with it.
+    """A text encoder with its preprocessor.
 
     Attributes:
-        handle: What it was loaded from, as the user wrote it.
+        handle: The source it was loaded from, as the user wrote it.
         network: Takes the dict of `input_word_ids`, `input_mask` and `input_type_ids`, each int32
             [batch, seq_length], and returns a dict of `pooled_output` [batch, hidden_size] and
             `sequence_output` [batch, seq_length, hidden_size]. An encoder of raw strings takes
             `text_a` and, for two segments, `text_b`, string [batch], and has no `sequence_output`.
-        preprocessor: Turns text into what `network` takes.
+        preprocessor: Turns text into the inputs of `network`.
         hidden_size: The width of `pooled_output`.
         blocks: The embedding layers, then the layers of each transformer block from the lowest
             up; empty for a wrapped SavedModel. For freezing and layer-wise learning rates.
@@ -48,12 +45,12 @@ class Encoder:
 
 
 def native_encoder(handle: str, network: Any, preprocessor: TextPreprocessor) -> Encoder:
-    """Returns the encoder that a network of Keras layers makes.
+    """Makes an encoder of a network of Keras layers.
 
     Args:
-        handle: What the user loads.
+        handle: The handle, as the user wrote it.
         network: A `BertEncoder`, or a layer with the same attributes for its sizes and blocks.
-        preprocessor: Its vocabulary and casing.
+        preprocessor: The network's; its `max_positions` is set here.
 
     Returns:
         The encoder.

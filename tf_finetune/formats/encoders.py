@@ -1,4 +1,4 @@
-"""`load_encoder`: from a handle to a text encoder, whatever kind of handle it is."""
+"""`load_encoder`: from any kind of handle to a text encoder."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ def load_encoder(
             `package:<module>`: such a directory in an installed Python package;
             a TF Hub or Kaggle URL of a SavedModel;
             a KerasHub preset: its name, `kaggle://...` or `hf://...`.
-        mode: `native`: as Keras layers, which need a BERT-family SavedModel to be lifted into;
+        mode: `native`: as Keras layers, into which of SavedModels only a BERT can be lifted;
             `saved_model`: a SavedModel wrapped whole; `auto`: native where possible.
         preprocessor: Handle of a TF Hub preprocessor, for a SavedModel without a vocabulary.
         dropout: Replaces a native encoder's dropout rate; None keeps its own.

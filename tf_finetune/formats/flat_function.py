@@ -1,10 +1,10 @@
-"""A SavedModel's function as operations of the graph that calls it, over variables of the caller.
+"""Inlines a SavedModel's function into the calling graph, with the caller's variables.
 
-Called as TensorFlow loads it, such a function stays one `PartitionedCall`, and so does its
-gradient. That has two limits. XLA needs to know the shapes that pass from the one to the other
-when it compiles, takes all inputs of the call they come from for constants, the variables among
-them, and so compiles anew as soon as a variable changes: at every step of a training. And the
-function knows its own variables only, which are those of one replica.
+As TensorFlow loads it, the function is one `PartitionedCall`, and so is its gradient. That has two
+limits. XLA must know the shapes that pass from the first call to the second when it compiles: it
+treats all inputs of the first as constants, the variables too, and so compiles again whenever a
+variable changes, at every training step. And the function uses its own variables, those of one
+replica.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from tensorflow.python.ops.gradients_util import _GradientsHelper
 
 
 def outside_of_strategies(function: Callable[[], Any]) -> Any:
-    """Calls a function where variables are ordinary ones: strategies are known by thread."""
+    """Calls a function in a thread of its own: strategies are per thread, its variables plain."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()
 
@@ -30,7 +30,7 @@ class FlatFunction:
 
     Args:
         function: From the inputs to a dict of tensors; it may call what a SavedModel restored.
-        spec: The structure of its inputs, of `tf.TensorSpec`.
+        spec: The `tf.TensorSpec`s of its inputs, in their structure.
     """
 
     def __init__(self, function: Callable[[Any], dict[str, tf.Tensor]], spec: Any) -> None:
@@ -40,7 +40,7 @@ class FlatFunction:
         self._graph_def = _run_inline_graph_optimization(
             self._function, lower_control_flow=False, aggressive_inlining=True
         )
-        # What stood for the inputs is replaced, and nothing may refer to it any more.
+        # `__call__` replaces the placeholders; `_class` (colocation) must not name them any more.
         nodes = [node for node in self._graph_def.node if node.op != "Placeholder"]
         for node in nodes:
             node.attr.pop("_class", None)
@@ -51,12 +51,12 @@ class FlatFunction:
         """Adds the operations to the graph that is being traced.
 
         Args:
-            inputs: Tensors, by which there is no gradient.
-            variables: Keras variables to use in place of the SavedModel's, by the `id` of the
-                handle of these.
+            inputs: Tensors; they get no gradient.
+            variables: The `id` of the handle of a SavedModel's variable to the Keras variable that
+                replaces it.
 
         Returns:
-            What the function returns.
+            The function's outputs.
         """
         graph = tf.compat.v1.get_default_graph()
         for variable in variables.values():
@@ -78,6 +78,6 @@ class FlatFunction:
         def backward(*upstream: tf.Tensor) -> list[tf.Tensor | tf.IndexedSlices | None]:
             return _GradientsHelper(outputs, sources, upstream, src_graph=graph)
 
-        # Imported operations pass gradient tapes by.
+        # Gradient tapes do not see imported operations.
         record_operation("SavedModel", outputs, sources, backward)
         return tf.nest.pack_sequence_as(self._function.structured_outputs, outputs)

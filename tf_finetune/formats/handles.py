@@ -1,4 +1,4 @@
-"""Where a handle's files are, and of which kind they are."""
+"""Finds the files of a handle, and their format."""
 
 import importlib.util
 import json
@@ -16,11 +16,11 @@ _KERAS_HUB_SCHEMES = ("kaggle://", "hf://", "modelscope://")
 
 
 def local_directory(handle: str, flag: str = "encoder") -> Path | None:
-    """Returns where a handle's files are; None for a preset that KerasHub finds itself.
+    """Returns the directory of a handle's files; None for a preset that KerasHub finds itself.
 
     Args:
         handle: See `load_encoder`.
-        flag: The flag that complaints name.
+        flag: The flag to name in error messages.
 
     Raises:
         UserError: A download failed, or no such package is installed.
@@ -35,13 +35,13 @@ def local_directory(handle: str, flag: str = "encoder") -> Path | None:
         return local_copy(handle)
     if Path(handle).exists():
         return Path(handle)
-    import keras_hub  # Only its presets need it: 0.3 s, 45 MB.
+    import keras_hub  # Costs time and memory, for preset names only: docs/performance.md.
 
     return None if handle in keras_hub.models.Backbone.presets else Path(handle)
 
 
 def find_kind(directory: Path) -> Kind | None:
-    """Returns what a directory holds, by its files; None: no encoder."""
+    """Returns the format of the encoder in a directory, by its files; None: no encoder."""
     if (directory / "tfhub_module.pb").is_file():
         return "tf1_hub"
     if (directory / "saved_model.pb").is_file() or (directory / "saved_model.pbtxt").is_file():
@@ -58,7 +58,7 @@ def find_kind(directory: Path) -> Kind | None:
 
 
 def describe(path: Path | None) -> str:
-    """Says what stands at a path where no encoder was found, for a complaint."""
+    """Describes a path without an encoder, for an error message."""
     if path is None or not path.exists():
         return (
             "there is no such directory, and KerasHub has no preset of that name. Give the "

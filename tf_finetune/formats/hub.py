@@ -24,7 +24,8 @@ from tf_finetune.text.wordpiece import (
     read_vocabulary,
 )
 
-# Of 6 layers float32 rounding makes some 1e-6, another layer norm or activation some 1e-3.
+# In 6 layers float32 rounding makes a difference of some 1e-6, another layer norm or activation one
+# of some 1e-3.
 LIFT_TOLERANCE = 1e-4
 
 
@@ -39,9 +40,9 @@ def load_hub(
     """Makes an encoder of a SavedModel that follows TF Hub's text API.
 
     Args:
-        handle: What the user wrote.
+        handle: The handle, as the user wrote it.
         path: The SavedModel's directory.
-        mode: `native` lifts or fails, `saved_model` wraps, `auto` lifts if that is possible.
+        mode: `native` lifts or fails, `saved_model` wraps, `auto` lifts if possible, else wraps.
         preprocessor: A TF Hub preprocessor's directory, used in place of the vocabulary that the
             SavedModel carries.
         dropout: A lifted encoder's dropout rate; None: 0.1, as all BERTs were trained.
@@ -75,7 +76,7 @@ def load_hub(
                 )
         else:
             del saved
-            gc.collect()  # Its functions are a cycle that holds every variable.
+            gc.collect()  # Its functions form a reference cycle that keeps every variable alive.
             return native_encoder(handle, lifted, text)
     if dropout is not None:
         raise UserError(
@@ -113,7 +114,7 @@ def _lift(saved: SavedModel, dropout: float) -> BertEncoder:
 
 
 def _largest_difference(saved: SavedModel, encoder: BertEncoder) -> float:
-    """Returns the largest difference of any output on random tokens, a pair and padding among.
+    """Returns the largest difference of any output, on random tokens with a pair and padding.
 
     Both compute in float32.
     """

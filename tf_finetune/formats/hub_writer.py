@@ -21,11 +21,11 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
     """Writes a SavedModel `encoder`, and `preprocessor` for a BERT, after TF Hub's text API.
 
     Args:
-        encoder: A native BERT, or a wrapped SavedModel, which is written as it was trained.
-        directory: Where to write; one that is there is replaced when all is written.
+        encoder: A native BERT, or a wrapped SavedModel, which is written with its trained weights.
+        directory: Where to write; an existing one is replaced when all is written.
 
     Raises:
-        UserError: The encoder is of Keras layers, but no BERT that TF Models' exporter can write.
+        UserError: The encoder is native, but no BERT that TF Models' exporter can write.
     """
     if isinstance(encoder.network, SavedModelNetwork):
         with replaced_directory(directory) as target:
@@ -63,7 +63,7 @@ def _save_bert(network: BertEncoder, preprocessor: BertPreprocessor, target: Pat
         num_hidden_layers=network.num_layers,
         num_attention_heads=network.num_heads,
         intermediate_size=network.intermediate_size,
-        # By "gelu" TF Models means the tanh formula.
+        # "gelu" is the tanh formula in TF Models.
         hidden_act="gelu" if network.approximate_gelu else _exact_gelu,
         hidden_dropout_prob=network.dropout,
         attention_probs_dropout_prob=network.dropout,

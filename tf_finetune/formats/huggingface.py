@@ -17,7 +17,7 @@ from tf_finetune.text.wordpiece import (
     read_vocabulary,
 )
 
-# What `config.json` may say, the default first.
+# The allowed values in `config.json`, the default first.
 _HUGGING_FACE_BERT = {
     "model_type": ("bert",),
     "hidden_act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
@@ -28,12 +28,12 @@ _HUGGING_FACE_BERT = {
 def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> Encoder:
     """Loads a BERT in Hugging Face format.
 
-    Its `gelu` becomes the tanh formula, as KerasHub and TF Models have it.
+    Its `gelu`, exact there, becomes the tanh formula, as in KerasHub and TF Models.
 
     Args:
-        handle: What the user wrote.
-        directory: Holds `config.json`, `model.safetensors`, `vocab.txt` and, to say whether text
-            is lower-cased, `tokenizer_config.json`.
+        handle: The handle, as the user wrote it.
+        directory: Contains `config.json`, `model.safetensors`, `vocab.txt` and, with the casing of
+            its text, `tokenizer_config.json`.
         dropout: The dropout rate; None: the one in `config.json`.
 
     Returns:
@@ -73,7 +73,7 @@ def load_hugging_face(handle: str, directory: Path, dropout: float | None) -> En
             dropout=dropout,
             epsilon=config.get("layer_norm_eps", EPSILON),
         )
-    # Damaged files and indexes end in exceptions of no common class.
+    # The exceptions of damaged files and indexes have no common class.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -102,7 +102,7 @@ def _hugging_face_weights(directory: Path) -> dict[str, np.ndarray]:
                 path = re.sub("embeddings/weight$", "embeddings", path)
                 is_kernel = path.endswith("/weight")
                 path = re.sub("/weight$", "/kernel", path)
-                # Not the tables of a head that is not used, which may be large.
+                # Skip the tables of an unused head, which may be large.
                 if canonical_name(path):
                     value = file.get_tensor(key)
                     weights[path] = value.T if is_kernel else value

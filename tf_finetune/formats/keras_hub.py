@@ -1,4 +1,4 @@
-"""KerasHub's presets as encoders: a BERT on our network, any other behind TF Hub's names."""
+"""KerasHub's presets as encoders: a BERT as `BertEncoder`, others wrapped under TF Hub's names."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def load_keras_hub(handle: str, preset: str, dropout: float | None) -> Encoder:
     """Loads a KerasHub preset of BERT, or of another encoder that KerasHub classifies text with.
 
     Args:
-        handle: What the user wrote.
+        handle: The handle, as the user wrote it.
         preset: A directory in KerasHub's format, or a name that KerasHub can download.
         dropout: The dropout rate; None: the preset's own.
 
@@ -125,7 +125,7 @@ class BackboneNetwork(keras.layers.Layer):
         return getattr(self.backbone, "max_sequence_length", None)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments of `from_config`."""
         config = super().get_config()
         config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         return config

@@ -1,4 +1,4 @@
-"""Lift a BERT out of a SavedModel: its variables, found by name, become Keras layers."""
+"""Lifts a BERT out of a SavedModel: its variables, found by name, become Keras layers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,11 +14,11 @@ from tf_finetune.models.bert_weights import (
 
 
 def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Iterator[BertEncoder]:
-    """Makes the encoders that a SavedModel's variables can mean.
+    """Makes every encoder that fits a SavedModel's variables.
 
-    The number of heads shows in kernels of [hidden, heads, head_size]. Kernels of [hidden, hidden]
-    leave it open; then each possible one is tried, heads of 64 first. No variable tells which GELU
-    is meant. So the caller compares outputs.
+    Kernels of [hidden, heads, head_size] give the number of heads. For kernels of [hidden, hidden]
+    every divisor of hidden is tried, heads of size 64 first. No variable tells which GELU the
+    SavedModel has. So the caller must compare outputs.
 
     Args:
         variables: The SavedModel's float variables.
@@ -28,7 +28,7 @@ def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Ite
         Encoders with the SavedModel's weights, in Keras' global dtype policy.
 
     Raises:
-        WeightError: A variable is unknown, missing, there twice, or of another shape.
+        WeightError: A variable is unknown, missing, duplicate, or of another shape.
     """
     weights = {}
     for variable in variables:
@@ -42,7 +42,7 @@ def lift_encoders(variables: Sequence[tf.Variable], dropout: float = 0.1) -> Ite
         raise WeightError("it has no variable 'transformer/layer_0/self_attention/query/kernel'")
     shape = query[1].shape
     for num_heads in [shape[1]] if len(shape) == 3 else _possible_heads(shape[0]):
-        # The tanh formula is what TF Models means by gelu.
+        # The tanh formula first: it is the gelu of TF Models.
         for approximate_gelu in (True, False):
             yield make_bert(
                 weights, num_heads=num_heads, dropout=dropout, approximate_gelu=approximate_gelu

@@ -13,7 +13,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.flat_function import FlatFunction, outside_of_strategies
 
 TOKEN_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
-# What a SavedModel stores of the objects that its functions use.
+# The types of the objects that a SavedModel stores for its functions.
 RESOURCE_KINDS = (
     tf.Variable,
     tf.saved_model.Asset,
@@ -26,14 +26,14 @@ TF1_REMEDY = "Use the encoder's TensorFlow 2 version, or a Hugging Face or Keras
 class SavedModel:
     """A SavedModel that follows TF Hub's text API, as TensorFlow loads it.
 
-    See https://www.tensorflow.org/hub/common_saved_model_apis/text. Its variables are ordinary
-    ones, also under a strategy.
+    See https://www.tensorflow.org/hub/common_saved_model_apis/text. Its variables are plain ones
+    even under a strategy.
 
     Args:
         directory: The SavedModel's.
 
     Attributes:
-        module: What TensorFlow loads.
+        module: The object that `tf.saved_model.load` returns.
         variables: Its float variables.
         resources: Its lookup tables, assets and other variables.
         takes_text: Whether its inputs are raw strings.
@@ -54,7 +54,7 @@ class SavedModel:
         self.widths = self._probe()
 
     def inputs(self, features: Any) -> Any:
-        """Returns features, named or a tensor of strings, in the structure that it takes."""
+        """Returns features, a dict or a tensor of strings, in the SavedModel's input structure."""
         spec = self.input_spec
         if isinstance(spec, Mapping):
             return {name: tf.cast(features[name], spec[name].dtype) for name in spec}
@@ -63,9 +63,9 @@ class SavedModel:
         return features
 
     def run(self, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
-        """Returns `pooled_output` and `sequence_output`, as far as the SavedModel has them."""
+        """Returns the outputs that the SavedModel has of `pooled_output` and `sequence_output`."""
         options = {"training": training} if self._has_training else {}
-        # A call may count or average; what is read here should be as it was on disk.
+        # A call may update non-trainable variables, such as counters: restore the values on disk.
         changing = [v for v in self.variables if not v.trainable] if tf.executing_eagerly() else []
         before = [variable.numpy() for variable in changing]
         outputs = _named_outputs(self.module(inputs, **options))
@@ -78,7 +78,7 @@ class SavedModel:
         return (*shape[: 2 if name == "sequence_output" else 1], self.widths[name])
 
     def write(self, directory: str, weights: Sequence[keras.Variable]) -> None:
-        """Writes it with other values of its float variables."""
+        """Assigns `weights` to the float variables and writes the SavedModel."""
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(keras.ops.convert_to_tensor(weight))
         tf.saved_model.save(self.module, directory)
@@ -111,7 +111,7 @@ class SavedModelNetwork(keras.layers.Layer):
 
     Args:
         directory: The SavedModel's; also needed when a Keras model with this layer is loaded.
-        saved: What was loaded from there already.
+        saved: The SavedModel, if it is loaded already.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Raises:
@@ -121,7 +121,7 @@ class SavedModelNetwork(keras.layers.Layer):
     def __init__(self, directory: str, saved: SavedModel | None = None, **kwargs: Any) -> None:
         super().__init__(**{"name": "encoder", **kwargs, "dtype": "float32"})
         self.saved = saved or SavedModel(directory)
-        # What an export has to carry besides the weights; Keras would not track a list.
+        # An export must contain these besides the weights; Keras would not track a list.
         self.resources = tf.Module()
         self.resources.all = self.saved.resources
         self._functions: dict[bool, FlatFunction] = {}
@@ -166,7 +166,7 @@ class SavedModelNetwork(keras.layers.Layer):
     def compute_output_spec(
         self, inputs: Mapping[str, keras.KerasTensor], training: bool | None = None
     ) -> dict[str, keras.KerasTensor]:
-        """Returns the outputs' shapes and dtypes; no weight is read, for no replica asks for it."""
+        """Returns the outputs' shapes and dtypes; reads no weight, as it runs outside replicas."""
         shape = next(iter(inputs.values())).shape
         if self.saved.takes_text:
             width = self.saved.widths["pooled_output"] * (4 if "text_b" in inputs else 1)
@@ -177,7 +177,7 @@ class SavedModelNetwork(keras.layers.Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the constructor needs."""
+        """Returns the arguments that rebuild the layer."""
         return {**super().get_config(), "directory": self.saved.directory}
 
     def _run(self, features: Any, training: bool | None) -> dict[str, tf.Tensor]:
@@ -193,7 +193,7 @@ class SavedModelNetwork(keras.layers.Layer):
             for variable, weight in zip(saved.variables, self.values, strict=True)
         }
         outputs = self._functions[training](saved.inputs(features), weights)
-        for name, tensor in outputs.items():  # which its function may not tell
+        for name, tensor in outputs.items():  # The function may leave dimensions open.
             tensor.set_shape(saved.output_shape(name, (None, None)))
         return outputs
 
@@ -204,7 +204,7 @@ def _load(path: str) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"--encoder={path}: cannot be read as a SavedModel: {reason}") from error
-    if hasattr(loaded, "prune"):  # what TensorFlow makes of a SavedModel of TensorFlow 1
+    if hasattr(loaded, "prune"):  # Only a loaded SavedModel of TensorFlow 1 has it.
         raise UserError(
             f"--encoder={path}: a SavedModel of TensorFlow 1, which cannot be trained. {TF1_REMEDY}"
         )
@@ -218,7 +218,7 @@ def _load(path: str) -> Any:
 
 
 def _find_input(path: str, loaded: Any) -> Any:
-    """Returns the specs of the first argument: a dict, a sequence, or one of strings."""
+    """Returns the specs of the first argument: a dict, a sequence, or one spec of strings."""
     seen = []
     for function in loaded.__call__.concrete_functions:
         arguments, keywords = function.structured_input_signature
@@ -242,7 +242,7 @@ def _find_input(path: str, loaded: Any) -> Any:
 
 
 def _variables(loaded: Any) -> list[tf.Variable]:
-    """Returns the float variables of what is called; others, such as casing, are no weights."""
+    """Returns the float variables; the others, such as the casing flag, are no weights."""
     variables = getattr(loaded, "variables", None)
     if variables is None:
         functions = loaded.__call__.concrete_functions
@@ -261,7 +261,7 @@ def _resources(loaded: Any) -> list[Any]:
 
 
 def _named_outputs(outputs: Any) -> dict[str, tf.Tensor]:
-    """Returns `pooled_output` and `sequence_output`, as far as they can be recognised."""
+    """Returns `pooled_output` and `sequence_output`, those that can be recognised."""
     if isinstance(outputs, Mapping):
         pooled = outputs.get("pooled_output", outputs.get("default"))
         sequence = outputs.get("sequence_output")

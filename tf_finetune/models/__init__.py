@@ -1,1 +1,1 @@
-"""Encoders, heads and the classifier built of them."""
+"""The BERT encoder: layers, kernels, weights and precision."""

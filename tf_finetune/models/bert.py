@@ -25,9 +25,9 @@ class BertEncoder(keras.layers.Layer):
     """The BERT encoder (Devlin et al., 2019), equal to `keras_hub.models.BertBackbone`.
 
     Its sublayers are exposed, so that each can be frozen; its `Dense` layers take LoRA. Query, key
-    and value are one `Dense` layer. In training and in half precision, what is between matrix
-    products runs as XLA kernels whether or not the step around them is compiled, but for the first
-    tokens of the last layer.
+    and value are one `Dense` layer. In training and in half precision, the operations between
+    matrix products run as XLA kernels, whether or not XLA compiles the step; only the last layer
+    computes its first tokens op by op.
 
     Args:
         vocabulary_size: Number of tokens.
@@ -39,9 +39,9 @@ class BertEncoder(keras.layers.Layer):
         num_types: Number of token types.
         dropout: The rate for the hidden rows and for the attention weights.
         epsilon: Added to the variance by the layer norms.
-        approximate_gelu: GELU by its tanh formula, as google-research/bert has it, or exact.
+        approximate_gelu: GELU by its tanh formula, as in google-research/bert, or exact.
         seed: For dropout; None: random.
-        initializer: Of tables and kernels.
+        initializer: For embedding tables and kernels.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -126,8 +126,8 @@ class BertEncoder(keras.layers.Layer):
         x = self.embeddings(ids, inputs["input_type_ids"], seed, training=training)
         for index, layer in enumerate(self.layers[:-1]):
             x = layer(x, mask, derive_seed(seed, 3 * index + 1), training=training)
-        # The last layer twice: a graph in which only the pooled output is used keeps only the
-        # first, which does the work for one token of each text.
+        # Call the last layer twice: a graph that uses the pooled output alone drops the second
+        # call, and the first computes one token of each text only.
         last, seed = self.layers[-1], derive_seed(seed, 3 * self.num_layers)
         first = last(x, mask, seed, first_token_only=True, training=training)
         sequence = last(x, mask, seed, training=training)
@@ -139,7 +139,7 @@ class BertEncoder(keras.layers.Layer):
     def compute_output_spec(
         self, inputs: Mapping[str, keras.KerasTensor], training: bool = False
     ) -> dict[str, keras.KerasTensor]:
-        """Returns the outputs' shapes and dtypes; Keras would trace the network for them."""
+        """Returns the outputs' shapes and dtypes, for which Keras would trace the network."""
         batch, length = inputs["input_word_ids"].shape
         return {
             "pooled_output": keras.KerasTensor((batch, self.hidden_size), self.compute_dtype),
@@ -151,14 +151,13 @@ class BertEncoder(keras.layers.Layer):
     def kernels(self, shape: Any) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns a function that runs each kernel of a training step once; TensorFlow only.
 
-        After it XLA need not compile them for a step whose inputs have the same static shape.
+        Its call compiles the kernels: a step on inputs of the same shape then finds them compiled.
 
         Args:
             shape: The static shape of a step's inputs, such as (None, None).
 
         Returns:
-            A traced function of ids and mask, int32 [batch, seq_length], that does the work of one
-            layer.
+            A traced function of ids and mask, int32 [batch, seq_length], that computes one layer.
         """
         import tensorflow as tf
 
@@ -179,12 +178,12 @@ class BertEncoder(keras.layers.Layer):
             return seed
         import tensorflow as tf
 
-        # The replicas of a strategy hold equal states, and should drop different elements.
+        # Replicas hold the same seed state but must drop different elements.
         replica = tf.distribute.get_replica_context()
         return derive_seed(seed, 2**16 * replica.replica_id_in_sync_group) if replica else seed
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that rebuild the layer, to which weights are given afterwards."""
+        """Returns the arguments that rebuild the layer; Keras loads its weights afterwards."""
         names = (
             *("vocabulary_size", "num_layers", "num_heads", "hidden_size", "intermediate_size"),
             *("max_seq_length", "num_types", "dropout", "epsilon", "approximate_gelu", "seed"),

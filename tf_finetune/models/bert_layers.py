@@ -17,7 +17,7 @@ class Norm(keras.layers.Layer):
     """Layer normalisation of a sum; its parameters are never rounded to half precision.
 
     Args:
-        dropout: The dropout rate of a summand.
+        dropout: The layers' rate. `call` drops nothing, but takes the kernel for a rate above zero.
         epsilon: Added to the variance.
         **kwargs: Passed to `keras.layers.Layer`.
     """
@@ -41,7 +41,7 @@ class Norm(keras.layers.Layer):
         fuse: bool = False,
     ) -> Tensor:
         """Returns norm(residual + x + bias)."""
-        # A rate of the number 0 would need a kernel of its own.
+        # A rate of 0 as a tensor: as a number it would need a kernel of its own.
         rate, seed = 0.0 * _rate(self.dropout, training), ops.zeros((2,), "int32")
         options = {"rate": rate, "epsilon": self.epsilon, "training": training, "fuse": fuse}
         return fused.fused_residual_norm(x, bias, residual, *self.tensors(), seed, **options)
@@ -61,7 +61,7 @@ class BertEmbeddings(keras.layers.Layer):
         hidden_size: The width.
         dropout: The dropout rate.
         epsilon: Added to the variance.
-        initializer: Of the tables.
+        initializer: For the tables.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -76,7 +76,7 @@ class BertEmbeddings(keras.layers.Layer):
         initializer: Initializer,
         **kwargs: Any,
     ) -> None:
-        # `autocast` would convert the whole table each step.
+        # `autocast` would cast whole embedding tables at every step.
         super().__init__(autocast=False, **kwargs)
         self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
         self.hidden_size, self.initializer, self.dropout = hidden_size, initializer, dropout
@@ -95,12 +95,12 @@ class BertEmbeddings(keras.layers.Layer):
     def call(self, ids: Tensor, types: Tensor, seed: Tensor, training: bool = False) -> Tensor:
         """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
         types = ops.take(self.type, types, axis=0)
-        places = types + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
+        others = types + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
         x, residual = (
             ops.cast(ops.reshape(part, (-1, self.hidden_size)), self.compute_dtype)
-            for part in (ops.take(self.token, ids, axis=0), places)
+            for part in (ops.take(self.token, ids, axis=0), others)
         )
-        # In the form of the layers' norms, to share their kernel.
+        # Shapes and dtypes as in the layers' norms, to share their kernel.
         bias, fuse = ops.zeros((self.hidden_size,), x.dtype), _fuses(self, training)
         x = self.norm(x, bias, residual, training=training, fuse=fuse)
         if not (training and self.dropout):
@@ -109,7 +109,7 @@ class BertEmbeddings(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-    """One transformer layer, whose tokens are rows [batch * seq_length, hidden].
+    """One transformer layer; each token is a row of [batch * seq_length, hidden].
 
     Args:
         num_heads: Number of attention heads.
@@ -118,7 +118,7 @@ class BertLayer(keras.layers.Layer):
         dropout: The rate for the hidden rows and for the attention weights.
         epsilon: Added to the variance.
         approximate_gelu: GELU by its tanh formula.
-        initializer: Of the kernels.
+        initializer: For the kernels.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -180,15 +180,16 @@ class BertLayer(keras.layers.Layer):
         """
         products = self.query_key_value, self.attention_output, self.intermediate, self.output_dense
         norms = self.attention_norm, self.output_norm
-        # For one token of each text a kernel would not earn what its compilation costs.
+        # For one token of each text a kernel saves less time than its compilation takes.
         fuse = _fuses(self, training) and not first_token_only
-        # Only the last layer is asked for its first tokens; predictions gain next to nothing.
+        # Share the trace only where it saves time: a single layer computes first tokens only, and
+        # predictions gain next to nothing.
         transform = _shared_transform if training and not first_token_only else _transform
         return transform(
             x,
             mask,
             seed,
-            # Read here, where Keras casts them and LoRA adds to them.
+            # Read the weights here, where Keras casts them and LoRA adds its product.
             [(ops.convert_to_tensor(p.kernel), ops.convert_to_tensor(p.bias)) for p in products],
             [norm.tensors() for norm in norms],
             num_heads=self.num_heads,
@@ -230,7 +231,7 @@ def _transform(
         approximate_gelu: See `BertLayer`.
         first_token_only: See `BertLayer.call`.
         training: See `BertLayer.call`.
-        fuse: Whether XLA kernels stand between the products.
+        fuse: Whether the operations between the products run as XLA kernels.
 
     Returns:
         [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
@@ -244,13 +245,13 @@ def _transform(
     # The key's bias is left out: it shifts all scores of a query alike, which softmax ignores.
     query_bias, key_bias, value_bias = ops.split(bias, 3)
     bias = ops.concatenate([query_bias, ops.zeros_like(key_bias), value_bias])
-    # Added behind a reshaping: TensorFlow would make product and sum one operation, whose
-    # kernel is slower than both.
+    # The reshape separates product and sum: TensorFlow would fuse them into one operation, which is
+    # slower than the two.
     batch, length = batch_shape(mask)
     heads = ops.reshape(ops.matmul(x, query_key_value), (batch, length, 3 * hidden))
     heads = fused.add_bias(heads, bias)
     heads = ops.reshape(heads, (batch, length, 3, num_heads, hidden // num_heads))
-    # One transposition: three take twice as long.
+    # One transposition for all three: one each would take twice as long.
     query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3)
     tokens = 1 if first_token_only else None
     scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
@@ -283,7 +284,7 @@ def batch_shape(ids: Tensor) -> tuple[Any, Any]:
 
 
 def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
-    """Whether XLA kernels stand between the products: not in float32 predictions and exports."""
+    """Whether XLA kernels run between the products: not in float32 predictions and exports."""
     return training or layer.compute_dtype != "float32"
 
 
@@ -293,5 +294,5 @@ def _rate(dropout: float, training: bool) -> float | Tensor:
 
 
 def derive_seed(seed: Tensor, number: int | Tensor) -> Tensor:
-    """Makes different seeds from one, for its different uses."""
+    """Returns another seed for each number, int32 [2], so that no two uses drop alike."""
     return seed + ops.stack([number, 0])

@@ -1,4 +1,4 @@
-"""The weights of a BERT under the names of TF Models, whatever format they come from."""
+"""The weights of a BERT from any format, under the names of TF Models."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,8 @@ from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_layers import Norm
 
 _NORM = r"(?:layer_norm|LayerNorm)"
-# What TF Models' exporter, older TF Hub versions of it, and Google's first BERT release call the
-# same variable; each may stand behind any prefix, such as `bert_encoder/`.
+# The names of a variable in TF Models' exporter, its older TF Hub versions and Google's first BERT
+# release, and its canonical name. Any prefix, such as `bert_encoder/`, may precede them.
 _NAMES: tuple[tuple[str, str], ...] = (
     (r"word_embeddings(?:/embeddings)?", "word_embeddings/embeddings"),
     (r"position_embeddings?(?:/(?:position_)?embeddings)?", "position_embedding/embeddings"),
@@ -38,7 +38,7 @@ _LAYER_NAMES: tuple[tuple[str, str], ...] = (
 
 
 class WeightError(Exception):
-    """Why weights are not those of a BERT."""
+    """Weights are not those of a BERT; the message says why."""
 
 
 def canonical_name(name: str) -> str | None:
@@ -63,13 +63,13 @@ def canonical_name(name: str) -> str | None:
 
 
 def by_canonical_name(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """Returns the name and value of each of a BERT's weights under its canonical name.
+    """Maps the canonical name of each of a BERT's weights to its own name and its value.
 
     Args:
         weights: Under any names that `canonical_name` knows; others are left out.
 
     Raises:
-        WeightError: Two weights have the same meaning.
+        WeightError: Two weights have the same canonical name.
     """
     found: dict[str, tuple[str, np.ndarray]] = {}
     for name, value in weights.items():
@@ -85,8 +85,8 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
     """Makes an encoder with the given weights.
 
     Args:
-        weights: Under names that `canonical_name` knows; a product's kernel has any shape of
-            [inputs, outputs], each of which may be split into heads.
+        weights: Under names that `canonical_name` knows. Kernels are [inputs, outputs]; either axis
+            may be split into heads.
         num_heads: Number of attention heads.
         **config: More arguments of `BertEncoder`, such as `dropout` and `dtype`.
 
@@ -94,7 +94,7 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
         The encoder, whose sizes are those of the weights.
 
     Raises:
-        WeightError: A weight is missing, there twice, without a place, or of another shape.
+        WeightError: A weight is missing, duplicate, not part of a BERT, or of another shape.
     """
     found = by_canonical_name(weights)
     try:
@@ -114,7 +114,7 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
         intermediate_size,
         positions,
         types,
-        initializer="zeros",  # Random numbers would take a second, to be overwritten.
+        initializer="zeros",  # Random values cost time and would be overwritten.
         **config,
     )
     encoder.build()
@@ -137,7 +137,7 @@ def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
 
 
 def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
-    """Yields each of our weights and the names of those that side by side are the same."""
+    """Yields each of our weights and the canonical names of those it joins on its last axis."""
     tables = encoder.embeddings
     yield tables.token, ["word_embeddings/embeddings"]
     yield tables.position, ["position_embedding/embeddings"]
@@ -163,7 +163,7 @@ def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
 
 
 def _pop(found: dict[str, tuple[str, np.ndarray]], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Removes a weight from those found and returns it in the shape of ours."""
+    """Removes a weight from `found` and returns it in the given shape."""
     if name not in found:
         raise WeightError(f"it has no variable {name!r}")
     own_name, value = found.pop(name)

@@ -27,8 +27,8 @@ def dropout(x: Tensor, seed: Tensor, rate: float | Tensor) -> Tensor:
     Args:
         x: Any shape of fewer than 2**31 elements; float32 if the rate is a tensor.
         seed: int32 [2]; equal seeds drop equal elements.
-        rate: The share, below 1; a number or float32 []. A kernel is compiled for each number, and
-            once for all tensors.
+        rate: The share, below 1; a number or float32 []. XLA compiles a kernel for each number, but
+            one for all tensors.
 
     Returns:
         The shape and dtype of `x`.
@@ -106,8 +106,8 @@ def residual_norm(
         epsilon: Added to the variance.
 
     Returns:
-        [rows, hidden] in the dtype of `x`, and for the gradient the same before gamma and beta, and
-        the factor of each row, float32 [rows, 1].
+        The result, [rows, hidden] in the dtype of `x`; and for the gradient, the normalized rows
+        before gamma and beta, and the factor of each row, float32 [rows, 1].
     """
     total = ops.cast(residual, "float32") + dropout(_biased(x, bias), seed, rate)
     normalized, factor = _normalize(total, epsilon)
@@ -160,7 +160,7 @@ def row_dropout_gradients(
 def add_bias(x: Tensor, bias: Tensor) -> tuple[Tensor, Callable[..., Any]]:
     """Returns `x + bias`, [..., width], with a gradient that is summed in float32.
 
-    A product with ones adds up in float32 whatever it is given, and faster than a reduction.
+    A matrix product with ones sums in float32 for any dtype, and is faster than a reduction.
     """
 
     def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ def _biased(x: Tensor, bias: Tensor) -> Tensor:
         return x + bias
     import tensorflow as tf
 
-    # The one sum that TensorFlow makes a part of the product before it, together with a GELU.
+    # TensorFlow fuses only this form of the sum with the product before it and a GELU after it.
     return tf.nn.bias_add(x, bias)
 
 

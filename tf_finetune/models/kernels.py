@@ -1,4 +1,4 @@
-"""How parts of a network are compiled as XLA kernels, or traced once for all their calls."""
+"""Compiles parts of a network as XLA kernels, or traces them once for all their calls."""
 
 import functools
 from collections.abc import Callable
@@ -12,20 +12,20 @@ Tensor = Any
 def fused(
     function: Callable[..., Any], gradients: Callable[..., Any] | None = None
 ) -> Callable[..., Tensor]:
-    """Makes a function of tensors one XLA kernel forward and one backward, in TensorFlow.
+    """Compiles a function of tensors as one XLA kernel forward and one backward, in TensorFlow.
 
-    Where XLA compiles the whole step, and with other backends, it is the same mathematics.
+    Where XLA compiles the whole step, and with other backends, the results are the same.
 
     Args:
-        function: From tensors, and keywords that are Python values, to one tensor, or to a pair of
-            which the second, tensors in any structure, is kept for `gradients`.
-        gradients: From the gradient of the result, what was kept, and the arguments, to the
-            gradient of each argument. None: automatic, computing `function` again instead of
-            keeping its intermediate tensors.
+        function: Takes tensors, and Python values as keywords. Returns one tensor, or a pair: the
+            tensor, and tensors in any structure that are kept for `gradients`.
+        gradients: Takes the gradient of the result, the kept tensors and the arguments; returns the
+            gradient of each argument. None: automatic differentiation, which computes `function`
+            again instead of keeping its intermediate tensors.
 
     Returns:
-        The function, giving one tensor. With `fuse=False` it is no kernel; with `training=False` it
-        is one that keeps nothing. The gradient of both is TensorFlow's own.
+        A function that returns one tensor. `fuse=False` runs it op by op; `training=False` runs a
+        kernel that keeps nothing. Both then have TensorFlow's own gradient.
     """
 
     def plain(*tensors: Tensor, **static: Any) -> Tensor:
@@ -65,16 +65,16 @@ def fused(
     return call
 
 
-_compiles = False  # Whether XLA compiles what is traced at the moment.
+_compiles = False  # Whether the function being traced is a kernel of `fused`.
 
 
 def in_kernel() -> bool:
-    """Whether XLA compiles what is traced at the moment."""
+    """Whether the function being traced is a kernel of `fused`."""
     return _compiles
 
 
 def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets `in_kernel` answer."""
+    """Makes `in_kernel` return True while the function is traced."""
 
     @functools.wraps(function)
     def call(*tensors: Tensor, **static: Any) -> Any:
@@ -95,16 +95,16 @@ def _split(results: Any) -> tuple[Tensor, Any]:
 def traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Lets all calls in a graph share one trace of a function, gradient included; TensorFlow only.
 
-    Other shapes, dtypes and keywords make another trace. TensorFlow copies it to where it is called
-    before it optimizes the graph, so that a step is as fast. Called eagerly it stays op by op, and
-    for XLA it is part of the caller's trace: through a call XLA does not see that the shapes which
-    the gradient takes from it depend on no weight, and would compile anew at every step.
+    Other shapes, dtypes and keywords make another trace. TensorFlow inlines the calls before it
+    optimizes the graph, so a step is as fast. Eager calls run op by op. For XLA the function stays
+    part of the caller's trace: across a call XLA does not see that the shapes which the gradient
+    uses are independent of the weights, and would compile again at every step.
     """
     if keras.config.backend() != "tensorflow":
         return function
     import tensorflow as tf
 
-    # There is no public way to ask whether XLA compiles what is traced.
+    # There is no public way to ask whether XLA compiles the graph being traced.
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
     traced = tf.function(function, autograph=False)
@@ -112,7 +112,7 @@ def traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def call(*tensors: Any, **static: Any) -> Tensor:
         if tf.executing_eagerly() or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
             return function(*tensors, **static)
-        # A tf.function takes no variables of Keras.
+        # A tf.function does not accept Keras variables.
         return traced(*tf.nest.map_structure(tf.convert_to_tensor, tensors), **static)
 
     return call

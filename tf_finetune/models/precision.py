@@ -1,4 +1,4 @@
-"""In which precision a model computes."""
+"""Switches the precision in which a model computes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import keras
 
 @contextmanager
 def float32_compute(layer: keras.layers.Layer) -> Iterator[None]:
-    """Lets a layer or model, and all in it, compute in float32, whatever their policies."""
+    """Makes a layer or model and all its layers compute in float32 while the block runs."""
     layers = [part for part in layer._flatten_layers() if part.compute_dtype != "float32"]
     policies = [part.dtype_policy for part in layers]
     try:

@@ -1,4 +1,4 @@
-"""Which of several workers this process is, as its environment says. Standard library only."""
+"""Reads from the environment which worker this process is. Standard library only."""
 
 import contextlib
 import json
@@ -15,9 +15,9 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-        source: What names them: `TF_CONFIG`, `Slurm`, or nothing for a process alone.
-        num_workers: How many there are.
-        index: Which of them this one is; the first, the chief, writes the model directory.
+        source: Names the workers: `TF_CONFIG` or `Slurm`; empty for a single process.
+        num_workers: The number of workers.
+        index: This process' number; worker 0, the chief, writes the model directory.
     """
 
     source: str = ""
@@ -34,8 +34,8 @@ def read_cluster(config: RuntimeConfig) -> Cluster:
     """Reads the cluster from `TF_CONFIG`, or from the variables of a Slurm step (`srun`).
 
     Args:
-        config: With another `distribution_strategy` than `auto` and `multi_worker` a process is
-            alone, whatever its environment says; so it is with a `tpu`.
+        config: With a `tpu`, or a `distribution_strategy` other than `auto` and `multi_worker`, the
+            environment is not read and the process is single.
 
     Returns:
         The cluster.
@@ -76,7 +76,7 @@ EXAMPLE = '{"cluster": {"worker": ["a:9000", "b:9000"]}, "task": {"type": "worke
 
 @contextlib.contextmanager
 def reporting(cluster: Cluster) -> Iterator[None]:
-    """Silences the standard output of all workers but the chief, who all would say the same."""
+    """Silences the standard output of all workers but the chief: all print the same."""
     with contextlib.ExitStack() as stack:
         if not cluster.is_chief:
             print(f"worker {cluster.index} of {cluster.num_workers}; worker 0 reports", flush=True)

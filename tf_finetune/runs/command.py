@@ -1,4 +1,4 @@
-"""What every program does around its run: flags, the lock, exit statuses."""
+"""The frame of every program's run: flags, the lock, exit statuses."""
 
 import os
 import sys
@@ -21,10 +21,10 @@ class Command:
 
     Attributes:
         config_class: Its settings; the sections `run` and `runtime` are among them.
-        prepare: Checks the request and reads the data, before TensorFlow is imported: from the
-            configuration and the names of the flags that were given to what `load_run` takes.
-        load_run: Imports TensorFlow and returns the function that does the work: from what
-            `prepare` returned to the exit status.
+        prepare: Takes the configuration and the names of the explicit flags. Checks the request and
+            reads the data, before TensorFlow is imported, and returns both.
+        load_run: Imports TensorFlow and returns the function that does the work: it takes the
+            result of `prepare` and returns the exit status.
     """
 
     config_class: Any
@@ -32,7 +32,7 @@ class Command:
     load_run: Callable[[], Callable[[Any], int]]
 
     def main(self, argv: Sequence[str]) -> int:
-        """Runs what the flags ask for and returns the exit status (2: bad flags or bad data)."""
+        """Runs the program by its flags and returns the exit status (2: bad flags or bad data)."""
         set_up_process()
         try:
             parsed = parse_flags(self.config_class, argv)
@@ -41,11 +41,11 @@ class Command:
                 return 0
             config, given = parsed
             cluster = read_cluster(config.runtime)
-            # Of several workers only the chief writes.
+            # Only the chief writes, so only the chief takes the lock.
             writes = config.run.model_dir and cluster.is_chief
             with locked(ModelDir(config.run.model_dir)) if writes else nullcontext():
                 prepared = self.prepare(config, given)
-                with uncollected_imports(freeze=True):  # Of TensorFlow: once all else is right.
+                with uncollected_imports(freeze=True):  # TensorFlow, after all checks.
                     run = self.load_run()
                 return run(prepared)
         except BrokenPipeError:

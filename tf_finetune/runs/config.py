@@ -6,7 +6,7 @@ from typing import ClassVar
 from tf_finetune.errors import UserError
 from tf_finetune.runs.settings import check_values, setting
 
-# The order of all examples of a training is planned beforehand: it must fit in memory.
+# The order of all examples of a training is planned beforehand and must fit in memory.
 MOST_STEPS = 10_000_000
 MOST_ROWS = 100_000
 
@@ -191,7 +191,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to do, and the folder for it."""
+    """The actions of a run, and its folder."""
 
     title: ClassVar[str] = "Run"
 
@@ -213,7 +213,7 @@ class RunConfig:
 
     @property
     def actions(self) -> tuple[bool, ...]:
-        """What there is to do: train, evaluate, predict, export."""
+        """Whether to train, evaluate, predict and export."""
         return self.do_train, self.do_eval, self.do_predict, self.do_export
 
 

@@ -25,15 +25,14 @@ def parse_flags(
 ) -> tuple[ConfigT, frozenset[str]] | None:
     """Reads the command line.
 
-    A `--flagfile` is expanded where it stands, so of two values the later one counts.
+    A `--flagfile` is expanded at its place in the command line; the later of two values wins.
 
     Args:
         config_class: The configuration whose settings are the flags.
         argv: The program's name and its arguments.
 
     Returns:
-        The configuration and the names of the flags that were given; None if `--help` was
-        asked for.
+        The configuration and the names of the explicit flags; None for `--help`.
 
     Raises:
         UserError: An unknown flag, a value that is not allowed, a stray argument.
@@ -47,7 +46,7 @@ def parse_flags(
         raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from None
     except flags.Error as error:
         raise UserError(str(error).replace("flag --", "--")) from None
-    except ValueError as error:  # Such bytes in the file, or a NUL in a file's name.
+    except ValueError as error:  # The file is not UTF-8, or its name has a NUL.
         raise UserError(f"--flagfile: not UTF-8 text: {error}.") from None
     if values["help"].value:
         return None
@@ -70,7 +69,7 @@ def parse_flags(
 
 
 def help_text(config_class: type, program: str) -> str:
-    """Returns what `--help` prints: every flag with its meaning, default and allowed values."""
+    """Returns the text of `--help`: every flag with its meaning, default and allowed values."""
     lines = [f"Usage: python {program} [--flagfile=FILE] [--FLAG=VALUE ...]"]
     before = None
     for name, section, field in settings(config_class):
@@ -103,25 +102,25 @@ def _define(config_class: type) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     for _, section, field in settings(config_class):
-        kind, _ = value_type(section, field.name)
+        python_type, _ = value_type(section, field.name)
         define = {
             str: flags.DEFINE_string,
             int: flags.DEFINE_integer,
             float: flags.DEFINE_float,
             bool: flags.DEFINE_bool,
             tuple: flags.DEFINE_list,
-        }[kind]
+        }[python_type]
         default: Any = field.default
-        if kind is tuple:
+        if python_type is tuple:
             default = list(default)
         define(field.name, default, _help(section, field), flag_values=values)
     return values
 
 
 def _help(section: type, field: Field) -> str:
-    kind, _ = value_type(section, field.name)
+    python_type, _ = value_type(section, field.name)
     allowed = ", ".join(field.metadata["choices"]) or allowed_range(field)
-    unit = {int: "an integer", float: "a number", bool: "true or false"}.get(kind, "")
+    unit = {int: "an integer", float: "a number", bool: "true or false"}.get(python_type, "")
     unit = " ".join(part for part in (unit, allowed) if part)
     default = "none" if field.default in (None, ()) else _format(field.default)
     return f"{field.metadata['help']}. {f'Allowed: {unit}. ' if unit else ''}Default: {default}."

@@ -16,14 +16,14 @@ from tf_finetune.runs.model_dir import ModelDir
 def locked(model_dir: ModelDir) -> Iterator[None]:
     """Keeps other runs out of a model directory while the block runs.
 
-    The lock is on the folder itself and ends with the process, however that ends: no file tells of
-    it, and none is left behind. Remote file systems (`gs://`) know no locks.
+    The lock (flock) is on the folder itself and ends with the process, even a killed one: there is
+    no lock file to leave behind. Remote file systems (`gs://`) have no locks.
 
     Args:
         model_dir: The folder. It is made if it is missing, and removed at the end if it is empty.
 
     Raises:
-        UserError: Another run has it, or it cannot be written.
+        UserError: Another run holds the lock, or the folder cannot be written.
     """
     _make_writable(model_dir.path)
     if is_remote(model_dir.path):
@@ -41,7 +41,7 @@ def locked(model_dir: ModelDir) -> Iterator[None]:
             "choose another folder."
         ) from None
     except OSError:
-        pass  # Some network file systems know no locks.
+        pass  # Some network file systems have no locks.
     try:
         model_dir.remove_leftovers()
         yield

@@ -16,7 +16,7 @@ from tf_finetune.files import exists, list_dir, read_bytes, remove, write_text_a
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.settings import ConfigT, differences, from_record, replaced, to_record
 
-# Written beside and renamed, so each is whole or absent.
+# Written atomically, so each is whole or absent.
 _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "metrics.json", "predictions.tsv"),
     *("export", "encoder"),
@@ -24,9 +24,9 @@ _ATOMIC = (
 _EVENTS = ("train", "validation")
 _LOG = "log.jsonl"
 _OWN = (*_ATOMIC, *_EVENTS, _LOG, "checkpoints")
-# What is learnt stands in config.json under this name, beside the sections of settings.
+# The key in config.json of what the model learns; the other keys are the sections of settings.
 _LEARNT = "problem"
-# Part of metrics.json: what the numbers were computed with.
+# metrics.json names the versions of these packages.
 _PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub", "tf-models-official")
 
 
@@ -45,7 +45,7 @@ class ModelDir:
 
     @property
     def config(self) -> str:
-        """The run's settings and what was learnt, as JSON."""
+        """The run's settings and what its model learns, as JSON."""
         return self._join("config.json")
 
     @property
@@ -81,12 +81,12 @@ class ModelDir:
     def check_free(
         self, config: Any, differences_learnt: Callable[[dict[str, Any]], list[str]]
     ) -> None:
-        """Checks that a training may write here: the folder is free, or this very training's.
+        """Checks that a training may write here: the folder is free, or this training's own.
 
         Args:
             config: The run's configuration.
-            differences_learnt: Given the record of what the model here has learnt, lists what
-                differs from what the run will learn.
+            differences_learnt: Takes the record of what the model here has learnt; lists its
+                differences from what the run will learn.
 
         Raises:
             UserError: It holds another run's model, whose differences the message lists, or files
@@ -111,18 +111,18 @@ class ModelDir:
             )
 
     def save(self, config: Any, learnt: Mapping[str, Any], files: Mapping[str, str]) -> None:
-        """Writes down a run; with `overwrite` it first removes what an earlier one has written.
+        """Writes the record of a run; with `overwrite` it first removes an earlier run's files.
 
-        Call it when nothing can be wrong with the run any more.
+        Call it after all checks.
 
         Args:
             config: The run's configuration.
-            learnt: A JSON object that says what is learnt.
+            learnt: A JSON object of what the model learns.
             files: Other text files of the run: name to content.
         """
         if config.run.overwrite:
             self._clear()
-        # Repeating the run must not replace anything by itself.
+        # A run that is repeated from this record must not replace anything by itself.
         config = replaced(config, overwrite=False)
         record = {**to_record(config), _LEARNT: learnt}
         header = "Repeats this run: python {} --flagfile=<this file> --model_dir=<new>"
@@ -135,7 +135,7 @@ class ModelDir:
             write_text_atomic(self._join(name), text)
 
     def load(self, config_class: type[ConfigT]) -> tuple[ConfigT, dict[str, Any]]:
-        """Reads how a model was made.
+        """Reads the record of the run that made a model.
 
         Args:
             config_class: The class of the run's configuration.
@@ -160,11 +160,11 @@ class ModelDir:
             raise self.damaged(error) from None
 
     def damaged(self, error: Exception) -> UserError:
-        """Returns the complaint that `config.json` does not say what it must."""
+        """Returns the error for a `config.json` whose content is wrong."""
         return UserError(f"{self.config} is damaged: {error!r}. Train again with --overwrite.")
 
     def save_metrics(self, parts: Mapping[str, Any]) -> None:
-        """Adds parts (`train`, `eval`, `test`) to the results, and the versions that made them."""
+        """Adds parts (`train`, `eval`, `test`) and the versions of packages to the results."""
         try:
             metrics = dict(json.loads(read_bytes(self.metrics))) if exists(self.metrics) else {}
         except (ValueError, TypeError):
@@ -176,9 +176,9 @@ class ModelDir:
         write_text_atomic(self.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def remove_leftovers(self) -> None:
-        """Removes the half-written files and folders of killed runs; see `files.py`.
+        """Removes the temporary files and folders of killed runs; see `files.py`.
 
-        A whole folder that was being replaced, by one that is not there, is put back.
+        A folder that a killed run had moved away, but not yet replaced, is moved back.
         """
         atomic = "|".join(map(re.escape, _ATOMIC))
         for name in list_dir(self.path):
@@ -201,7 +201,7 @@ class ModelDir:
     def _clear(self) -> None:
         for name in _OWN:
             if name in _EVENTS:
-                # Folders of such names often hold data too.
+                # Folders of these names often contain data: remove the event files only.
                 for file in list_dir(self._join(name)):
                     if file.startswith("events.out.tfevents"):
                         remove(os.path.join(self._join(name), file))

@@ -33,11 +33,11 @@ def setting(
 
     Args:
         default: Its default.
-        help: What it means, for `--help`.
+        help: Its meaning, for `--help`.
         choices: The values that are allowed; empty: any.
         may_change: Whether it may differ between two calls of one training.
-        names_data: Whether it says which rows a call without training reads. If any such flag is
-            given, all are taken from the command line, none from the model directory.
+        names_data: Whether it selects the rows that a call without training reads. If any such flag
+            is given, all are taken from the command line, none from the model directory.
         **bounds: `minimum`, `above`, `maximum` and `below`.
     """
     metadata = {
@@ -104,7 +104,7 @@ def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> Confi
     """Returns the configuration that `to_record` wrote, in this version or an earlier one.
 
     Args:
-        config_class: The configuration's class. Settings that it lacks are left out.
+        config_class: The configuration's class. The record's other settings are left out.
         record: The sections, under whatever names they had.
 
     Raises:
@@ -118,9 +118,9 @@ def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> Confi
         if field.name not in saved:
             continue
         value = saved[field.name]
-        kind, may_be_none = value_type(section, field.name)
-        kinds = (int, float) if kind is float else kind
-        if not (isinstance(value, kinds) or (value is None and may_be_none)):
+        python_type, may_be_none = value_type(section, field.name)
+        allowed = (int, float) if python_type is float else python_type
+        if not (isinstance(value, allowed) or (value is None and may_be_none)):
             raise TypeError(f"{field.name} is {value!r}")
         chosen[name][field.name] = value
     made = {name: section(**chosen[name]) for name, section in sections(config_class).items()}
@@ -133,7 +133,7 @@ def differences(earlier: Any, now: Any, names: Collection[str] | None = None) ->
     Args:
         earlier: The configuration of the earlier call.
         now: That of this call.
-        names: Look at these settings only; None: at all.
+        names: The settings to compare; None: all.
     """
     lines = []
     for section, _, field in settings(now):
@@ -173,7 +173,7 @@ def _check_value(field: Field, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{field.name}={value}: must be a finite number.")
     for text in value if isinstance(value, tuple) else [value]:
-        # A flagfile could not hold it.
+        # A flagfile cannot contain such a value.
         if isinstance(text, str) and (not text or text != text.strip() or set(text) & {*"\r\n"}):
             raise UserError(
                 f"--{field.name}={value!r}: no part of it may be empty, begin or end with a blank, "

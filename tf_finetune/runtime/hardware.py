@@ -21,13 +21,13 @@ CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a model computes. `Runtime()` is this process' devices as TensorFlow has them.
+    """Where and how a model computes. `Runtime()` has TensorFlow's current strategy, without XLA.
 
     Attributes:
         strategy: Spreads the work over devices; the model is made under it.
         jit_compile: Whether XLA compiles the step.
-        steps_per_loop: Steps per call of the compiled loop; signals are heeded between calls.
-        description: What was chosen and why, for the screen.
+        steps_per_loop: Steps per call of the compiled loop; signals are checked between calls.
+        description: The choices and their reasons, to be printed.
     """
 
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
@@ -42,24 +42,24 @@ class Runtime:
 
     @property
     def num_replicas(self) -> int:
-        """The devices that share a batch, over all workers."""
+        """The number of devices that share a batch, over all workers."""
         return int(self.strategy.num_replicas_in_sync)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """The block in which a model and its optimizer must be made."""
+        """Returns the strategy's scope, in which a model and its optimizer must be made."""
         return self.strategy.scope()
 
 
 def make_runtime(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """Sets up the hardware of a run: strategy, precision, XLA, seed.
 
-    Keras' global dtype policy and its seed are set, and with the seed that of every dropout layer.
+    It sets Keras' global dtype policy and its seed, from which every dropout layer draws its own.
 
     Args:
-        config: What the user asks for.
+        config: The user's settings.
 
     Raises:
-        UserError: No such hardware is there.
+        UserError: The hardware that `config` names is missing.
     """
     strategy, reason = make_strategy(config)
     policy, policy_reason = choose_precision(config.precision)
@@ -103,20 +103,20 @@ def choose_precision(precision: str) -> tuple[str, str]:
 
 
 def choose_jit_compile(jit_compile: str) -> bool:
-    """Resolves `auto`: XLA on GPU and TPU; on CPU oneDNN's products are the faster ones."""
+    """Resolves `auto`: XLA on GPU and TPU; on CPU oneDNN's matrix products are faster."""
     if jit_compile != "auto":
         return jit_compile == "true"
     return bool(tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
 def compile_unseen() -> None:
-    """Lets XLA's first compilation in this process be a trivial one that nobody sees.
+    """Compiles a trivial function with XLA while standard error is redirected to `/dev/null`.
 
-    TensorFlow logs it past every log level, into the middle of the progress bar. XLA starts up with
-    it, which the first kernel would do otherwise: 0.06 s of these 0.08 s (AMD EPYC).
+    TensorFlow logs the first compilation of a process at any log level, into the progress bar. The
+    call takes 0.08 s, of which 0.06 s start XLA: the first kernel saves these (AMD EPYC).
     """
     if tf.config.list_logical_devices("TPU"):
-        return  # Nothing is compiled on the host.
+        return  # XLA compiles nothing on the host.
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         stderr = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
@@ -128,7 +128,7 @@ def compile_unseen() -> None:
 
 
 def choose_steps_per_loop(steps_per_loop: int | None) -> int:
-    """Resolves None: on CPU a step is long, and one at a time answers Ctrl-C at once."""
+    """Resolves None: 20, but 1 on CPU: steps are long there, and a signal waits for the last."""
     if steps_per_loop:
         return steps_per_loop
     on_cpu = not (tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices("TPU"))
@@ -145,9 +145,10 @@ def make_strategy(config: RuntimeConfig) -> tuple[tf.distribute.Strategy, str]:
         The strategy and the reason for it.
 
     Raises:
-        UserError: No such hardware is there.
+        UserError: The hardware that `config` names is missing.
     """
-    # Not the logical devices yet: to list them starts TensorFlow, and workers must meet before.
+    # Listing logical devices initializes TensorFlow, which workers must do after they have
+    # connected: list physical ones.
     gpus = tf.config.list_physical_devices("GPU")
     name, tpu, cluster = config.distribution_strategy, config.tpu, read_cluster(config)
     reason = "as asked"
@@ -181,7 +182,7 @@ def make_strategy(config: RuntimeConfig) -> tuple[tf.distribute.Strategy, str]:
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices]), reason
-    # The default strategy: OneDeviceStrategy only adds copies to it.
+    # The default strategy: OneDeviceStrategy does the same with additional copies.
     return tf.distribute.get_strategy(), reason
 
 

@@ -12,7 +12,7 @@ class Interrupted(Exception):
 
     Args:
         signum: The signal's number.
-        message: What was done and how to go on.
+        message: The steps that are done, and how to resume.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -21,17 +21,17 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """A signal that waits to be heeded.
+    """The pending signal of a training, if there is one.
 
     Attributes:
-        signum: Its number; None: no signal has arrived.
+        signum: Its number; None: no signal is pending.
     """
 
     signum: int | None = None
 
     @property
     def pending(self) -> bool:
-        """Whether a signal has arrived."""
+        """Whether a signal is pending."""
         return self.signum is not None
 
     def stop(self, message: str) -> None:
@@ -43,10 +43,10 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Within the block the first SIGINT or SIGTERM is only noted; a second one acts at once.
+    """Makes the first SIGINT or SIGTERM within the block pending; a second one acts as usual.
 
     Yields:
-        What to ask, between two steps. Outside the main thread no signal arrives.
+        The record to check between steps. Outside the main thread no signal becomes pending.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The workers of a strategy: what they tell each other, and how a run of them ends."""
+"""The workers of a strategy: the values they exchange, and the exit status of their run."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_finetune.runs.cluster import read_cluster, reporting
 from tf_finetune.runs.config import RuntimeConfig
 
-# What a collective operation raises where another process has ended.
+# The errors of a collective operation when another process has ended.
 CONNECTION_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -20,7 +20,7 @@ CONNECTION_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.UnknownError,
 )
-# The longest JSON object that the chief tells the others, in bytes.
+# The longest JSON object that the chief can send to the others, in bytes.
 STATE_BYTES = 8192
 
 
@@ -69,26 +69,26 @@ class Workers:
         return json.loads(bytes(shared.numpy().astype(np.uint8)).rstrip(b"\0"))
 
     def wait(self) -> None:
-        """Returns when all workers are here."""
+        """Blocks until every worker has called it."""
         self.any(False)
 
     def _from_chief(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        # Sums are not made for every type: the seeds of dropout are unsigned.
+        # All-reduce cannot sum every dtype: the seeds of dropout are uint32.
         sums = [tf.cast(v, tf.int64) if v.dtype in (tf.uint32, tf.bool) else v for v in values]
-        # Everyone else adds nothing.
+        # The sum is the chief's value: all others add zeros.
         own = sums if self.is_chief else [tf.zeros_like(value) for value in sums]
         shared = tf.function(self._sum)(own)
         return [tf.cast(s, value.dtype) for s, value in zip(shared, values, strict=True)]
 
     def _sum(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Adds up tensors over the workers; each worker counts once, whatever its replicas."""
+        """Adds up tensors over the workers; each counts once, however many replicas it has."""
         replicas = len(self._strategy.extended.worker_devices)
 
         def one() -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
             counts = context.replica_id_in_sync_group % replicas == 0
             own = [tf.where(counts, value, tf.zeros_like(value)) for value in values]
-            # One by one: they differ in type.
+            # One all-reduce each: their dtypes differ.
             return [context.all_reduce(tf.distribute.ReduceOp.SUM, value) for value in own]
 
         sums = self._strategy.run(one)
@@ -96,14 +96,14 @@ class Workers:
 
 
 def run_in_workers(config: RuntimeConfig, run: Callable[[], int]) -> int:
-    """Does a run in this process, as one of its workers if it has several.
+    """Calls `run` in this process, which may be one of several workers.
 
     Args:
-        config: Says whether it has several, with the environment.
-        run: Does the run and returns its exit status.
+        config: Names the workers, together with the environment.
+        run: Does the work and returns the exit status.
 
     Returns:
-        The exit status; 1 if another worker is gone.
+        The exit status; 1 if the connection to another worker is lost.
     """
     cluster = read_cluster(config)
     if cluster.num_workers == 1:

@@ -1,4 +1,4 @@
-"""Hashes that name contents."""
+"""Hashes of contents, from which cache keys are made."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def hash_parts(parts: Iterable[str | bytes]) -> str:
-    """Returns a hash of texts that tells apart where one ends and the next begins."""
+    """Returns a hash of texts and of the borders between them: "ab", "c" is not "a", "bc"."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

@@ -16,9 +16,9 @@ from tf_finetune.text.preprocessor import TokenPreprocessor
 class HubPreprocessor(TokenPreprocessor):
     """Tokenizes with a preprocessor SavedModel of TF Hub's text API.
 
-    Its `tokenize` is called. Its `bert_pack_inputs` is asked once for the special ids; segments
-    are joined and truncated as it does, but to rows of any length.
-    See https://www.tensorflow.org/hub/common_saved_model_apis/text.
+    It calls the SavedModel's `tokenize` for every batch, its `bert_pack_inputs` only once, to find
+    the special ids: segments are joined and truncated as there, but to rows of any length. See
+    https://www.tensorflow.org/hub/common_saved_model_apis/text.
     """
 
     def __init__(self, saved_model_dir: str) -> None:
@@ -28,7 +28,7 @@ class HubPreprocessor(TokenPreprocessor):
             saved_model_dir: Its directory.
 
         Raises:
-            UserError: It cannot be loaded or is no such preprocessor.
+            UserError: It cannot be loaded or is no preprocessor of TF Hub's text API.
         """
         try:
             loaded = tf.saved_model.load(saved_model_dir)
@@ -65,8 +65,8 @@ class KerasHubPreprocessor(TokenPreprocessor):
     `<start> a <end> b <end>` (KerasHub's `RobertaTextClassifierPreprocessor` and
     `TextClassifierPreprocessor`). For BERT's own tokenizer use `BertPreprocessor`.
 
-    KerasHub's byte-pair tokenizers find special tokens in the text. Those are dropped: what a
-    user types never steers the model.
+    KerasHub's byte-pair tokenizers find special tokens in the text. This class drops them, so that
+    text from a user never becomes a control token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -96,7 +96,7 @@ class KerasHubPreprocessor(TokenPreprocessor):
         )
         self._tokenizer = tokenizer
         self._special_ids = sorted(tokenizer.special_token_ids)
-        # Eagerly, KerasHub would answer with lists, from its Python tokenizer.
+        # Called eagerly, KerasHub runs its Python tokenizer, which returns lists.
         self._tokenize = tf.function(
             tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)]
         )

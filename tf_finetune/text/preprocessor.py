@@ -1,4 +1,4 @@
-"""Texts to the features of an encoder, with TensorFlow ops that an export can carry."""
+"""Texts to the features of an encoder, with TensorFlow ops that a SavedModel can contain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from tf_finetune.text.segments import fair_lengths, join_segments
 
 
 class TextPreprocessor(tf.Module):
-    """What turns one or two segments of text into the features of an encoder.
+    """Turns one or two segments of text into the features of an encoder.
 
     Every method works eagerly, in `tf.data` and in `tf.function`; an instance can be an attribute
     of a `tf.Module` that is written with `tf.saved_model.save`.
@@ -38,30 +38,30 @@ class TextPreprocessor(tf.Module):
         """Truncates the segments, joins them and adds the special tokens.
 
         Args:
-            tokens: What `tokenize` returns.
+            tokens: The result of `tokenize`.
             max_seq_length: The most tokens of a row, special tokens included.
 
         Returns:
             Feature name to int32 [batch, (length)].
 
         Raises:
-            UserError: `max_seq_length` has no place for a token of each segment, or is more than
-                the encoder takes.
+            UserError: `max_seq_length` is too small for one token of each segment, or more than
+                `max_positions`.
         """
         raise NotImplementedError
 
     def packed_lengths(self, tokens: Sequence[tf.RaggedTensor]) -> tf.Tensor:
-        """Returns the tokens of each row with special tokens, untruncated, as int32 [batch]."""
+        """Counts each row's tokens before truncation, special ones included: int32 [batch]."""
         raise NotImplementedError
 
     def pad(
         self, packed: dict[str, Any], length: int | tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Makes rectangles of what `pack` returns.
+        """Pads the rows that `pack` returns to one length.
 
         Args:
-            packed: What `pack` returns.
-            length: Tokens of each row; None: the longest row's.
+            packed: The result of `pack`.
+            length: Tokens of each padded row; None: as many as the longest row has.
 
         Returns:
             The encoder's features, int32 [batch, length].
@@ -69,7 +69,7 @@ class TextPreprocessor(tf.Module):
         raise NotImplementedError
 
     def fingerprint(self) -> str | None:
-        """Returns a text that only preprocessors of the same results have; None: none is known."""
+        """Returns a cache key that only preprocessors with equal results share; None: no key."""
         return None
 
     def __call__(self, segments: Sequence[tf.Tensor], max_seq_length: int) -> dict[str, tf.Tensor]:
@@ -78,14 +78,14 @@ class TextPreprocessor(tf.Module):
 
 
 class RawText(TextPreprocessor):
-    """For encoders that read text themselves: passes strings on as `text_a` and `text_b`."""
+    """For encoders that take raw strings: passes them on as `text_a` and `text_b`."""
 
     def tokenize(self, segments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the segments."""
         return list(segments)
 
     def packed_lengths(self, tokens: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the words between spaces as int32 [batch], in place of tokens."""
+        """Counts each row's words, split at white space, in place of tokens: int32 [batch]."""
         words = [tf.strings.split(segment).row_lengths() for segment in tokens]
         return tf.cast(tf.add_n(words), tf.int32)
 
@@ -104,7 +104,7 @@ class TokenPreprocessor(TextPreprocessor):
     """Packs token ids as `<start> a <end>`, or `<start> a <separator> b <end>`.
 
     Attributes:
-        pad_id: Fills rows up.
+        pad_id: Pads rows.
         start_id: Opens a row.
         separator_ids: Stand between two segments, and have the first one's type id.
         end_id: Closes a row.
@@ -121,7 +121,7 @@ class TokenPreprocessor(TextPreprocessor):
         self.separator_ids = [end_id] if separator_ids is None else list(separator_ids)
 
     def packed_lengths(self, tokens: Sequence[tf.RaggedTensor]) -> tf.Tensor:
-        """Returns the tokens of each row with special tokens, untruncated, as int32 [batch]."""
+        """Counts each row's tokens before truncation, special ones included: int32 [batch]."""
         lengths = [segment.row_lengths() for segment in tokens]
         return tf.cast(tf.add_n(lengths) + self._num_special(len(tokens)), tf.int32)
 
@@ -155,7 +155,7 @@ class TokenPreprocessor(TextPreprocessor):
     def pad(
         self, packed: dict[str, tf.RaggedTensor], length: int | tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Returns what `pack` does, filled up, and `input_mask` (1 for tokens, 0 for padding)."""
+        """Returns the packed ids, padded, and `input_mask` (1 for tokens, 0 for padding)."""
         ids = packed["input_word_ids"]
         shape = None if length is None else tf.stack([-1, length])
         return {

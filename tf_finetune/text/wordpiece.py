@@ -24,16 +24,16 @@ class BertPreprocessor(TokenPreprocessor):
 
     - special tokens in the text: there `[SEP]` typed by a user becomes the control token, here it
       is the words `[`, `sep` and `]`, as in google-research/bert;
-    - a pair of which both are cut to an odd sum: there the longer segment keeps the odd token,
-      here the first does, as in google-research/bert and in TF Models' preprocessor;
+    - a pair of which both segments are cut to an odd total: there the longer segment keeps the odd
+      token, here the first does, as in google-research/bert and in TF Models' preprocessor;
     - under 700 characters of rare scripts, all newer than Unicode 8 or reclassified since,
       whose categories `tokenizers` has frozen, and U+2B820 to U+2B91F, which it forgets to treat
       as ideographs.
 
     TF Models' preprocessor for TF Hub differs on 34 of 90,000 real texts (MRPC, CoLA, SST-2,
     banking77, GoEmotions): it lower-cases by NFKC case folding (… becomes three dots, ½ 1⁄2, ß ss,
-    the micro sign a mu), puts a space for a control character instead of removing it, and counts a
-    word's length in bytes. We do as google-research/bert, which made the published weights.
+    the micro sign a mu), replaces a control character by a space instead of removing it, and counts
+    a word's length in bytes. We do as google-research/bert, which made the published weights.
 
     A byte that is not UTF-8 is left out.
 
@@ -52,7 +52,7 @@ class BertPreprocessor(TokenPreprocessor):
         """Builds the tokenizer.
 
         Args:
-            vocabulary: The token of each id; of a token that occurs twice the later id counts.
+            vocabulary: The token of each id; a token that occurs twice gets its later id.
             lower_case: Whether the vocabulary is of lower-cased text.
             strip_accents: Whether it is of text without accents; None: as `lower_case`.
 
@@ -70,7 +70,8 @@ class BertPreprocessor(TokenPreprocessor):
         self.vocabulary = list(vocabulary)
         self.lower_case = lower_case
         self.strip_accents = lower_case if strip_accents is None else strip_accents
-        # No word holds a space: such a name takes the other ids of a repeated token out of use.
+        # No word contains a space, so a name with one disables its id: an empty token's, and all
+        # but the last of a repeated token's.
         names = [
             token if token and id_of[token] == index else f" {index}"
             for index, token in enumerate(vocabulary)
@@ -112,7 +113,7 @@ def bert_preprocessor(
     """Returns the preprocessor of a vocabulary; its errors name the encoder.
 
     Args:
-        handle: What the user wrote.
+        handle: The encoder's handle, for error messages.
         vocabulary: The token of each id.
         lower_case: Whether text is lower-cased.
         strip_accents: Whether accents are dropped; None: as `lower_case`.
@@ -131,11 +132,11 @@ def bert_preprocessor(
 
 def read_vocabulary(path: Path) -> list[str]:
     """Returns the tokens of a vocabulary file, one a line, in the order of their ids."""
-    # split, not splitlines: a token may be a character that Python counts as a line break.
+    # split, not splitlines: a token may be a character that splitlines takes for a line break.
     tokens = path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
     return tokens[:-1] if tokens[-1] == "" else tokens
 
 
 def is_cased(vocabulary: Sequence[str]) -> bool:
-    """Returns whether a vocabulary has upper-case words, beside special tokens such as `[CLS]`."""
+    """Returns whether a token has upper-case letters; special ones such as `[CLS]` do not count."""
     return any(token != token.lower() for token in vocabulary if not token.startswith("["))

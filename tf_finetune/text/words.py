@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-# As in google-research/bert's tokenization.py: what is removed, what counts as a space, and what
-# is a word of its own (punctuation, every ASCII symbol, ideographs).
+# As in google-research/bert's tokenization.py: characters that are removed, that count as a space,
+# and that are words of their own (punctuation, every ASCII symbol, ideographs).
 _REMOVED = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}\p{Co}\x{FFFD}]"
 _SPACE = r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
 _ALONE = (
@@ -34,8 +34,8 @@ def split_words(
         text = tf_text.normalize_utf8(text, "NFD")
         text = tf.strings.regex_replace(text, r"\p{Mn}", "")
     if lower_case:
-        # Lower-casing Unicode makes ς of a Σ that ends a word, and in a Turkish locale ı of I:
-        # both are lower-cased before it.
+        # Unicode lower-casing turns Σ at the end of a word into ς and, in a Turkish locale, I into
+        # ı: lower-case Σ and the ASCII letters before it.
         text = tf.strings.lower(tf.strings.regex_replace(text, "Σ", "σ"))
         text = tf.strings.lower(text, encoding="utf-8")
     text = tf.strings.regex_replace(text, f"({_ALONE})|{_SPACE}", r" \1 ")

@@ -14,7 +14,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import list_dir, remove
 from tf_finetune.runtime.workers import Workers
 
-# What TensorFlow raises for a checkpoint that is torn or of another model.
+# TensorFlow's errors for a checkpoint that is damaged or of another model.
 READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, LookupError, RuntimeError)
 
 
@@ -38,11 +38,11 @@ class Checkpoints:
     checkpoint with an index is whole.
 
     Args:
-        directory: Where they are.
-        variables: What changes in training: the weights, and the random state of dropout layers.
+        directory: The folder of the checkpoints.
+        variables: Those that training changes: the weights, and the random state of dropout layers.
         optimizer: Built on the model's trainable variables.
-        keep: How many of the last ones stay.
-        workers: Of several, all call these methods; the chief alone writes and reads files.
+        keep: The number of last ones to keep.
+        workers: Every worker calls these methods; the chief alone writes and reads files.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Writes the checkpoint of a step, then drops the oldest ones.
+        """Writes the checkpoint of a step, then removes the oldest ones and those of later steps.
 
         Args:
-            step: The steps done.
+            step: The number of steps done.
             state: A JSON object to keep with it.
 
         Raises:
@@ -80,9 +80,9 @@ class Checkpoints:
             return
         path = self._write(self._all, f"step-{step}")
         paths = find(self.directory, "step")
-        place = paths.index(path)
-        # Later ones could not be read when the training went on from an earlier one.
-        for other in (*paths[: max(0, place + 1 - self.keep)], *paths[place + 1 :]):
+        index = paths.index(path)
+        # Those of later steps were unreadable: this training has resumed from an earlier one.
+        for other in (*paths[: max(0, index + 1 - self.keep)], *paths[index + 1 :]):
             _remove(other)
 
     def save_best(self, step: int) -> None:
@@ -150,7 +150,7 @@ class Checkpoints:
             ) from None
 
     def _sweep(self) -> None:
-        """Removes what failed or killed writes have left."""
+        """Removes the files of failed or killed writes."""
         whole = {*find(self.directory, "step"), *find(self.directory, "best")}
         for name in list_dir(self.directory):
             file = tf.io.gfile.join(self.directory, name)
@@ -162,9 +162,9 @@ class Checkpoints:
 def checkpoint_variables(model: keras.Model) -> list[keras.Variable]:
     """Returns the variables of a model that its checkpoints hold.
 
-    Those are all of them, unless the model's maker names others: a function without arguments, as
-    the model's attribute `checkpoint_variables`, that lists them. So a frozen base, which comes
-    from its own files, need not be in each checkpoint.
+    These are all of its variables, or those that its attribute `checkpoint_variables` returns, a
+    function without arguments. So a frozen base, which comes from its own files, need not be in
+    each checkpoint.
     """
     named = getattr(model, "checkpoint_variables", None)
     return list(named() if named else model.variables)
@@ -176,10 +176,10 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     Args:
         model: The same architecture.
         directory: The checkpoints' folder.
-        workers: Of several, all call this; the chief alone reads files. None: every one reads.
+        workers: Every worker calls this; the chief alone reads files. None: every process reads.
 
     Returns:
-        The checkpoint's path; empty on other workers than the chief.
+        The checkpoint's path; empty on all workers but the chief.
 
     Raises:
         UserError: There is none, it cannot be read, or it does not fit the model.

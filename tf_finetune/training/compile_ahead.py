@@ -1,4 +1,4 @@
-"""Kernels compiled in a thread before a batch needs them, while the step is traced and runs."""
+"""Compiles kernels in a thread while the step is traced and runs, before a batch needs them."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,17 @@ from tf_finetune.models.bert import BertEncoder
 
 @contextmanager
 def compiling_ahead(model: keras.Model, shapes: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Compiles the kernels of a training step while the block runs, or until it ends.
+    """Compiles the kernels of a training step in a thread, at most until the block ends.
 
-    A new length takes most of a second of one core: nothing while Python traces the step on
-    another one, and later less than if the step waited.
+    A new length takes most of a second of one core. While Python traces the step on another core,
+    this delays nothing; later it delays the step less than compiling within the step would.
 
     Args:
         model: A model; one without a `BertEncoder` has no kernels.
         shapes: The (rows, length) of the batches; empty: nothing is compiled.
     """
     encoders = [layer for layer in model.layers if isinstance(layer, BertEncoder) and shapes]
-    # Batches come with open shapes, and so the step is traced.
+    # Batches have open shapes: trace the kernels for the shapes that the step is traced for.
     programs = [encoder.kernels((None, None)) for encoder in encoders]
 
     def compile_kernels(shape: tuple[int, int]) -> None:

@@ -12,13 +12,13 @@ from tf_finetune.training.state import TrainState
 
 
 def check_batch_size(data: DataConfig, loop: LoopConfig, runtime: Runtime, streamed: bool) -> None:
-    """Checks that replicas and slices can share a batch of rows.
+    """Checks that replicas and slices can share a batch of rows equally, where they must.
 
     Args:
-        data: Says how many rows a batch has.
-        loop: Says how many slices.
-        runtime: Says how many replicas.
-        streamed: Whether rows are streamed; otherwise replicas may get unequal shares.
+        data: Sets the rows of a batch.
+        loop: Sets the number of slices.
+        runtime: Sets the number of replicas.
+        streamed: Whether rows are streamed; if not, replicas without slices may share unequally.
 
     Raises:
         UserError: They cannot.
@@ -41,7 +41,7 @@ def fit(
     model_dir: ModelDir | None,
     runtime: Runtime,
 ) -> TrainState:
-    """Trains a model, and writes and prints what it cost; see `train`."""
+    """Trains a model, and writes and prints its time and speed; see `train`."""
     state = train(
         model,
         batches,

@@ -17,9 +17,9 @@ class Forward:
     """A model's traced forward pass; make it once with `make_forward` and use it at every epoch.
 
     Attributes:
-        function: From a batch to `(results, weights)` of all replicas in the order of the batch.
-        trace: Traces the function for batches of a type.
-        strategy: What it runs under; None: one device.
+        function: Takes a batch; returns `(results, weights)` of all replicas in its order.
+        trace: Traces the function for the element spec of a dataset.
+        strategy: The strategy it runs under; None: one device.
     """
 
     function: Callable[[Any], Any]
@@ -34,9 +34,9 @@ class Forward:
                 and are left out. Under a strategy, the global batches.
 
         Returns:
-            The results of all rows in the dataset's order, as arrays [n, ...] in the structure that
-            `result` of `make_forward` gives them: by default `(outputs, labels)`. Every worker gets
-            all of them.
+            The results of all rows in the dataset's order, as arrays [n, ...] in the structure of
+            `result` of `make_forward`: by default `(outputs, labels)`. Every worker gets all of
+            them.
 
         Raises:
             ValueError: The dataset has no batches.
@@ -49,7 +49,7 @@ class Forward:
                 tf.data.experimental.AutoShardPolicy.DATA
             )
             batches = self.strategy.experimental_distribute_dataset(dataset.with_options(options))
-        # Traced for the shapes that all batches share; else each new length traces once more.
+        # Trace for the shapes that all batches share: without this each new length traces again.
         self.trace(batches.element_spec)
         collected = []
         for batch in batches:
@@ -75,19 +75,19 @@ def make_forward(
 
     Args:
         model: The model; dropout is off.
-        runtime: What it was made under; None: one device, without XLA.
-        result: From outputs, labels and weights of a batch to what is kept of each row: tensors
-            [batch, ...] whose other dimensions do not depend on the batch.
+        runtime: The one the model was made under; None: the current strategy, without XLA.
+        result: Takes outputs, labels and weights of a batch; returns the results to keep of each
+            row: tensors [batch, ...] whose other dimensions do not depend on the batch.
 
     Returns:
-        The function. It sees the model's later weights too.
+        The forward pass. Each call uses the weights that the model has then.
     """
     runtime = runtime or Runtime()
     strategy = runtime.strategy
     names = set(model.input) if isinstance(getattr(model, "input", None), dict) else None
 
     def inputs(features: Any) -> Any:
-        """Returns what the model takes; a batch may hold more."""
+        """Returns the features that the model takes; a batch may contain more."""
         return {name: features[name] for name in sorted(names)} if names else features
 
     # As in training: AutoGraph would only cost time.

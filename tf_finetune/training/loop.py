@@ -26,12 +26,12 @@ from tf_finetune.training.step import make_train_loop
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model is judged during its training.
+    """How a model is evaluated during its training.
 
     Attributes:
-        metrics: Returns the metrics of the model as it is.
-        metric: The one that picks the best weights.
-        greater_is_better: Whether a greater value of it is better.
+        metrics: Returns the metrics of the model with its current weights.
+        metric: The name of the metric that picks the best weights.
+        greater_is_better: Whether a greater value of this metric is better.
     """
 
     metrics: Callable[[], dict[str, Any]]
@@ -49,22 +49,22 @@ def train(
     model_dir: ModelDir | None = None,
     runtime: Runtime | None = None,
 ) -> TrainState:
-    """Trains a model on batches, once through, and goes on where an earlier call stopped.
+    """Trains a model on each batch once, and resumes where an earlier call stopped.
 
     Args:
-        model: A compiled model. Its `loss.call(labels, outputs)` has the shape of the weights; what
-            is minimised is the weighted mean over all replicas.
+        model: A compiled model. Its `loss.call(labels, outputs)` has the shape of the weights; the
+            training minimises the weighted mean of the loss over all replicas.
         batches: One for each optimizer step.
         optimizer: In place of the model's own; see `build_optimizer`.
-        evaluation: How the model is judged; None: not at all.
-        loop: When it is evaluated and saved, and when it stops. How long the training is, the
-            batches say.
+        evaluation: How the model is evaluated; None: it is not.
+        loop: When to evaluate, when to save, and when to stop early. The number of steps is that of
+            `batches`.
         model_dir: Gets checkpoints, the log and TensorBoard events; None: none of these, and no
             best weights.
         runtime: The one the model was made under; None: the current strategy.
 
     Returns:
-        How far the training is and what it cost.
+        The progress of the training and its cost.
 
     Raises:
         UserError: The loss is not finite, or a checkpoint cannot be written or read.
@@ -84,7 +84,7 @@ def train(
                 training.steps(remaining, training.next_stop(), time.perf_counter())
             if evaluation and (training.done or state.step % training.eval_steps == 0):
                 training.evaluate(evaluation)
-            # One worker's signal is everyone's: the others could not go on without it.
+            # A signal to one worker stops all: the others cannot train without it.
             stopping = training.runtime.workers.any(interruption.pending)
             if training.done or stopping or state.step % training.save_steps == 0:
                 training.save()
@@ -96,7 +96,7 @@ def train(
 
 
 class _Training:
-    """The objects of one call of `train`, and what is done with them between its decisions."""
+    """The objects of one call of `train`, and the actions that it chooses from."""
 
     def __init__(
         self,
@@ -142,13 +142,14 @@ class _Training:
         return self.state.stopped_early or self.state.step >= self.batches.num_steps
 
     def next_stop(self) -> int:
-        """Returns the steps to do before the host has something to do."""
+        """Returns the number of steps until the next evaluation, checkpoint or signal check."""
         step = self.state.step
         stops = [(step // n + 1) * n for n in (self.eval_steps, self.save_steps)]
         return min(self.runtime.steps_per_loop, *(s - step for s in stops), self._steps_left)
 
     def compiling_ahead(self) -> Any:
-        # On one device, with whole batches, whose steps XLA does not compile whole.
+        # Kernels get whole batches only on one device and without slices, and exist only where XLA
+        # does not compile the whole step.
         plain = self.runtime.num_replicas == self.loop.gradient_accumulation_steps == 1
         shapes = self.batches.shapes if plain and not self.runtime.jit_compile else ()
         return compiling_ahead(self.model, shapes)
@@ -208,13 +209,13 @@ class _Training:
 
     def _require_finite(self, losses: Any, gradient_norm: float | None) -> None:
         values = [("loss", number, loss) for number, loss in enumerate(losses, start=1)]
-        # With the norm of the last gradient the weights are finite too.
+        # If the norm of the last gradient is finite, the weights are.
         if gradient_norm is not None:
             values.append(("gradient", len(losses), gradient_norm))
-        for kind, number, value in values:
+        for quantity, number, value in values:
             if not math.isfinite(value):
                 raise UserError(
-                    f"the {kind} of step {self.state.step + number} is {value}; the last good "
+                    f"the {quantity} of step {self.state.step + number} is {value}; the last good "
                     f"checkpoint is {self._last_checkpoint}. Usual causes: a learning rate that is "
                     "too high (lower --learning_rate or raise --warmup_proportion), mixed_float16 "
                     "(use --precision=mixed_bfloat16 or float32), or labels out of range."
@@ -227,7 +228,7 @@ def _gradient_norm(optimizer: keras.optimizers.Optimizer) -> float | None:
 
 
 def _number(value: Any) -> float:
-    # A variable of several replicas is no number, but a tensor.
+    # A variable of several replicas converts to a tensor, but not to a float.
     return float(tf.convert_to_tensor(getattr(value, "value", value)))
 
 

@@ -69,7 +69,7 @@ class AdamW(keras.optimizers.AdamW):
         learning_rate: A number or a schedule.
         weight_decay: Decay per step in units of the learning rate.
         max_grad_norm: Global norm that gradients are clipped to; 0: never.
-        layer_rates: Variable path to the factor of its learning rate, 1 where there is none; see
+        layer_rates: Variable path to the factor of its learning rate, 1 for other variables; see
             `layer_rates`.
         epsilon: Added to the root of the corrected second moment (Kingma & Ba, 2015, algorithm 1,
             and PyTorch); Keras and TensorFlow add it before the correction, which in the first
@@ -116,7 +116,7 @@ class AdamW(keras.optimizers.AdamW):
         )
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        return grads  # Not yet: these are one replica's; see below.
+        return grads  # `_all_reduce_sum_gradients` clips: these are one replica's.
 
     def _apply_weight_decay(self, variables: list[Any]) -> None:
         pass  # Part of `update_step`.
@@ -146,7 +146,7 @@ class AdamW(keras.optimizers.AdamW):
             "beta2_power": beta2_power,
             "beta1": tf.constant(self.beta_1),
             "beta2": tf.constant(self.beta_2),
-            # The kernel adds it before the second moment is corrected for its start at zero.
+            # The kernel adds it to the root of the uncorrected moment: scale it by the correction.
             "epsilon": self.epsilon * tf.sqrt(1.0 - beta2_power),
         }
         super()._backend_update_step(grads, trainable_variables, common)
@@ -157,8 +157,8 @@ class AdamW(keras.optimizers.AdamW):
         Args:
             gradient: Its gradient.
             variable: The variable.
-            arguments: Those of the kernel that are the same for each variable, float32 []. Keras
-                passes its `learning_rate` here, which is one of them.
+            arguments: The kernel's arguments that all variables share, float32 [].
+                `_backend_update_step` gives them to Keras in place of the learning rate.
         """
         index = self._get_variable_index(variable)
         rate = arguments["lr"]
@@ -181,7 +181,7 @@ class AdamW(keras.optimizers.AdamW):
 
 
 def _sum_duplicates(gradient: Gradient) -> Gradient:
-    """Gives each row of an embedding table's gradient once, as its norm needs it."""
+    """Sums the entries of equal rows in an embedding table's gradient, as its norm needs."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, numbers = tf.unique(gradient.indices)
@@ -206,7 +206,7 @@ def layer_rates(blocks: Sequence[Sequence[keras.layers.Layer]], decay: float) ->
 
     Args:
         blocks: The encoder's layers from the embeddings up.
-        decay: The factor from each layer to the one below (Howard & Ruder, 2018); the topmost has
+        decay: The factor from each layer to the one below (Howard & Ruder, 2018); the topmost gets
             `decay` itself, the head 1.
 
     Returns:

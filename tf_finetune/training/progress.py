@@ -1,4 +1,4 @@
-"""What a training shows and leaves: a bar, curves in TensorBoard, and the log."""
+"""The progress of a training: a bar, curves in TensorBoard, and the log."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ class Progress:
     Args:
         total_steps: Steps of the whole training.
         steps_per_epoch: Steps of an epoch.
-        start_step: Steps done before this process. Later points of an earlier one are removed.
+        start_step: Steps done before this process. Points of later steps are removed.
         model_dir: Gets curves and log; None: neither is written.
         show: Whether there is a bar.
         log_every: Steps between two points of the training.
@@ -67,7 +67,7 @@ class Progress:
                 `tokens_per_second`.
             first: Whether it is the first of the process, which was traced and compiled.
         """
-        if first:  # The time left is reckoned without it.
+        if first:  # The bar estimates the remaining time without this step.
             self.bar.leave = False
             self.bar.close()
             self.bar, self._shown = self._make_bar(step), step
@@ -78,13 +78,13 @@ class Progress:
         )
         self.bar.update(step - self._shown)
         self._shown = step
-        # On a grid of all steps, so that a resumed training has its points at the same ones.
+        # The grid counts from step 0, so that a resumed training has its points at the same steps.
         if step // self._log_every > self._logged // self._log_every:
             self._logged = step
             self._write("train", step, scalars)
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
-        """Reports the metrics of an evaluation; what is not a number is left out."""
+        """Reports the metrics of an evaluation; those that are not floats are left out."""
         scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
         text = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
         self.message(f"step {step}, epoch {step / self._steps_per_epoch:.2f}: {text}")
@@ -96,13 +96,13 @@ class Progress:
         sys.stdout.flush()
 
     def close(self) -> None:
-        """Ends the bar and writes what TensorBoard has not got yet."""
+        """Closes the bar and TensorBoard's files."""
         self.bar.close()
         for writer in self._writers.values():
             writer.close()
 
     def _make_bar(self, step: int) -> tqdm:
-        # On a terminal a bar that moves, in a file a line every quarter of a minute.
+        # On a terminal the bar moves; in a file it takes a line every 15 s.
         interval = 0.2 if sys.stderr.isatty() else 15.0
         return tqdm(
             total=self._total_steps,
@@ -141,7 +141,7 @@ def write_text_summary(model_dir: ModelDir, name: str, text: str) -> None:
 
 
 def _cut_log(path: str, last_step: int) -> None:
-    """Removes the lines after a step, and one that a killed process has torn."""
+    """Removes the lines after a step, and one that a killed process left incomplete."""
     if not exists(path):
         return
     text = read_bytes(path).decode(errors="replace")
@@ -151,7 +151,7 @@ def _cut_log(path: str, last_step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a line of the log; infinity for a torn one."""
+    """Returns the step of a line of the log; infinity for an incomplete one."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):
@@ -159,12 +159,12 @@ def _step_of(line: str) -> float:
 
 
 def _cut_curves(folder: str, last_step: int) -> None:
-    """Removes the points after a step, which a training that goes on from there writes again."""
+    """Removes the points after a step, which a training that resumes there writes again."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
     for path in _event_files(folder):
         with open_gfile() as gfile:
-            # It ends before an event that a killed process has torn.
+            # The loader ends before an event that a killed process left incomplete.
             events = RawEventFileLoader(path).Load()
             kept = [e for e in events if tf.compat.v1.Event.FromString(e).step <= last_step]
             if sum(len(event) + _FRAME for event in kept) == file_size(path):

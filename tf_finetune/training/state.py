@@ -1,4 +1,4 @@
-"""`TrainState`: how far a training is, and what it has cost."""
+"""`TrainState`: the progress of a training, and its cost."""
 
 import math
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from typing import Any
 
 @dataclass
 class TrainState:
-    """How far a training is and what it has cost; saved with every checkpoint.
+    """The progress of a training and its cost; saved with every checkpoint.
 
     Attributes:
         step: Optimizer steps done.
-        seconds: From the first batch asked for to the last step, tracing and compiling included,
-            evaluation and checkpoints left out.
+        seconds: Time of all steps, from making the batches' iterator on, tracing and compiling
+            included, evaluation and checkpoints left out.
         examples: Rows with a weight that were trained on, however many targets a row has.
         tokens: The tokens of these rows, padding left out.
-        first_step_seconds: The first step of the last process: tracing and compiling.
+        first_step_seconds: Time of the last process' first step, with tracing and compiling.
         steady_seconds: As `seconds`, without the first step of each process.
         steady_examples: Examples of those seconds.
-        best_value: The best evaluation so far.
-        best_step: The step it was at.
-        stale: Evaluations since then.
+        best_value: The metric's best value so far.
+        best_step: The step of that evaluation.
+        stale: The number of evaluations since then.
         stopped_early: Whether early stopping ended the training.
     """
 
@@ -37,7 +37,7 @@ class TrainState:
     stopped_early: bool = False
 
     def add(self, steps: int, examples: int, tokens: int, seconds: float, first: bool) -> None:
-        """Counts steps that were done; `first`: they are this process' first."""
+        """Adds steps that were done; `first`: they are the first of this process."""
         self.step += steps
         self.seconds += seconds
         self.examples += examples
@@ -49,7 +49,7 @@ class TrainState:
             self.steady_examples += examples
 
     def improved(self, value: float | None, greater_is_better: bool) -> bool:
-        """Takes note of an evaluation, and says whether it is the best so far.
+        """Records an evaluation, and returns whether it is the best so far.
 
         Args:
             value: The metric; None or NaN where it is undefined, which is never better.

@@ -18,16 +18,16 @@ def make_train_loop(
     count_tokens: Callable[[Any, Any, Any], tf.Tensor] = no_tokens,
     gradient_accumulation_steps: int = 1,
 ) -> Callable[[Iterator[Any], tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Makes the function that trains some steps without coming back to Python.
+    """Makes the function that trains some steps without returning to Python between them.
 
     It is traced once, whatever the lengths of the batches; XLA compiles a program for each length.
 
     Args:
         model: A compiled model whose optimizer is built.
-        runtime: What it was made under.
+        runtime: The one the model was made under.
         count_tokens: See `Batches`.
-        gradient_accumulation_steps: Slices that each batch is worked through in, to save memory;
-            the result is that of the whole batch.
+        gradient_accumulation_steps: Slices into which each batch is cut, to save memory; the
+            gradient is that of the whole batch.
 
     Returns:
         A function of an iterator and int32 [] steps, which returns the mean loss of each step,
@@ -59,8 +59,8 @@ def _make_step(
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Makes one replica's part of an optimizer step: from a batch to loss, examples and tokens."""
     variables, optimizer = model.trainable_variables, model.optimizer
-    # Our optimizer takes an embedding table's gradient as rows, whose number is known only at run
-    # time: not for XLA, nor for sums of slices or scaled losses.
+    # Our AdamW takes an embedding table's gradient as `IndexedSlices`. XLA does not, as the number
+    # of rows is known only at run time, nor do sums of slices and scaled losses.
     keep_rows = (
         isinstance(optimizer, AdamW)
         and optimizer.loss_scale_factor is None
@@ -69,7 +69,7 @@ def _make_step(
     )
 
     def gradients_of(features: Any, labels: Any, weights: Any, count: Any) -> tuple[list[Any], Any]:
-        """Gradients of the weighted sum of the losses divided by `count`, and that quotient."""
+        """Returns the gradients of the weighted sum of losses over `count`, and that quotient."""
         with tf.GradientTape() as tape:
             losses = model.loss.call(labels, model(features, training=True))
             loss = tf.reduce_sum(tf.cast(losses, tf.float32) * weights) / count
@@ -84,7 +84,7 @@ def _make_step(
         return gradients if keep_rows else [*map(tf.convert_to_tensor, gradients)], loss
 
     def sum_of_slices(batch: Batch, count: Any) -> tuple[list[Any], Any]:
-        """What `gradients_of` gives for the whole batch, worked through in slices."""
+        """Returns the result of `gradients_of` for the whole batch, computed slice by slice."""
         parts = tf.nest.map_structure(
             lambda x: tf.reshape(x, tf.concat([[slices, -1], tf.shape(x)[1:]], 0)), batch
         )
@@ -94,7 +94,7 @@ def _make_step(
             new, part_loss = gradients_of(x, y, w, count)
             return i + 1, loss + part_loss, *(a + b for a, b in zip(total, new, strict=True))
 
-        # One slice at a time: in parallel they would need the memory they should save.
+        # One slice at a time: in parallel they would need the memory of the whole batch.
         _, loss, *gradients = tf.while_loop(
             lambda i, *_: i < slices,
             add_slice,
@@ -103,7 +103,7 @@ def _make_step(
         )
         return gradients, loss
 
-    # AutoGraph would spend a second on the sources of the model and the optimizer.
+    # AutoGraph would convert the sources of the model and the optimizer, which need none of it.
     @tf.autograph.experimental.do_not_convert
     def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
         # Divided by the weights of all replicas, the replicas' gradients add up to the mean's.
@@ -114,7 +114,7 @@ def _make_step(
         else:
             gradients, loss = sum_of_slices((features, labels, weights), count)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            # It looks for overflows in the first replica alone: NaN if any has one, else 0.
+            # It checks only the first replica for overflow: add NaN everywhere if any has one.
             overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))
             gradients = [gradient + overflow for gradient in gradients]
         optimizer.apply(gradients, variables)
