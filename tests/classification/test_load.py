@@ -136,6 +136,14 @@ def test_a_head_of_ones_own_is_loaded_only_where_it_is_named(tiny_bert_dir, tmp_
     sys.modules.pop("own_head", None)
 
 
+def test_rows_without_labels_are_not_evaluated(fitted):
+    for rows in (Examples(EXAMPLES.texts), Examples((["good"],))):
+        with pytest.raises(UserError, match="no labels to evaluate on"):
+            fitted.evaluate(rows)
+        with pytest.raises(UserError, match="no labels to evaluate on"):
+            fitted.evaluate_rows(fitted.tokenize(rows))
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no model"):
         load_classifier(str(tmp_path / "nothing"))

@@ -129,14 +129,14 @@ class Classifier:
         Raises:
             UserError: There are no examples or no labels, or the model's outputs are not finite.
         """
-        if examples.labels is None:
-            raise UserError("The examples have no labels to evaluate on.")
         return self.evaluate_rows(self.tokenize(examples), batch_size)
 
     def evaluate_rows(
         self, rows: TokenizedRows, batch_size: int = DataConfig.eval_batch_size
     ) -> dict[str, Any]:
         """Computes the metrics of labelled rows; warns if all get the same prediction."""
+        if LABEL not in rows.columns:
+            raise UserError("The examples have no labels to evaluate on.")
         logits, labels = self.logits(rows, batch_size), rows.columns[LABEL].numpy()
         if warning := collapse_warning(logits, labels, self.problem):
             _warn_once(warning)

@@ -30,8 +30,8 @@ class ClassifierCollate:
     def __call__(self, columns: Mapping[str, Any], real: tf.Tensor, length: tf.Tensor) -> Batch:
         """Returns int32 [batch, length] features, the labels, and float32 [batch] weights."""
         packed = {name: value for name, value in columns.items() if name != LABEL}
-        features = self.preprocessor.pad(packed, length)
-        return features, columns[LABEL], tf.cast(real, tf.float32)
+        features, weights = self.preprocessor.pad(packed, length), tf.cast(real, tf.float32)
+        return features, columns.get(LABEL, tf.zeros_like(real, tf.int32)), weights
 
     def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
         """Returns the tokens of the rows with a weight, as float32 []."""
@@ -50,7 +50,7 @@ def tokenize(
     """Turns examples into token ids, once for the whole run.
 
     Args:
-        examples: Texts, and labels if there are any; unlabelled rows get labels of zero.
+        examples: Texts, and labels if there are any; the batches of unlabelled ones have zeros.
         preprocessor: The encoder's.
         max_seq_length: Longest row in tokens, special tokens included.
         cache_dir: Folder that keeps the ids for later runs on the same texts; None: no cache.
@@ -62,11 +62,11 @@ def tokenize(
         UserError: No examples, or a `max_seq_length` that is too small or too large.
     """
     packed = pack_texts_cached(examples.texts, preprocessor, max_seq_length, cache_dir)
-    labels = examples.labels
-    if labels is None:
-        labels = np.zeros(len(examples), np.int32)
+    columns = dict(packed.features)
+    if examples.labels is not None:
+        columns[LABEL] = tf.constant(examples.labels)
     return TokenizedRows(
-        {**packed.features, LABEL: tf.constant(labels)},
+        columns,
         packed.lengths,
         packed.full_lengths,
         max_seq_length,

@@ -1,6 +1,7 @@
 """The progress of a training: a bar, curves in TensorBoard, and the log."""
 
 import json
+import math
 import sys
 from typing import Any
 
@@ -118,8 +119,10 @@ class Progress:
     def _write(self, run: str, step: int, scalars: dict[str, float]) -> None:
         if self._model_dir is None:
             return
-        point = {"step": step, "epoch": step / self._steps_per_epoch, "split": run, **scalars}
-        append_text(self._model_dir.log, json.dumps(point) + "\n")
+        # JSON has no NaN.
+        numbers = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
+        point = {"step": step, "epoch": step / self._steps_per_epoch, "split": run, **numbers}
+        append_text(self._model_dir.log, json.dumps(point, allow_nan=False) + "\n")
         if run not in self._writers:
             folder = tf.io.gfile.join(self._model_dir.path, run)
             self._writers[run] = tf.summary.create_file_writer(folder)
