@@ -182,9 +182,10 @@ class BertLayer(keras.layers.Layer):
         norms = self.attention_norm, self.output_norm
         # For one token of each text a kernel saves less time than its compilation takes.
         fuse = _fuses(self, training) and not first_token_only
-        # Share the trace only where it saves time: a single layer computes first tokens only, and
-        # predictions gain next to nothing.
-        transform = _shared_transform if training and not first_token_only else _transform
+        # Share the trace where it saves time: a single layer computes first tokens only, and
+        # predictions would be slower (docs/decisions.md).
+        shares = training and not first_token_only
+        transform = _shared_transform if shares else _transform
         return transform(
             x,
             mask,
