@@ -102,6 +102,27 @@ def test_the_best_weights_of_a_fit_are_loaded(tiny_bert_dir, tmp_path):
         classifier.fit(plan_batches(rows, 8, loop), validation=rows, metric="bleu")
 
 
+def test_a_folder_of_another_model_is_not_trained_in(fitted, tiny_bert_dir, tmp_path):
+    """Its record would say other labels, or load weights of before the training."""
+    rows = fitted.tokenize(EXAMPLES)
+    batches = plan_batches(rows, 8, LoopConfig(max_steps=2))
+    folder = ModelDir(str(tmp_path / "run"))
+    assert fitted.fit(batches, model_dir=folder).step == 2
+    other = Problem("single_label", ("text",), ("good", "bad"))
+    encoder = load_encoder(str(tiny_bert_dir))
+    config = EncoderConfig(head="mlp", pooling="mean")
+    for problem, length, complaint in (
+        (other, 8, r"labels: \('bad', 'good'\) there, \('good', 'bad'\) now"),
+        (PROBLEM, 16, "--max_seq_length: 8 there, 16 now"),
+    ):
+        classifier = build_classifier(encoder, problem, config, max_seq_length=length)
+        with pytest.raises(UserError, match=complaint):
+            classifier.fit(batches, model_dir=folder)
+    fitted.save(str(tmp_path / "saved"))
+    with pytest.raises(UserError, match="saved whole"):
+        fitted.fit(batches, model_dir=ModelDir(str(tmp_path / "saved")))
+
+
 def test_a_folder_in_use_is_not_saved_into(fitted, tmp_path):
     fitted.save(str(tmp_path / "saved"))
     with pytest.raises(UserError, match="holds another run's model"):
@@ -156,6 +177,37 @@ def test_what_was_made_by_other_hardware_settings_is_still_evaluated(fitted, tmp
     command = ["x", f"--model_dir={tmp_path}/saved", f"--test_file={tmp_path}/rows.tsv"]
     command += ["--do_eval", "--seed=7", "--precision=mixed_bfloat16"]
     assert run_classifier.main(command) == 0
+
+
+def test_a_model_of_early_stopping_predicts_without_validation_data(tiny_bert_dir, tmp_path):
+    for name in ("train", "dev", "new"):
+        Path(tmp_path / f"{name}.tsv").write_text("text\tlabel\ngood\tgood\nbad\tbad\n")
+    command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/train.tsv"]
+    command += [f"--validation_file={tmp_path}/dev.tsv", f"--model_dir={tmp_path}/out"]
+    command += ["--early_stopping_patience=1", "--max_steps=1", "--max_seq_length=8"]
+    assert run_classifier.main([*command, "--do_train"]) == 0
+    command = ["x", f"--model_dir={tmp_path}/out", f"--test_file={tmp_path}/new.tsv"]
+    assert run_classifier.main([*command, "--do_predict"]) == 0
+
+
+def test_overwrite_leaves_checkpoints_of_others_alone(tiny_bert_dir, tmp_path, capsys):
+    Path(tmp_path / "rows.tsv").write_text("text\tlabel\ngood\tgood\nbad\tbad\n")
+    (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+    own = [tmp_path / "out" / "checkpoints" / name for name in ("ckpt-1.index", "notes.txt")]
+    for path in own:
+        path.write_text("mine")
+    command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/rows.tsv"]
+    command += [f"--model_dir={tmp_path}/out", "--do_train", "--overwrite", "--max_steps=1"]
+    command += ["--max_seq_length=8"]
+    assert run_classifier.main(command) == 2
+    assert "not of a run of ours" in capsys.readouterr().err
+    for path in own:
+        path.rename(tmp_path / path.name)
+    (tmp_path / "out" / "checkpoints").rmdir()
+    assert run_classifier.main(command) == 0
+    (tmp_path / "notes.txt").rename(own[1])
+    assert run_classifier.main(command) == 0
+    assert own[1].read_text() == "mine"
 
 
 def test_balanced_weights_need_all_rows(tiny_bert_dir, tmp_path, capsys):

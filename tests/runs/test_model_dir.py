@@ -37,6 +37,10 @@ def test_names_of_its_files(tmp_path):
 
 def test_what_was_saved_is_loaded(tmp_path, config):
     model_dir = ModelDir(str(tmp_path))
+    # No command has made a model without training: none repeats it.
+    model_dir.save(replaced(config, do_train=False), LEARNT, {})
+    assert os.listdir(tmp_path) == ["config.json"]
+    config = replaced(config, do_train=True)
     model_dir.save(replaced(config, overwrite=True), LEARNT, {"labels.txt": "no\nyes\n"})
     # Repeating the run must not replace anything by itself.
     assert model_dir.load(Config) == (config, LEARNT)
@@ -131,7 +135,8 @@ def test_an_export_alone_is_a_model_too(tmp_path, config):
 
 
 def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, config):
-    for name in ("checkpoints/a", "train/events.out.tfevents.1", "train/data.tsv", "export/a"):
+    own = ("checkpoints/step-3.index", "train/events.out.tfevents.1", "export/a")
+    for name in (*own, "checkpoints/notes.txt", "train/data.tsv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     for name in ("log.jsonl", "metrics.json", "predictions.tsv", "mine.txt", "labels.txt"):
@@ -140,8 +145,13 @@ def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, c
     model_dir.save(config, LEARNT, {})
     assert (tmp_path / "metrics.json").read_text() == "old"
     model_dir.save(replaced(config, overwrite=True), LEARNT, {})
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "mine.txt", "train", "train.cfg"]
+    kept = ["checkpoints", "config.json", "mine.txt", "train"]
+    assert [name for name in sorted(os.listdir(tmp_path)) if name != "train.cfg"] == kept
     assert os.listdir(tmp_path / "train") == ["data.tsv"]
+    assert os.listdir(tmp_path / "checkpoints") == ["notes.txt"]
+    (tmp_path / "checkpoints/notes.txt").rename(tmp_path / "checkpoints/best-2.index")
+    model_dir.save(replaced(config, overwrite=True), LEARNT, {})
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_results_are_added_to_earlier_ones(tmp_path, capsys):

@@ -138,3 +138,11 @@ def test_a_torn_last_line_is_dropped_though_nothing_comes_after_the_checkpoint(l
     files.append_text(ModelDir(log_dir).log, '{"step": 3, "epo')
     log(log_dir, 3, 4, 2.0)
     assert lines(log_dir) == expected_lines(0, 3, 1.0) + expected_lines(3, 4, 2.0)
+
+
+@pytest.mark.parametrize("line", ['{"step": "a"}', '{"step": null}', "[1]", "x", "[" * 50_000])
+def test_a_damaged_line_is_dropped(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n' + line + '\n{"step": 2}\n')
+    Progress(9, 3, 2, ModelDir(str(tmp_path)), show=False).close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -34,7 +34,10 @@ from tf_finetune.classification.predict import (
     text_columns,
     to_predictions,
 )
-from tf_finetune.classification.record import save_run
+from tf_finetune.classification.record import (
+    claim,
+    save_run,
+)
 from tf_finetune.classification.tokenize import LABEL, tokenize
 from tf_finetune.data.batches import Batches
 from tf_finetune.data.label_config import LabelConfig
@@ -43,7 +46,6 @@ from tf_finetune.data.plan import xla_buckets
 from tf_finetune.data.problem import DEFAULT_METRICS, Problem
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
-from tf_finetune.files import exists
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RunConfig
 from tf_finetune.runs.model_dir import ModelDir
@@ -181,8 +183,10 @@ class Classifier:
         with self.runtime.scope():
             rates = layer_rates(self.encoder.blocks, optimizer.layerwise_lr_decay)
             adamw = build_optimizer(batches.num_steps, optimizer, rates)
-        if model_dir and self.runtime.workers.is_chief and not exists(model_dir.config):
-            save_run(model_dir, self._config(model_dir.path), self.problem)
+        if model_dir and self.runtime.workers.is_chief:
+            config = self._config(model_dir.path)
+            config = dataclasses.replace(config, optimizer=optimizer, loop=loop)
+            claim(model_dir, config, self.problem)
         return fit(
             self.model,
             batches,

@@ -98,7 +98,7 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
             settings,
             labels=data.train.labels if data.train else None,
             max_seq_length=config.data.max_seq_length,
-            runtime=runtime,
+            runtime=source.runtime if source else runtime,
         )
         if source:
             kept = _head_and_outputs(source) == _head_and_outputs(classifier)

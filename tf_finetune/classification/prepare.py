@@ -179,5 +179,5 @@ def _check_data(config: Config, data: TextData) -> None:
         )
     if config.run.do_predict and not held_out:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
-    if config.loop.early_stopping_patience and not data.validation:
+    if config.run.do_train and config.loop.early_stopping_patience and not data.validation:
         raise UserError("--early_stopping_patience needs --validation_file.")

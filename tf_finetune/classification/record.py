@@ -5,13 +5,43 @@ from typing import Any
 
 from tf_finetune.classification.config import Config
 from tf_finetune.data.problem import Problem
+from tf_finetune.errors import UserError
+from tf_finetune.files import exists, list_dir
 from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.settings import differences
 
 
 def save_run(model_dir: ModelDir, config: Config, problem: Problem) -> None:
     """Writes the record of a run; see `ModelDir.save`."""
     labels = "".join(f"{name}\n" for name in problem.label_names)
     model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels})
+
+
+def claim(model_dir: ModelDir, config: Config, problem: Problem) -> None:
+    """Makes a folder that of a classifier's training, or checks that it is.
+
+    Args:
+        model_dir: The folder.
+        config: The configuration of the classifier.
+        problem: What it learns.
+
+    Raises:
+        UserError: The folder holds another model, or files that no run has made.
+    """
+    if not exists(model_dir.config):
+        model_dir.check_free(config, lambda _: [])
+        save_run(model_dir, config, problem)
+        return
+    earlier, learnt = model_dir.load(Config)
+    lines = differences(earlier, config, ("head", "pooling", "max_seq_length"))
+    lines += problem_differences(problem_from_record(model_dir, earlier, learnt), problem)
+    checkpoints = {name.split("-")[0] for name in list_dir(model_dir.checkpoints)}
+    if "best" in checkpoints and "step" not in checkpoints:
+        lines.append("  a model that was saved whole: no training can go on from it")
+    if lines:
+        raise UserError(
+            "\n".join([f"{model_dir} holds another model:", *lines, "Choose another folder."])
+        )
 
 
 def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, Any]) -> Problem:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tf_finetune import __version__
 from tf_finetune.errors import UserError
-from tf_finetune.files import exists, list_dir, read_bytes, remove, write_text_atomic
+from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.settings import ConfigT, differences, from_record, replaced, to_record
 
@@ -23,6 +23,7 @@ _ATOMIC = (
 )
 _EVENTS = ("train", "validation")
 _LOG = "log.jsonl"
+_CHECKPOINT = re.compile(r"(step|best)-\d+")
 _OWN = (*_ATOMIC, *_EVENTS, _LOG, "checkpoints")
 # The key in config.json of what the model learns; the other keys are the sections of settings.
 _LEARNT = "problem"
@@ -93,7 +94,8 @@ class ModelDir:
                 that no run has made.
         """
         found = [name for name in _OWN if exists(self._join(name))]
-        has_checkpoint = any(name.endswith(".index") for name in list_dir(self.checkpoints))
+        names = list_dir(self.checkpoints)
+        has_checkpoint = any(_CHECKPOINT.fullmatch(name.removesuffix(".index")) for name in names)
         if found and not (has_checkpoint or self._is_of_a_run()):
             raise UserError(
                 f"--model_dir={self} holds {', '.join(found)}, but not of a run of ours. "
@@ -126,11 +128,9 @@ class ModelDir:
         config = replaced(config, overwrite=False)
         record = {**to_record(config), _LEARNT: learnt}
         header = "Repeats this run: python {} --flagfile=<this file> --model_dir=<new>"
-        texts = {
-            "config.json": json.dumps(record, indent=2) + "\n",
-            "train.cfg": flagfile_text(config, header.format(config.program)),
-            **files,
-        }
+        texts = {"config.json": json.dumps(record, indent=2) + "\n", **files}
+        if config.run.do_train:  # Else no command has made the model.
+            texts["train.cfg"] = flagfile_text(config, header.format(config.program))
         for name, text in texts.items():
             write_text_atomic(self._join(name), text)
 
@@ -180,7 +180,7 @@ class ModelDir:
 
         A folder that a killed run had moved away, but not yet replaced, is moved back.
         """
-        atomic = "|".join(map(re.escape, _ATOMIC))
+        atomic = "|".join(map(re.escape, (*_ATOMIC, _LOG)))
         for name in list_dir(self.path):
             match = re.fullmatch(rf"\.({atomic})\.(old\.)?[a-z0-9_]{{8}}", name)
             if match:
@@ -200,10 +200,14 @@ class ModelDir:
 
     def _clear(self) -> None:
         for name in _OWN:
-            if name in _EVENTS:
-                # Folders of these names often contain data: remove the event files only.
-                for file in list_dir(self._join(name)):
-                    if file.startswith("events.out.tfevents"):
-                        remove(os.path.join(self._join(name), file))
-            else:
-                remove(self._join(name))
+            path = self._join(name)
+            if name not in (*_EVENTS, "checkpoints"):
+                remove(path)
+                continue
+            # Folders of these names may hold other files too.
+            own = _CHECKPOINT if name == "checkpoints" else re.compile("events.out.tfevents")
+            for file in list_dir(path):
+                if own.match(file):
+                    remove(os.path.join(path, file))
+            if is_dir(path) and not list_dir(path):
+                remove(path)

@@ -205,6 +205,8 @@ class _Training:
 
     @property
     def _last_checkpoint(self) -> str:
+        if not self.runtime.workers.is_chief:
+            return "of worker 0"
         return (self.checkpoints.latest() if self.checkpoints else None) or "none"
 
     def _require_finite(self, losses: Any, gradient_norm: float | None) -> None:

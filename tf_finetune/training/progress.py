@@ -156,9 +156,10 @@ def _cut_log(path: str, last_step: int) -> None:
 def _step_of(line: str) -> float:
     """Returns the step of a line of the log; infinity for an incomplete one."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        step = json.loads(line)["step"] if line.endswith("\n") else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        step = None
+    return step if isinstance(step, int | float) else math.inf
 
 
 def _cut_curves(folder: str, last_step: int) -> None:
