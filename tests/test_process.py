@@ -55,7 +55,7 @@ def test_public_names_are_imported_with_the_collector_paused():
         "import gc, tf_finetune\n"
         "collections = []\n"
         "gc.callbacks.append(lambda *_: collections.append(1))\n"
-        "tf_finetune.training.loop\n"
+        "tf_finetune.train\n"
         "print(len(collections), gc.isenabled())"
     )
     result = subprocess.run(

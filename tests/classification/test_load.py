@@ -135,7 +135,7 @@ def test_a_folder_in_use_is_not_saved_into(fitted, tmp_path):
 
 
 def test_a_head_of_ones_own_is_loaded_only_where_it_is_named(tiny_bert_dir, tmp_path, monkeypatch):
-    (tmp_path / "own_head.py").write_text(
+    (tmp_path / "head_to_load.py").write_text(
         "import keras\n"
         "class Head(keras.layers.Layer):\n"
         "    def __init__(self, num_outputs, dropout, **kwargs):\n"
@@ -145,16 +145,16 @@ def test_a_head_of_ones_own_is_loaded_only_where_it_is_named(tiny_bert_dir, tmp_
         "        return self.logits(features)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    name = "own_head:Head"
+    name = "head_to_load:Head"
     encoder = load_encoder(str(tiny_bert_dir))
     classifier = build_classifier(encoder, PROBLEM, EncoderConfig(head=name), max_seq_length=8)
     classifier.save(str(tmp_path / "saved"))
-    with pytest.raises(UserError, match=r"own_head:Head\. That is code"):
+    with pytest.raises(UserError, match=r"head_to_load:Head\. That is code"):
         load_classifier(str(tmp_path / "saved"))
     loaded = load_classifier(str(tmp_path / "saved"), head=name)
     expected = classifier.predict(["good film"]).logits
     np.testing.assert_array_equal(loaded.predict(["good film"]).logits, expected)
-    sys.modules.pop("own_head", None)
+    sys.modules.pop("head_to_load", None)
 
 
 def test_rows_without_labels_are_not_evaluated(fitted):

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.runs.config import DataConfig
 
@@ -56,7 +57,9 @@ def test_splits_share_no_text_and_hold_every_topic_alike(made: tuple[Path, str])
 
 def test_files_load(made: tuple[Path, str]) -> None:
     folder, output = made
-    data = load_data(DataConfig(data_dir=str(folder), text_columns=("text",), label_column="topic"))
+    data = load_data(
+        DataConfig(data_dir=str(folder)), LabelConfig(text_columns=("text",), label_column="topic")
+    )
     assert data.train and data.validation and data.test
     assert {"trivia", "coding"} < set(data.problem.label_names)
     last = next(line for line in output.splitlines() if line.startswith("all "))
