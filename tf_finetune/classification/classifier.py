@@ -227,7 +227,8 @@ class Classifier:
         return Config(
             data=DataConfig(max_seq_length=self.max_seq_length),
             labels=LabelConfig(threshold=self.problem.threshold),
-            encoder=self.config,
+            # What a command did beside making the model.
+            encoder=dataclasses.replace(self.config, init_from=None, export_encoder=False),
             run=RunConfig(model_dir=model_dir),
         )
 
