@@ -123,6 +123,21 @@ def test_a_folder_of_another_model_is_not_trained_in(fitted, tiny_bert_dir, tmp_
         fitted.fit(batches, model_dir=ModelDir(str(tmp_path / "saved")))
 
 
+def test_a_training_killed_before_its_first_step_checkpoint_begins_anew(tiny_bert_dir, tmp_path):
+    """Evaluated more often than saved, it has left its best weights alone."""
+    for name in ("train", "dev"):
+        Path(tmp_path / f"{name}.tsv").write_text("text\tlabel\ngood\tgood\nbad\tbad\n")
+    command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/train.tsv"]
+    command += [f"--validation_file={tmp_path}/dev.tsv", f"--model_dir={tmp_path}/out"]
+    command += ["--max_steps=2", "--eval_steps=1", "--max_seq_length=8", "--do_train"]
+    assert run_classifier.main(command) == 0
+    for path in (tmp_path / "out" / "checkpoints").glob("step-*"):
+        path.unlink()
+    assert list((tmp_path / "out" / "checkpoints").glob("best-*.index"))
+    assert run_classifier.main(command) == 0
+    assert list((tmp_path / "out" / "checkpoints").glob("step-2.index"))
+
+
 def test_a_folder_in_use_is_not_saved_into(fitted, tmp_path):
     fitted.save(str(tmp_path / "saved"))
     with pytest.raises(UserError, match="holds another run's model"):

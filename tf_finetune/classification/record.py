@@ -35,8 +35,8 @@ def claim(model_dir: ModelDir, config: Config, problem: Problem) -> None:
     earlier, learnt = model_dir.load(Config)
     lines = differences(earlier, config, ("head", "pooling", "max_seq_length"))
     lines += problem_differences(problem_from_record(model_dir, earlier, learnt), problem)
-    checkpoints = {name.split("-")[0] for name in list_dir(model_dir.checkpoints)}
-    if "best" in checkpoints and "step" not in checkpoints:
+    # `save_weights` writes step 0; a training's own best weights are of a later one.
+    if "best-0.index" in list_dir(model_dir.checkpoints):
         lines.append("  a model that was saved whole: no training can go on from it")
     if lines:
         raise UserError(
