@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from tf_finetune import files
 from tf_finetune.data.blocks import read_block, split_files
-from tf_finetune.data.readers import read_rows
+from tf_finetune.data.paths import find_files
+from tf_finetune.data.readers import read_file
 from tf_finetune.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -89,7 +90,7 @@ def test_every_reader_reads_from_everywhere(folder):
     with files.replaced_file(f"{folder}/rows.parquet") as file:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     for name in ("rows.tsv", "rows.tsv.gz", "rows.jsonl", "rows.parquet"):
-        found = [row for _, row in read_rows(f"{folder}/{name}")]
+        found = [row for _, row in read_file(f"{folder}/{name}")]
         assert [(row["text"], int(row["label"])) for row in found] == [
             (row["text"], row["label"]) for row in rows
         ]
@@ -98,9 +99,9 @@ def test_every_reader_reads_from_everywhere(folder):
     assert len(blocks) == (1 if files.is_remote(folder) else 33)
     assert [json.loads(row.data) for block in blocks for row in read_block(block)] == rows
     with pytest.raises(UserError, match=r"Did you mean rows\.tsv"):
-        list(read_rows(f"{folder}/row.tsv"))
+        find_files(f"{folder}/row.tsv")
     with pytest.raises(UserError, match=r"folder .*nowhere does not exist"):
-        list(read_rows(f"{folder}/nowhere/row.tsv"))
+        find_files(f"{folder}/nowhere/row.tsv")
 
 
 def test_an_array_is_written_and_read(folder):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tf_finetune.data.paths import find_files
-from tf_finetune.data.readers import read_rows
+from tf_finetune.data.readers import read_file
 from tf_finetune.errors import UserError
 
 
@@ -18,7 +18,8 @@ def test_several_files_and_globs(tmp_path: Path) -> None:
     ]
     for name in ("with,comma.tsv", "odd[1].tsv"):
         assert find_files(f"{folder}/{name}") == [f"{folder}/{name}"]
-    rows = [row["text"] for _, row in read_rows(f"{folder}/b*.tsv")]
+    paths = find_files(f"{folder}/b*.tsv")
+    rows = [row["text"] for path in paths for _, row in read_file(path)]
     assert rows == ["b1.tsv", "b2.tsv"]
     assert find_files("") == []
 

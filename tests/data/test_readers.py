@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_finetune.data.readers import read_label_names, read_rows
+from tf_finetune.data.readers import read_file, read_label_names
 from tf_finetune.errors import UserError
 
 # From the README beside the data.
@@ -34,23 +34,23 @@ def write(path: Path, content: str | bytes) -> str:
 
 
 def rows(path: str) -> list[dict]:
-    return [row for _, row in read_rows(path)]
+    return [row for _, row in read_file(path)]
 
 
 def complaint(path: str) -> str:
     with pytest.raises(UserError) as caught:
-        list(read_rows(path))
+        list(read_file(path))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_row_counts_of_the_reference_data(shared_data: Path, name: str) -> None:
-    assert sum(1 for _ in read_rows(str(shared_data / name))) == ROWS[name]
+    assert sum(1 for _ in read_file(str(shared_data / name))) == ROWS[name]
 
 
 def test_tsv_knows_no_quotes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'text\tlabel\n"open\t1\nit\'s "so"\t0\n a,b \t1\n')
-    assert list(read_rows(path)) == [
+    assert list(read_file(path)) == [
         (f"{path}:2", {"text": '"open', "label": "1"}),
         (f"{path}:3", {"text": 'it\'s "so"', "label": "0"}),
         (f"{path}:4", {"text": " a,b ", "label": "1"}),
@@ -59,7 +59,7 @@ def test_tsv_knows_no_quotes(tmp_path: Path) -> None:
 
 def test_csv_quotes_and_locations(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\n"two\nlines, ""quoted""",x\n\nplain,y\n"",z\n')
-    assert list(read_rows(path)) == [
+    assert list(read_file(path)) == [
         (f"{path}:2", {"text": 'two\nlines, "quoted"', "label": "x"}),
         (f"{path}:5", {"text": "plain", "label": "y"}),
         (f"{path}:6", {"text": "", "label": "z"}),
@@ -68,7 +68,7 @@ def test_csv_quotes_and_locations(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "a\\tb", "label": ["x", "y"]}\n\n{"text": "c"}')
-    assert list(read_rows(path)) == [
+    assert list(read_file(path)) == [
         (f"{path}:1", {"text": "a\tb", "label": ["x", "y"]}),
         (f"{path}:3", {"text": "c"}),
     ]
@@ -126,7 +126,7 @@ def test_gzip_reads_alike(tmp_path: Path, kind: str) -> None:
 
 def test_reading_streams(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", b"text\tlabel\na\t1\nb\t2\nragged\n")
-    lines = read_rows(path)
+    lines = read_file(path)
     assert next(lines)[1]["text"] == "a"
     assert next(lines)[1]["text"] == "b"
     with pytest.raises(UserError):

@@ -7,7 +7,7 @@ import pytest
 
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
-from tf_finetune.data.readers import read_rows
+from tf_finetune.data.readers import read_file
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
@@ -18,7 +18,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = str(tmp_path / "a.parquet")
     columns = {"text": ["a", "b", "c"], "label": [0, 2, 1], "tags": [["x"], [], ["x", "y"]]}
     pq.write_table(pa.table(columns), path, row_group_size=2)
-    assert list(read_rows(path)) == [
+    assert list(read_file(path)) == [
         (f"{path}:row 1", {"text": "a", "label": 0, "tags": ["x"]}),
         (f"{path}:row 2", {"text": "b", "label": 2, "tags": []}),
         (f"{path}:row 3", {"text": "c", "label": 1, "tags": ["x", "y"]}),
@@ -29,10 +29,10 @@ def test_damaged_and_empty_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"a\.parquet: cannot be read as Parquet"):
-        list(read_rows(str(path)))
+        list(read_file(str(path)))
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
     with pytest.raises(UserError, match="no rows"):
-        list(read_rows(str(path)))
+        list(read_file(str(path)))
 
 
 def write_examples(path: Path, examples: list[dict]) -> None:
@@ -66,7 +66,7 @@ def test_tfrecord(tmp_path: Path, name: str) -> None:
             {"text": "", "label": 0, "score": 2.0, "tags": []},
         ],
     )
-    assert list(read_rows(str(path))) == [
+    assert list(read_file(str(path))) == [
         (
             f"{path}:record 1",
             {"text": "é".encode(), "label": 3, "score": 0.5, "tags": [b"x", b"y"]},
@@ -82,11 +82,11 @@ def test_damaged_tfrecord(tmp_path: Path) -> None:
     write_examples(path, [{"text": "a"}, {"text": "b"}])
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match=r"a\.tfrecord:byte \d+: damaged here"):
-        list(read_rows(str(path)))
+        list(read_file(str(path)))
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(b"no message")
     with pytest.raises(UserError, match=r"a\.tfrecord:record 1: not a tf\.train\.Example"):
-        list(read_rows(str(path)))
+        list(read_file(str(path)))
 
 
 def test_every_format_loads_alike(tmp_path: Path) -> None:

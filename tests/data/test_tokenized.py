@@ -8,6 +8,7 @@ from tf_finetune.data import tokenized
 from tf_finetune.data.tokenized import (
     PackedTexts,
     TokenizedRows,
+    gather_batch,
     pack_texts,
     pack_texts_cached,
     without_autotuning,
@@ -109,7 +110,9 @@ def test_rows_are_gathered_by_number_and_batches_filled_up():
     lengths = np.array([1, 2, 3], np.int32)
     rows = TokenizedRows(columns, lengths, lengths, 8, lambda *arguments: arguments)
     assert len(rows) == 3
-    chosen, real, length = rows.batch(tf.constant([1, 0, -1]), tf.constant([4, 6, 8]))
+    chosen, real, length = gather_batch(
+        rows.columns, rows.collate, tf.constant([1, 0, -1]), tf.constant([4, 6, 8])
+    )
     assert chosen["ids"].to_list() == [[2, 2], [1], [2, 2]]
     np.testing.assert_allclose(chosen["label"], [[0.2, 2], [0.1, 1], [0.2, 2]])
     assert real.numpy().tolist() == [True, True, False] and int(length) == 6

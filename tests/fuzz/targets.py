@@ -10,7 +10,7 @@ from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.blocks import read_block, split_files
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
-from tf_finetune.data.readers import read_label_names, read_rows
+from tf_finetune.data.readers import read_file, read_label_names
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 from tf_finetune.runs.flags import parse_flags
@@ -29,7 +29,7 @@ def _write(name: str, data: bytes) -> str:
 
 
 def _rows(name: str, prefix: bytes = b"") -> Callable[[bytes], None]:
-    return lambda data: list(read_rows(_write(name, prefix + data))).clear()
+    return lambda data: list(read_file(_write(name, prefix + data))).clear()
 
 
 def _load(name: str, prefix: bytes) -> Callable[[bytes], None]:

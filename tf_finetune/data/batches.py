@@ -20,7 +20,7 @@ from tf_finetune.data.plan import (
     longest_rows,
     plan_training,
 )
-from tf_finetune.data.tokenized import Batch, TokenizedRows, without_autotuning
+from tf_finetune.data.tokenized import Batch, TokenizedRows, gather_batch, without_autotuning
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig, LoopConfig, RuntimeConfig
 
@@ -177,7 +177,7 @@ def _assemble(
     padded = tf.constant(bucket_of[np.minimum(rows.lengths, longest)])
 
     def batch(planned: tf.Tensor) -> Batch:
-        return rows.batch(planned, padded)
+        return gather_batch(rows.columns, rows.collate, planned, padded)
 
     dataset = tf.data.Dataset.from_tensor_slices(plan)
     dataset = dataset.map(batch, num_parallel_calls=os.cpu_count()).prefetch(PREFETCH_BATCHES)

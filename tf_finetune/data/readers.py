@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tf_finetune.data.paths import find_files, name_of_set
+from tf_finetune.data.paths import name_of_set
 from tf_finetune.data.records import read_parquet, read_tfrecord
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file
@@ -19,12 +19,6 @@ from tf_finetune.files import open_file
 Row = tuple[str, dict[str, Any]]
 _TEXT = (".tsv", ".csv", ".jsonl")
 EXTENSIONS = (*_TEXT, *(name + ".gz" for name in _TEXT), ".parquet", ".tfrecord", ".tfrecords")
-
-
-def read_rows(pattern: str) -> Iterator[Row]:
-    """Reads the rows of one or several files; serves tests."""
-    for path in find_files(pattern):
-        yield from read_file(path)
 
 
 def read_file(path: str, header: Sequence[str] = (), skip_ragged: bool = False) -> Iterator[Row]:

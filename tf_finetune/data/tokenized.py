@@ -69,20 +69,18 @@ class TokenizedRows:
         """Int [n], the rows from the shortest to the longest."""
         return np.argsort(self.lengths, kind="stable")
 
-    def batch(self, planned: tf.Tensor, padded: tf.Tensor) -> Batch:
-        """Gathers the rows of a batch, in the graph of a dataset.
-
-        Args:
-            planned: int32 [batch], the rows; -1 where the batch is filled up.
-            padded: int32 [n], the bucket of each row; a batch gets its largest.
-        """
-        return gather_batch(self.columns, self.collate, planned, padded)
-
 
 def gather_batch(
     columns: Mapping[str, Any], collate: Collate, planned: tf.Tensor, padded: tf.Tensor
 ) -> Batch:
-    """Gathers the rows of a batch; see `TokenizedRows.batch`."""
+    """Gathers the rows of a batch, in the graph of a dataset.
+
+    Args:
+        columns: Those of all rows, as of `TokenizedRows`.
+        collate: Makes the batch of the columns of its rows.
+        planned: int32 [batch], the rows; -1 where the batch is filled up.
+        padded: int32 [n], the bucket of each row; a batch gets its largest.
+    """
     real = planned >= 0
     # A filling row repeats the first row of its batch, so that it does not lengthen the batch.
     rows = tf.where(real, planned, tf.maximum(planned[0], 0))
