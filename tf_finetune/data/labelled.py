@@ -30,13 +30,15 @@ class Examples:
     Attributes:
         texts: For each text column the text of each row.
         labels: int32 [n] (single_label), float32 [n, num_labels] of zeros and ones (multi_label),
-            float32 [n] (regression), or None.
+            float32 [n] (regression), or None. A row whose label is not known has -1, or NaN.
         locations: The location of each row, as `file:line`; empty if it is not needed.
+        ids: The value of the user's own id column for each row; empty: there is no such column.
     """
 
     texts: tuple[Sequence[str], ...]
     labels: np.ndarray | None = None
     locations: Sequence[str] = ()
+    ids: Sequence[Any] = ()
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -44,7 +46,8 @@ class Examples:
     def first(self, count: int | None) -> "Examples":
         """Returns the first rows; None: all."""
         labels = None if self.labels is None else self.labels[:count]
-        return Examples(tuple(c[:count] for c in self.texts), labels, self.locations[:count])
+        texts = tuple(column[:count] for column in self.texts)
+        return Examples(texts, labels, self.locations[:count], self.ids[:count])
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class TextData:
         read: Turns further rows into examples.
         metric_for_best_model: See the flag.
         stream: All training rows, if they are not kept in memory.
+        notices: What was guessed of the files and labels, why, and the flag that overrules it.
     """
 
     train: Examples | None
@@ -106,6 +110,7 @@ class TextData:
     read: ExampleReader
     metric_for_best_model: str
     stream: RowStream | None = None
+    notices: Sequence[str] = ()
 
     @property
     def problem(self) -> Problem:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 ProblemType = Literal["single_label", "multi_label", "regression"]
 
 # The metric that picks the best model where neither the task nor the user names one.
@@ -33,3 +35,10 @@ class Problem:
     def num_outputs(self) -> int:
         """Logits per example: one per label, or 1 for regression."""
         return 1 if self.problem_type == "regression" else len(self.label_names)
+
+
+def known_labels(labels: np.ndarray) -> np.ndarray:
+    """Returns which rows have a known label, bool [n]; see `Examples.labels`."""
+    if np.issubdtype(labels.dtype, np.integer):
+        return labels >= 0
+    return ~np.isnan(labels if labels.ndim == 1 else labels.sum(axis=1))
