@@ -21,11 +21,15 @@ ROOMS = (
 )
 WINGS = ("classification", "generation")
 # The part of data/ that belongs to classification: nothing else in the hull imports it.
-DOOR = (*("label_config", "layout", "columns", "labels", "tasks", "problem", "labelled", "report"),)
+DOOR = (
+    *("label_config", "label_cells", "label_format", "label_notices", "labels", "learn", "problem"),
+    *("tasks", "layout", "columns", "selection", "cells", "labelled", "report"),
+)
 # What a run needs before TensorFlow is imported: settings, and what reads and checks its rows.
 WITHOUT_TENSORFLOW = (
     *("classification.command", "classification.prepare", "experiments.compare", "runs.command"),
-    *("data.blocks", "data.labelled", "data.paths", "data.readers", "data.records"),
+    *("data.blocks", "data.file_format", "data.held_out", "data.labelled", "data.paths"),
+    *("data.readers", "data.records"),
     *("data.report", "data.row_stream", "data.splits", "runtime.interrupt"),
 )
 

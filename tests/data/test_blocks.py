@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_finetune.data.blocks import (
-    can_be_read_in_blocks,
     count_rows,
     read_block,
     read_records,
@@ -83,12 +82,6 @@ def test_a_damaged_record_is_named(tmp_path, place):
         rows_of(path, 1000)
     with pytest.raises(UserError, match="damaged"):
         count_rows([str(path)])
-
-
-def test_which_files_can_be_read_from_anywhere():
-    names = {name for name in ("a.jsonl", "a.tsv", "a.tfrecord-00001-of-00002", "a.tfrecords")}
-    assert all(map(can_be_read_in_blocks, names))
-    assert not any(map(can_be_read_in_blocks, ("a.csv", "a.jsonl.gz", "a.parquet", "a.txt")))
 
 
 def test_large_blocks_are_as_small_ones(tmp_path):

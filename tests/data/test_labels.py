@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from tf_finetune.data.labels import encode_labels, infer_problem_type, learn_label_names
+from tf_finetune.data.label_format import LabelFormat
+from tf_finetune.data.labels import (
+    encode_labels,
+    infer_problem_type,
+    learn_label_names,
+    unknown_label,
+)
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.errors import UserError
 
@@ -49,8 +55,9 @@ def test_problem_type_with_known_labels(values: list, expected: str) -> None:
 
 
 def test_separator_between_labels() -> None:
-    assert infer_problem_type(["a|b", "b"], ("a", "b"), "|") == "multi_label"
-    assert learn_label_names(["b | c", "a"], "multi_label", "|") == ("a", "b", "c")
+    bars = LabelFormat("|")
+    assert infer_problem_type(["a|b", "b"], ("a", "b"), bars) == "multi_label"
+    assert learn_label_names(["b | c", "a"], "multi_label", bars) == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +78,11 @@ def test_learnt_names_are_sorted(values: list, expected: tuple[str, ...]) -> Non
 def encode(
     values: list, names: tuple[str, ...], kind: ProblemType = "single_label", by_index: bool = False
 ) -> np.ndarray:
-    locations = [f"f.tsv:{line}" for line in range(2, len(values) + 2)]
-    return encode_labels(values, locations, Problem(kind, ("text",), names), by_index=by_index)
+    problem = Problem(kind, ("text",), names)
+    encoded = encode_labels(values, problem, by_index=by_index)
+    for label, row in encoded.unknown.items():
+        raise unknown_label(label, f"f.tsv:{row + 2}", problem, LabelFormat())
+    return encoded.labels
 
 
 def test_single_labels() -> None:
@@ -104,18 +114,21 @@ def test_numbers() -> None:
     np.testing.assert_allclose(labels, [1.5, 2, -0.3], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "value", ["nan", "inf", "-inf", float("nan"), "high", "1,5", "", None, [1]]
-)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "high", "1,5", [1]])
 def test_label_that_is_no_finite_number(value: object) -> None:
     with pytest.raises(UserError, match=r"^f\.tsv:3: the label is .* needs a finite number"):
         encode(["1.5", value], (), "regression")
 
 
-@pytest.mark.parametrize("value", ["", "  ", None, float("nan")])
-def test_empty_label(value: object) -> None:
-    with pytest.raises(UserError, match=r"^f\.tsv:3: the label is empty"):
-        encode(["a", value], ("a", "b"))
+@pytest.mark.parametrize("value", ["", "  ", None, float("nan"), b""])
+def test_a_missing_label_is_no_label(value: object) -> None:
+    assert encode(["a", value], ("a", "b")).tolist() == [0, -1]
+    assert np.isnan(encode([1.5, value], (), "regression")).tolist() == [False, True]
+
+
+def test_an_empty_cell_of_several_labels_has_none_of_them_and_no_cell_is_unknown() -> None:
+    labels = encode(["", [], None], ("a", "b"), "multi_label")
+    assert labels[:2].tolist() == [[0, 0], [0, 0]] and np.isnan(labels[2]).all()
 
 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])

@@ -58,7 +58,8 @@ def test_tables_and_paths_of_the_splits_that_are_there(tmp_path: Path) -> None:
     data = DataConfig(data_dir=str(tmp_path))
     layout, tables, files = open_splits(data, LabelConfig())
     assert layout == Layout()
-    assert files == {"train": [f"{tmp_path}/train.tsv"], "validation": [f"{tmp_path}/dev.tsv"]}
+    paths = {split: [file.path for file in found] for split, found in files.items()}
+    assert paths == {"train": [f"{tmp_path}/train.tsv"], "validation": [f"{tmp_path}/dev.tsv"]}
     first = {split: next(table())[1]["text"] for split, [table] in tables.items()}
     assert first == {"train": "train.tsv", "validation": "dev.tsv"}
     assert list(open_splits(data, LabelConfig(), ["validation"])[1]) == ["validation"]

@@ -19,7 +19,7 @@ def single(texts: list[str], labels: list[int]) -> Examples:
 
 def of_problem(problem: Problem, **splits: Examples) -> TextData:
     every = {"train": None, "validation": None, "test": None} | splits
-    read = ExampleReader(Layout(), problem, ",")
+    read = ExampleReader(Layout(), problem)
     return TextData(**every, read=read, metric_for_best_model="")  # type: ignore[arg-type]
 
 

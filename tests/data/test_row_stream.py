@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from tf_finetune.data.file_format import find_format
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.data.row_stream import SAMPLE_BLOCKS, is_streamed, open_stream
@@ -36,13 +37,14 @@ def test_rows_of_all_blocks_of_all_files(tmp_path):
 
 def test_files_without_a_header_and_with_ragged_rows(tmp_path):
     path = write(tmp_path / "a.tsv", "1\tx", "broken", "2\ty")
-    stream = open_stream([path], header=("text", "label"), skip_ragged=True)
+    columns = ("text", "label")
+    stream = open_stream([find_format(path, columns=columns, skip_ragged=True)])
     assert [row for _, row in all_rows(stream)] == [
         {"text": "1", "label": "x"},
         {"text": "2", "label": "y"},
     ]
     with pytest.raises(UserError, match=rf"^{path}:byte 4: "):
-        open_stream([path], header=("text", "label"))
+        open_stream([find_format(path, columns=columns)])
 
 
 def test_records_and_lines_give_the_same_rows(tmp_path):

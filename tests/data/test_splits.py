@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_finetune.data.file_format import find_format
 from tf_finetune.data.splits import SPLITS, file_tables, find_split_files, max_samples
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
@@ -39,7 +40,8 @@ def test_unknown_folder(tmp_path: Path) -> None:
 
 def test_a_table_is_read_from_its_first_row_each_time(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("1\tx\nbroken\n2\ty\n")
-    [table] = file_tables([f"{tmp_path}/a.tsv"], header=("text", "label"), skip_ragged=True)
+    file = find_format(f"{tmp_path}/a.tsv", columns=("text", "label"), skip_ragged=True)
+    [table] = file_tables([file])
     assert [row["text"] for _, row in table()] == [row["text"] for _, row in table()] == ["1", "2"]
 
 

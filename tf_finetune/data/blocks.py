@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from tf_finetune.data.paths import name_of_set
+from tf_finetune.data.paths import extension
 from tf_finetune.errors import UserError
 from tf_finetune.files import REMOTE_BUFFER, file_size, file_version, is_remote, open_file
 
-EXTENSIONS = (".jsonl", ".tsv", ".tfrecord", ".tfrecords")
 BLOCK_BYTES = 64 * 1024
 # A TFRecord is 8 bytes of length, 4 of its checksum, the data, and 4 of theirs.
 _HEADER, _FOOTER = 12, 4
@@ -44,11 +43,6 @@ class RawRow(NamedTuple):
     def location(self) -> str:
         """The start of the row, as `file:byte N`."""
         return f"{self.path}:byte {self.offset}"
-
-
-def can_be_read_in_blocks(path: str) -> bool:
-    """Whether rows can be found from any byte of a file: not in a CSV, which may be quoted."""
-    return extension(path) in EXTENSIONS
 
 
 def split_files(paths: Sequence[str], block_bytes: int = BLOCK_BYTES) -> list[Block]:
@@ -86,11 +80,6 @@ def count_rows(paths: Sequence[str]) -> int:
 def is_tfrecord(path: str) -> bool:
     """Whether a file contains records, not lines."""
     return extension(path).startswith(".tfrecord")
-
-
-def extension(path: str) -> str:
-    """Returns a file's extension; for a shard, that of its set."""
-    return os.path.splitext(name_of_set(path))[1]
 
 
 def _read_lines(file: BinaryIO, block: Block) -> list[RawRow]:

@@ -1,12 +1,17 @@
-"""The cells of the text columns and the label column of a split, checked."""
+"""The cells of the text columns, the labels and the ids of a split, checked."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from tf_finetune.data.splits import Table
+from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
+
+# A key that is in none of so many rows is not looked for further.
+FIRST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -15,20 +20,37 @@ class Columns:
 
     Attributes:
         texts: For each text column the text of each row.
-        labels: The value of each row's label as in the file; None if there are no labels.
+        labels: The value of each row's label as in the file, None where the row has none; a list
+            of them with a column for each label. None if there are no labels.
         locations: The location of each row, as `file:line`.
+        ids: The value of the id column for each row; empty: there is no such column.
     """
 
     texts: tuple[list[str], ...]
     labels: list[Any] | None
     locations: list[str]
+    ids: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+    def take(self, rows: Iterable[int]) -> "Columns":
+        """Returns some rows."""
+        rows = list(rows)
+
+        def taken(column: list[Any]) -> list[Any]:
+            return [column[row] for row in rows] if column else column
+
+        labels = None if self.labels is None else taken(self.labels)
+        return Columns(
+            tuple(map(taken, self.texts)), labels, taken(self.locations), taken(self.ids)
+        )
 
 
 def read_columns(
     tables: Sequence[Table],
-    text_columns: Sequence[str],
-    label_column: str | None,
-    aliases: Mapping[str, Sequence[str]] | None = None,
+    layout: Layout,
+    id_column: str | None = None,
     *,
     may_lack_labels: bool = False,
 ) -> Columns:
@@ -36,9 +58,9 @@ def read_columns(
 
     Args:
         tables: The split's files.
-        text_columns: The columns of the texts.
-        label_column: The column of the label; None: there is none.
-        aliases: Other names for these columns, used where the first name is missing.
+        layout: The columns; its aliases are used where a name is missing. A name with points, such
+            as `data.text`, that is no column itself leads into a JSON object.
+        id_column: The column of ids; None: there is none.
         may_lack_labels: Whether the label column may be missing, or blank or -1 in every row, as in
             published test sets.
 
@@ -48,45 +70,147 @@ def read_columns(
     Raises:
         UserError: A column is missing, or a cell is not a text; the message says where.
     """
-    texts: tuple[list[str], ...] = tuple([] for _ in text_columns)
+    texts: tuple[list[str], ...] = tuple([] for _ in layout.text_columns)
     labels: list[Any] = []
     locations: list[str] = []
+    ids: list[Any] = []
     for table in tables:
         rows = table()
-        first = next(rows)
-        text_names = [_present(column, first[1], aliases) for column in text_columns]
-        label_name = _present(label_column, first[1], aliases) if label_column else None
-        for location, row in itertools.chain([first], rows):
+        first = list(itertools.islice(rows, FIRST_ROWS))
+        keys = first_keys(row for _, row in first)
+        getters = [_getter(column, keys, layout.aliases) for column in layout.text_columns]
+        columns = list(zip(getters, layout.text_columns, texts, strict=True))
+        get_label = _label_getter(layout, keys, first[0], may_lack_labels)
+        get_id = _getter(id_column, keys, {}) if id_column else None
+        for location, row in itertools.chain(first, rows):
             try:
-                for name, column in zip(text_names, texts, strict=True):
-                    cell = row[name]
+                for get, name, column in columns:
+                    cell = get(row)
                     if type(cell) is not str or "\0" in cell:
                         cell = _to_text(cell, name, location)
                     column.append(cell)
-                if label_name is None or (may_lack_labels and label_name not in row):
-                    labels.append(None)
-                else:
-                    labels.append(row[label_name])
-            except KeyError as error:
-                flag = "label_column" if error.args[0] == label_name else "text_columns"
-                raise UserError(
-                    f"{location}: there is no column {error.args[0]!r}; the columns are "
-                    f"{', '.join(row)}. Correct the file or --{flag}."
-                ) from None
+                if get_id:
+                    name = id_column or ""
+                    ids.append(_to_id(get_id(row)))
+            except KeyError:
+                flag = "id_column" if name == id_column else "text_columns"
+                raise _no_column(location, name, row, flag) from None
+            labels.append(get_label(row))
             locations.append(location)
-    unlabelled = label_column is None or (may_lack_labels and all(map(_is_blank, labels)))
-    return Columns(texts, None if unlabelled else labels, locations)
+    if bool in set(map(type, labels)):
+        # Python takes True for 1: as text each label stays itself.
+        labels = [str(label).lower() if isinstance(label, bool) else label for label in labels]
+    has_none = not (layout.label_column or layout.label_columns)
+    unlabelled = has_none or (may_lack_labels and all(map(is_unlabelled, labels)))
+    return Columns(texts, None if unlabelled else labels, locations, ids)
 
 
-def _present(
-    column: str, row: Mapping[str, Any], aliases: Mapping[str, Sequence[str]] | None
-) -> str:
-    names = (column, *(aliases or {}).get(column, ()))
-    return next((name for name in names if name in row), column)
+def first_keys(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the columns of all rows with a value for each, in the order of their appearance."""
+    keys: dict[str, Any] = {}
+    for row in rows:
+        if row.keys() != keys.keys():
+            keys = {**row, **keys}
+    return keys
 
 
-def _is_blank(label: Any) -> bool:
-    return label is None or (not isinstance(label, list) and label in ("", b"", -1, "-1"))
+def column_names(row: Mapping[str, Any]) -> list[str]:
+    """Returns the names of a row's columns; those of an object in it as `column.key`."""
+    names = []
+    for name, value in row.items():
+        inner = column_names(value) if isinstance(value, dict) else []
+        names += [f"{name}.{key}" for key in inner] or [name]
+    return names
+
+
+def find_column(
+    name: str, row: Mapping[str, Any], aliases: Mapping[str, Sequence[str]]
+) -> list[str] | None:
+    """Finds a column: by its name, an alias, without blanks around, or within objects.
+
+    Returns:
+        The keys that lead to its value; None: there is no such column.
+    """
+    for known in (name, *aliases.get(name, ())):
+        if known in row:
+            return [known]
+    for key in row:
+        if key.strip() == name:
+            return [key]
+    path = name.split(".")
+    for length in range(len(path) - 1, 0, -1):
+        key = ".".join(path[:length])
+        if isinstance(row.get(key), dict):
+            inner = find_column(".".join(path[length:]), row[key], {})
+            return [key, *inner] if inner else None
+    return None
+
+
+def is_unlabelled(label: Any) -> bool:
+    """Whether a label is what published test sets have in place of one: nothing, or -1."""
+    if isinstance(label, list):
+        return all(part is None for part in label)
+    return label is None or label in ("", b"", -1, "-1")
+
+
+def _getter(
+    name: str, row: Mapping[str, Any], aliases: Mapping[str, Sequence[str]]
+) -> Callable[[Mapping[str, Any]], Any]:
+    path = find_column(name, row, aliases) or [name]
+    if len(path) == 1:
+        return itemgetter(path[0])
+
+    def get(row: Any) -> Any:
+        for key in path:
+            if not isinstance(row, dict):
+                raise KeyError(key)
+            row = row[key]
+        return row
+
+    return get
+
+
+def _label_getter(
+    layout: Layout, keys: Mapping[str, Any], first: tuple[str, Any], may_lack: bool
+) -> Callable[[Mapping[str, Any]], Any]:
+    names = layout.label_columns or (layout.label_column,)
+    getters = []
+    for name in filter(None, names):
+        path = find_column(name, keys, layout.aliases)
+        if path is None and not may_lack:
+            flag = "label_columns" if layout.label_columns else "label_column"
+            raise _no_column(first[0], name, keys, flag)
+        getters.append(_getter(name, keys, layout.aliases))
+        if path and len(path) == 1 and not layout.label_columns:
+            key = path[0]
+            return lambda row: row.get(key)
+
+    def get(row: Mapping[str, Any]) -> Any:
+        values = []
+        for getter in getters:
+            try:
+                values.append(getter(row))
+            except KeyError:
+                values.append(None)
+        return values if layout.label_columns else values[0] if values else None
+
+    return get
+
+
+def _no_column(location: str, name: str, row: Mapping[str, Any], flag: str) -> UserError:
+    remedy = f"Correct the file or --{flag}."
+    if "," in name and all(part in row for part in name.split(",")):
+        remedy = f"For a column of 0 and 1 for each label: --label_columns={name}."
+    return UserError(
+        f"{location}: there is no column {name!r}; the columns are "
+        f"{', '.join(column_names(row))}. {remedy}"
+    )
+
+
+def _to_id(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _to_text(cell: Any, column: str, location: str) -> str:

@@ -22,6 +22,9 @@ class LabelConfig:
     )
     text_columns: tuple[str, ...] = setting((), "one or two text columns, comma-separated")
     label_column: str | None = setting(None, "the column to learn")
+    label_columns: tuple[str, ...] = setting(
+        (), "multi_label: a column of 0 and 1 for each label, comma-separated"
+    )
     problem_type: str = setting(
         "auto",
         "what the labels are; auto infers it from them",
@@ -31,7 +34,17 @@ class LabelConfig:
         (), "all labels, comma-separated, in order of their index; empty: learnt from training data"
     )
     label_separator: str = setting(
-        ",", "between the labels of one multi-label row; a blank is written space, a tab tab"
+        "auto",
+        "between the labels of one multi-label row; a blank is written space, a tab tab; auto: a "
+        "comma, or ; or | where these are used",
+    )
+    label_format: str = setting(
+        "auto",
+        "lists of numbers: multi_hot, a 0 or 1 for each label; list: the row's classes",
+        choices=("auto", "list", "multi_hot"),
+    )
+    ignore_labels: tuple[str, ...] = setting(
+        (), "rows of these labels are left out, comma-separated; of test files only the labels are"
     )
     threshold: float = setting(
         Problem.threshold,
@@ -51,8 +64,21 @@ class LabelConfig:
             )
         if len(set(self.text_columns)) < len(self.text_columns):
             raise UserError(f"--text_columns={columns}: a column stands there twice.")
+        labels = ",".join(self.label_columns)
+        if self.label_columns and self.label_column:
+            raise UserError(
+                f"--label_column={self.label_column}, --label_columns={labels}: give one of them."
+            )
+        if len(self.label_columns) == 1 or len(set(self.label_columns)) < len(self.label_columns):
+            raise UserError(
+                f"--label_columns={labels}: a column of 0 and 1 for each of two or more labels. A "
+                f"single one is --label_column={self.label_columns[0]}."
+            )
+        if self.label_columns and self.problem_type == "regression":
+            raise UserError(f"--label_columns={labels}: a regression learns one --label_column.")
 
     @property
-    def separator(self) -> str:
-        """The string between the labels of one row."""
-        return {"space": " ", "tab": "\t"}.get(self.label_separator, self.label_separator)
+    def separator(self) -> str | None:
+        """The string between the labels of one row; None: found in the data."""
+        written = self.label_separator
+        return None if written == "auto" else {"space": " ", "tab": "\t"}.get(written, written)

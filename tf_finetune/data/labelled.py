@@ -1,6 +1,5 @@
 """The labelled examples of a run: found, read, checked, their labels learnt and encoded."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,19 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from tf_finetune.data.cells import Cells, read_cells
 from tf_finetune.data.columns import Columns, read_columns
+from tf_finetune.data.label_cells import rows_text
 from tf_finetune.data.label_config import LabelConfig
-from tf_finetune.data.labels import encode_labels, infer_problem_type, learn_label_names
-from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits
-from tf_finetune.data.problem import DEFAULT_METRICS, Problem
+from tf_finetune.data.label_format import LabelFormat, find_label_format
+from tf_finetune.data.label_notices import label_notices
+from tf_finetune.data.labels import encode_labels, unknown_label
+from tf_finetune.data.learn import check_training_labels, learn_problem
+from tf_finetune.data.problem import DEFAULT_METRICS, Problem, known_labels
 from tf_finetune.data.readers import Row
-from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
-from tf_finetune.data.splits import SPLITS, Table, max_samples
+from tf_finetune.data.row_stream import RowStream
+from tf_finetune.data.selection import labelled_rows
+from tf_finetune.data.splits import SPLITS, max_samples
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -57,37 +59,60 @@ class ExampleReader:
     Attributes:
         layout: The columns.
         problem: The labels.
-        separator: The string between the labels of one cell.
+        form: How the cells of labels are read.
+        id_column: The column of the user's own ids; None: there is none.
     """
 
     layout: Layout
     problem: Problem
-    separator: str
+    form: LabelFormat = LabelFormat()
+    id_column: str | None = None
 
-    def encode(self, cells: Columns) -> Examples:
+    def encode(self, cells: Columns, *, may_be_unknown: bool = False) -> tuple[Examples, list[str]]:
         """Turns checked cells into examples.
 
+        Args:
+            cells: Those of a split.
+            may_be_unknown: Whether labels may be unknown, as in files that are predicted.
+
+        Returns:
+            The examples, and notices on rows of unknown labels.
+
         Raises:
-            UserError: A label is empty, unknown, or not a finite number.
+            UserError: A label is unknown, or not a finite number.
         """
         if cells.labels is None:
-            return Examples(cells.texts, None, cells.locations)
-        labels = encode_labels(
-            cells.labels,
-            cells.locations,
-            self.problem,
-            by_index=bool(self.layout.label_names),
-            separator=self.separator,
+            return Examples(cells.texts, None, cells.locations, cells.ids), []
+        encoded = encode_labels(
+            cells.labels, self.problem, self.form, by_index=bool(self.layout.label_names)
         )
-        return Examples(cells.texts, labels, cells.locations)
+        examples = Examples(cells.texts, encoded.labels, cells.locations, cells.ids)
+        for label, row in encoded.unknown.items():
+            if not may_be_unknown:
+                raise unknown_label(label, cells.locations[row], self.problem, self.form)
+            return examples, [
+                f"{rows_text(encoded.num_unknown)} with a label that is not learnt, such as "
+                f"{label!r:.60} (first {cells.locations[row]}): predicted, and left out of the "
+                "metrics."
+            ]
+        return examples, []
 
     def __call__(self, rows: Sequence[Row]) -> Examples:
         """Turns rows, at least one, into labelled examples.
 
         Raises:
-            UserError: A cell is no text, or a label is empty, unknown, or not a finite number.
+            UserError: A cell is no text, or a label is missing, unknown, or not a finite number.
         """
-        return self.encode(_read_columns(self.layout, [partial(iter, rows)]))
+        cells = read_columns([partial(iter, rows)], self.layout, self.id_column)
+        examples, _ = self.encode(cells)
+        if examples.labels is not None:
+            missing = ~known_labels(examples.labels)
+            if missing.any():
+                raise UserError(
+                    f"{examples.locations[int(missing.argmax())]}: the label is missing. Correct "
+                    "the row, or remove it."
+                )
+        return examples
 
 
 @dataclass(frozen=True)
@@ -124,15 +149,6 @@ class TextData:
         return {split: examples for split, examples in found.items() if examples is not None}
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The checked cells of a run before its labels are encoded."""
-
-    layout: Layout
-    splits: dict[str, Columns]
-    stream: RowStream | None
-
-
 def load_data(
     config: DataConfig,
     labels: LabelConfig,
@@ -143,119 +159,84 @@ def load_data(
 ) -> TextData:
     """Reads and checks all examples of a run, then keeps the first `max_samples` of each split.
 
+    Rows for training and validation that have no label are left out, with a notice.
+
     Args:
         config: Where the data are.
         labels: The user's settings of columns and labels.
         need_train: Whether the run trains. If not, training data are read only where `problem` is
-            not given and must be learnt.
+            not given and must be learnt, or other splits are held out of them.
         problem: The problem of a trained model, which the data must fit; None: it is learnt.
         needs_all_rows: See `is_streamed`.
 
     Raises:
         UserError: Something is missing, damaged or contradictory; the message says where.
     """
-    cells = _read_cells(config, labels, need_train, problem, needs_all_rows or {})
-    layout, stream = cells.layout, cells.stream
+    cells = read_cells(config, labels, need_train, problem, needs_all_rows or {})
+    layout, stream, notices = cells.layout, cells.stream, cells.notices
+    is_learnt = problem is None
+    form, values, places = _find_form(cells, labels, problem)
     if problem is None:
-        problem = _learn_problem(layout, cells.splits.get("train"), labels, stream is not None)
-    read = ExampleReader(layout, problem, labels.separator)
+        problem = learn_problem(layout, values, labels, form, stream is not None)
+        is_inferred = layout.problem_type is None
+        notices += label_notices(values, places, problem, form, is_inferred=is_inferred)
+    read = ExampleReader(layout, problem, form, config.id_column)
     examples: dict[str, Examples] = {}
     for split, columns in cells.splits.items():
-        whole = read.encode(columns)
-        if split == "train":
-            _check_training_labels(whole, problem, is_whole=stream is None)
-        examples[split] = whole.first(max_samples(config, split))
+        whole, said = read.encode(columns, may_be_unknown=split == "test")
+        if split != "test":
+            whole, missing = _labelled_only(whole, split)
+            said += missing
+        if split == "train" and (need_train or is_learnt):
+            check_training_labels(
+                whole.labels, whole.locations[0], problem, is_whole=stream is None
+            )
+        if split != "train" or need_train or is_learnt:
+            examples[split] = whole.first(max_samples(config, split))
+            notices += said
     train, validation, test = map(examples.get, SPLITS)
     metric = layout.metric_for_best_model or DEFAULT_METRICS[problem.problem_type]
-    return TextData(train, validation, test, read, metric, stream)
+    return TextData(train, validation, test, read, metric, stream, notices)
 
 
-def _read_cells(
-    config: DataConfig,
-    labels: LabelConfig,
-    need_train: bool,
-    problem: Problem | None,
-    needs_all_rows: Mapping[str, Any],
-) -> _Cells:
-    """Finds the splits and reads their texts and label cells."""
-    splits = SPLITS if need_train or problem is None else SPLITS[1:]
-    layout, tables, files = open_splits(config, labels, splits)
-    if need_train and "train" not in tables:
-        raise UserError(
-            "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
-            f"{layout.train_file[0]} in it."
-        )
-    if problem:
-        layout = fit_to_model(layout, problem)
-    if tables:
-        first = next(iter(tables.values()))[0]
-        layout = infer_columns(layout, first, may_lack_label=problem is not None)
-    stream = None
-    if need_train and is_streamed(config, files.get("train"), needs_all_rows):
-        stream = open_stream(files["train"], layout.header, layout.skip_ragged)
-        tables["train"] = [partial(iter, stream.sample)]
-    columns = {
-        # Published test sets often come without labels.
-        split: _read_columns(layout, tables[split], may_lack_labels=split == "test")
-        for split in tables
-    }
-    return _Cells(layout, columns, stream)
+def _find_form(
+    cells: Cells, labels: LabelConfig, problem: Problem | None
+) -> tuple[LabelFormat, list[Any], list[str]]:
+    """Finds out how labels are read; returns the labels and places that show it, too."""
+    # Labels are learnt from the training data alone; a model's are only to be recognised.
+    splits = [split for split in cells.splits if problem or split == "train"]
+    known = next((c for s in splits if (c := cells.splits[s]).labels is not None), None)
+    values, places = ([], []) if known is None else labelled_rows(known)
+    problem_type = problem.problem_type if problem else cells.layout.problem_type
+    form, said = find_label_format(values, places, labels, problem_type, cells.layout.label_names)
+    cells.notices.extend(said)
+    return form, values, places
 
 
-def _read_columns(
-    layout: Layout, tables: Sequence[Table], may_lack_labels: bool = False
-) -> Columns:
-    return read_columns(
-        tables,
-        layout.text_columns,
-        layout.label_column,
-        layout.aliases,
-        may_lack_labels=may_lack_labels,
+def _labelled_only(examples: Examples, split: str) -> tuple[Examples, list[str]]:
+    """Leaves out the rows without a label."""
+    if examples.labels is None:
+        return examples, []
+    known = known_labels(examples.labels)
+    missing = np.flatnonzero(~known)
+    if not len(missing):
+        return examples, []
+    if not known.any():
+        return Examples(examples.texts, None, examples.locations, examples.ids), []
+    rows = np.flatnonzero(known).tolist()
+
+    def taken(column: Sequence[Any]) -> list[Any]:
+        return [column[row] for row in rows] if len(column) else []
+
+    return (
+        Examples(
+            tuple(map(taken, examples.texts)),
+            examples.labels[known],
+            taken(examples.locations),
+            taken(examples.ids),
+        ),
+        [
+            f"{rows_text(len(missing))} of {split} without a label left out (first "
+            f"{examples.locations[missing[0]]})."
+        ],
     )
-
-
-def _learn_problem(
-    layout: Layout, train: Columns | None, labels: LabelConfig, is_sample: bool
-) -> Problem:
-    """Infers the problem from the settings and the training data.
-
-    Label names come from `label_names`, else from the task, from `labels.txt` in `data_dir`, from
-    the features of the TensorFlow data set, or from the training data. Where they do not come from
-    the training data, a whole number in the data means the name of that index.
-    """
-    values = (train.labels if train else None) or []
-    names = layout.label_names
-    problem_type = layout.problem_type or infer_problem_type(values, names, labels.separator)
-    if problem_type == "regression":
-        return Problem(problem_type, layout.text_columns)
-    if is_sample and not names:
-        raise UserError(
-            "Training rows that are streamed are not all read for their labels beforehand. "
-            "Give --label_names, or a labels.txt in --data_dir; or read them all: "
-            "--streaming=false."
-        )
-    names = names or learn_label_names(values, problem_type, labels.separator)
-    if not names:
-        raise UserError(
-            "The labels are not known. Give --train_file to learn them from, or --label_names."
-        )
-    if len(set(names)) < len(names):
-        raise UserError(f"--label_names={','.join(names)}: a label stands there twice.")
-    for name in names:
-        if _CONTROL.search(name):
-            raise UserError(
-                f"The label {name!r} holds a line end or another control character, which files of "
-                "label names cannot hold. Rename it in the data."
-            )
-    return Problem(problem_type, layout.text_columns, names, labels.threshold)
-
-
-def _check_training_labels(examples: Examples, problem: Problem, is_whole: bool) -> None:
-    labels, where = examples.labels, examples.locations[0]
-    if labels is None:
-        raise UserError(f"{where}: the training data have no label column. Add one.")
-    if is_whole and problem.problem_type == "single_label" and len(np.unique(labels)) < 2:
-        raise UserError(
-            f"{where}: every training example has the label "
-            f"{problem.label_names[labels[0]]!r}. There must be at least two classes."
-        )

@@ -1,10 +1,23 @@
 """Turns the label values of the data into a problem type, label names and arrays."""
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from tf_finetune.data.label_cells import (
+    PLACEHOLDERS,
+    clean,
+    distinct,
+    has_names_of_digits,
+    is_list,
+    number,
+    spelling_key,
+)
+from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.errors import UserError
 
@@ -15,153 +28,262 @@ LARGEST = 1e18
 
 
 def infer_problem_type(
-    values: Sequence[Any], label_names: Sequence[str] = (), separator: str = ","
+    values: Sequence[Any],
+    label_names: Sequence[str] = (),
+    form: LabelFormat = LabelFormat(),
 ) -> ProblemType:
     """Infers the problem type from the labels of the training data.
 
     Lists are `multi_label`. Numbers are `regression` if one of them is not whole, or if there are
-    more than 100 distinct ones, on average on fewer than ten rows each. Text is `multi_label` only
-    if the label names are known and every cell splits into them; otherwise `single_label`: a
-    comma alone does not make a cell several labels.
+    more than 100 distinct ones, on average on fewer than ten rows each; numbers that are written as
+    codes or versions are (007; 3.9 and 3.10) are names. Text is `multi_label` only if the label
+    names are known and every cell splits into them; otherwise `single_label`: a comma alone does
+    not make a cell several labels.
 
     Args:
         values: The label of each row.
         label_names: The label names, if they are known.
-        separator: Between the labels of one text cell.
+        form: How the cells are read.
     """
-    if any(isinstance(value, list | tuple) for value in values):
+    if form.multi_hot or form.literal or any(map(is_list, values)):
         return "multi_label"
-    distinct = _distinct(values)
+    names = {clean(value) for value in distinct(values)} - {""}
     if label_names:
-        index = _index(label_names, by_index=True)
-        if all(_clean(value) in index for value in distinct):
+        index = LabelIndex(label_names, by_index=True)
+        if all(index.find(name) is not None for name in names):
             return "single_label"
-        split = all(part in index for value in distinct for part in _split(value, separator))
+        split = all(index.find(part) is not None for name in names for part in form.parts(name))
         return "multi_label" if split else "single_label"
-    numbers = [_number(value) for value in distinct if _clean(value)]
-    if not numbers or None in numbers:
+    numbers = _numbers(names)
+    if not numbers or has_names_of_digits(names):
         return "single_label"
     # NaN and infinity are left to the check of regression labels, which names their line.
-    whole = all(number is not None and number.is_integer() for number in numbers)
-    many = len(distinct) > MOST_NUMBERED_CLASSES and len(values) < 10 * len(distinct)
+    whole = all(found.is_integer() for found in numbers)
+    many = len(numbers) > MOST_NUMBERED_CLASSES and len(values) < 10 * len(numbers)
     return "single_label" if whole and not many else "regression"
 
 
 def learn_label_names(
-    values: Sequence[Any], problem_type: ProblemType, separator: str = ","
+    values: Sequence[Any], problem_type: ProblemType, form: LabelFormat = LabelFormat()
 ) -> tuple[str, ...]:
-    """Returns the distinct labels, whole numbers by value and everything else by alphabet."""
+    """Returns the distinct labels, numbers by value and everything else by alphabet.
+
+    Of several spellings of one label (see `spelling_key`) a whole number is written plainly; of
+    others the most frequent one counts.
+    """
+    if form.multi_hot:
+        length = next((len(vector) for v in values if (vector := form.vector(v)) is not None), 0)
+        return tuple(map(str, range(length)))
+    found = count_spellings(values, problem_type, form)
+    keys = spelling_key(found)
+    names = set(keys.values())
+    if all(map(_is_boolean, keys)):
+        spelled: dict[str, list[str]] = {}
+        for name in sorted(found):
+            spelled.setdefault(keys[name], []).append(name)
+        names = {max(some, key=lambda name: found[name]) for some in spelled.values()}
+    numbers = {name: number(name) for name in names}
+    if None not in numbers.values() and not any(v != v for v in numbers.values()):
+        return tuple(sorted(names, key=lambda name: (numbers[name], name)))
+    return tuple(sorted(names))
+
+
+def count_spellings(
+    values: Sequence[Any], problem_type: ProblemType, form: LabelFormat
+) -> Counter[str]:
+    """Counts the rows of each label as it is written; empty ones are left out."""
+    found: Counter[str] = Counter()
     if problem_type == "multi_label":
-        names = {part for value in values for part in _split(value, separator)}
+        for value, count in _counted(values).items():
+            for part in form.parts(value):
+                found[part] += count
     else:
-        names = {_clean(value) for value in _distinct(values)}
-    names.discard("")
-    try:
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    except ValueError:
-        return tuple(sorted(names))
+        for value, count in _counted(values).items():
+            found[clean(_single(value))] += count
+    del found[""]
+    return found
+
+
+@dataclass(frozen=True)
+class LabelIndex:
+    """Finds the index of a label, however it is spelled.
+
+    Attributes:
+        names: The label names.
+        by_index: Whether a whole number may stand for the label name of that index; never done
+            where the label names are whole numbers themselves.
+    """
+
+    names: Sequence[str]
+    by_index: bool = False
+
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        index = {clean(name): place for place, name in enumerate(self.names)}
+        if self.by_index and not any(name.lstrip("-").isdigit() for name in self.names):
+            index |= {str(place): place for place in range(len(self.names))}
+        return index
+
+    @cached_property
+    def _spelled(self) -> dict[str, int]:
+        """The keys of `spelling_key` that belong to one name only."""
+        keys = spelling_key(self._exact)
+        counts = Counter(keys.values())
+        return {key: self._exact[name] for name, key in keys.items() if counts[key] == 1}
+
+    def find(self, label: str) -> int | None:
+        """Returns the index of a label, as `clean` returns it; None: it is unknown."""
+        found = self._exact.get(label)
+        if found is None and label:
+            found = self._spelled.get(spelling_key([label])[label])
+        return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Labels as an array.
+
+    Attributes:
+        labels: int32 [n] indices, float32 [n, num_labels] zeros and ones, or float32 [n] numbers;
+            -1 or NaN where the label is missing or unknown.
+        unknown: The unknown labels: text to the row in which it stands first.
+        num_unknown: The number of rows with an unknown label.
+    """
+
+    labels: np.ndarray
+    unknown: dict[str, int] = field(default_factory=dict)
+    num_unknown: int = 0
 
 
 def encode_labels(
     values: Sequence[Any],
-    locations: Sequence[str],
     problem: Problem,
+    form: LabelFormat = LabelFormat(),
     *,
     by_index: bool = False,
-    separator: str = ",",
-) -> np.ndarray:
+) -> Encoded:
     """Turns label values into an array.
 
     Args:
-        values: The label of each row: text, numbers, or lists of them.
-        locations: The location of each row, for error messages.
+        values: The label of each row: text, numbers, lists of them, or None.
         problem: Its type and label names.
-        by_index: Whether a whole number may stand for the label name of that index; never done
-            where the label names are whole numbers themselves.
-        separator: Between the labels of one text cell.
-
-    Returns:
-        int32 [n] indices, float32 [n, num_labels] zeros and ones, or float32 [n] numbers.
-
-    Raises:
-        UserError: An empty or unknown label, or not a finite number.
+        form: How the cells are read.
+        by_index: See `LabelIndex`.
     """
-    if problem.problem_type == "regression":
-        return _encode_numbers(values, locations)
-    index = _index(problem.label_names, by_index)
-    if problem.problem_type == "single_label":
-        # Clean each of the few distinct values once.
-        table = {value: index.get(_clean(value)) for value in _distinct(values)}
-        encoded = [table.get(value) if isinstance(value, Hashable) else None for value in values]
-        if None in encoded:
-            row = encoded.index(None)
-            raise _unknown(_clean(values[row]), locations[row], problem.label_names)
-        return np.array(encoded, np.int32)
-    hot = np.zeros((len(values), problem.num_outputs), np.float32)
+    index = LabelIndex(problem.label_names, by_index)
+    unknown: dict[str, int] = {}
+    known: dict[Any, Any] = {}
+    nothing: Any = -1 if problem.problem_type == "single_label" else np.nan
+    rows: list[Any] = []
+    num_unknown = 0
+
     for row, value in enumerate(values):
-        for part in _split(value, separator):
-            if part not in index:
-                raise _unknown(part, locations[row], problem.label_names)
-            hot[row, index[part]] = 1
-    return hot
+        key = tuple(value) if is_list(value) else value
+        try:
+            found = known.get(key, known)
+        except TypeError:  # A list in a list.
+            key, found = str(value), known
+        if found is known:
+            found = known[key] = _encode(value, problem, form, index)
+        if isinstance(found, str):
+            unknown.setdefault(found, row)
+            num_unknown += 1
+            found = None
+        rows.append(nothing if found is None else found)
+    if problem.problem_type != "multi_label":
+        kind: Any = np.int32 if problem.problem_type == "single_label" else np.float32
+        return Encoded(np.array(rows, kind), unknown, num_unknown)
+    hot = np.zeros((len(rows), problem.num_outputs), np.float32)
+    for row, found in enumerate(rows):
+        hot[row, found if isinstance(found, list) else slice(None)] = (
+            1 if isinstance(found, list) else np.nan
+        )
+    return Encoded(hot, unknown, num_unknown)
 
 
-def _encode_numbers(values: Sequence[Any], locations: Sequence[str]) -> np.ndarray:
-    numbers = [_number(value) for value in values]
-    for number, value, location in zip(numbers, values, locations, strict=True):
-        if number is None or not abs(number) <= LARGEST:  # NaN is not.
-            raise UserError(
-                f"{location}: the label is {str(value)!r:.80}; regression needs a finite number. "
-                "Correct or remove the row, or set --problem_type."
-            )
-    return np.array(numbers, np.float32)
+def _encode(
+    value: Any, problem: Problem, form: LabelFormat, index: LabelIndex
+) -> int | float | list[int] | str | None:
+    """Returns the index, the number or the indices of a label; its text, if it is unknown."""
+    if problem.problem_type == "regression":
+        found = number(value)
+        if found is None or not abs(found) <= LARGEST:  # NaN is not.
+            return _nothing_or(value)
+        return found
+    if form.multi_hot:
+        vector = form.vector(value)
+        if is_list(value) and not any(map(clean, value)):
+            return None
+        if vector is None or len(vector) != problem.num_outputs:
+            return _nothing_or(value)
+        places = [place for place, hot in enumerate(vector) if hot]
+        if problem.problem_type == "multi_label":
+            return places
+        return places[0] if len(places) == 1 else str(value)
+    if problem.problem_type == "multi_label":
+        # A cell that is there but empty says that the row has no label.
+        if value is None or value != value:
+            return None
+        places = []
+        for part in form.parts(value):
+            place = index.find(part)
+            if place is None:
+                return part or str(value)
+            places.append(place)
+        return places
+    value = _single(value)
+    if is_list(value):
+        return str(value)
+    place = index.find(clean(value))
+    return _nothing_or(value) if place is None else place
 
 
-def _distinct(values: Sequence[Any]) -> set[Any]:
-    # Lists, which are no single labels, are left out: encode_labels reports them.
-    return {value for value in values if isinstance(value, Hashable)}
+def _single(value: Any) -> Any:
+    """Returns the one label of a list of one, and any other value as it is."""
+    return value[0] if is_list(value) and len(value) == 1 else value
 
 
-def _index(label_names: Sequence[str], by_index: bool) -> dict[str, int]:
-    index = {name: number for number, name in enumerate(label_names)}
-    if by_index and not any(name.lstrip("-").isdigit() for name in label_names):
-        index |= {str(number): number for number in range(len(label_names))}
-    return index
+def _nothing_or(value: Any) -> str | None:
+    """Returns a label as text; None, if it is missing."""
+    return str(value) if is_list(value) else clean(value) or None
 
 
-def _clean(value: Any) -> str:
-    """Returns a label as text: 1.0 is the class 1, and space around a name does not count."""
-    if isinstance(value, str):
-        return value.strip()
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace").strip()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _split(value: Any, separator: str) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [_clean(part) for part in value]
-    text = _clean(value)
-    return [part.strip() for part in text.split(separator)] if text else []
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _unknown(label: str, location: str, label_names: Sequence[str]) -> UserError:
-    shown = ", ".join(label_names[:10]) + (", ..." if len(label_names) > 10 else "")
-    if not label:
-        return UserError(f"{location}: the label is empty. The labels are {shown}.")
+def unknown_label(label: str, location: str, problem: Problem, form: LabelFormat) -> UserError:
+    """Returns the error for a label that the problem does not have."""
+    if form.multi_hot:
+        return UserError(
+            f"{location}: the label is {label:.80}; it must be a 0 or 1 for each of the "
+            f"{problem.num_outputs} labels ({', '.join(problem.label_names[:10])}), and for "
+            "single_label exactly one 1. Correct the row, or say how lists are read: "
+            "--label_format."
+        )
+    if problem.problem_type == "regression":
+        return UserError(
+            f"{location}: the label is {label!r:.80}; regression needs a finite number. Correct or "
+            "remove the row, leave such rows out (--ignore_labels), or set --problem_type."
+        )
+    names = problem.label_names
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     return UserError(
-        f"{location}: the label {label!r} is not one of the {len(label_names)} labels ({shown}). "
+        f"{location}: the label {label!r:.80} is not one of the {len(names)} labels ({shown}). "
         "Labels come from --label_names, the task, or else the training data: correct this row, "
-        "or add the label there."
+        "add the label there, or leave such rows out (--ignore_labels)."
     )
+
+
+def _numbers(names: set[str]) -> list[float]:
+    """Returns labels as numbers, placeholders left out; an empty list, if one is none."""
+    real = {name for name in names if name.lower() not in PLACEHOLDERS - {"-1", "nan"}}
+    found = [value for name in real if (value := number(name)) is not None]
+    return found if len(found) == len(real) else []
+
+
+def _counted(values: Sequence[Any]) -> Counter[Any]:
+    try:
+        return Counter(values)
+    except TypeError:
+        return Counter(tuple(value) if is_list(value) else value for value in values)
+
+
+def _is_boolean(name: str) -> bool:
+    return name.lower() in ("true", "false")

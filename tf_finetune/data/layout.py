@@ -1,14 +1,17 @@
 """Finds the columns of texts and labels, from the user's settings and the known data sets."""
 
 import dataclasses
+import itertools
 import os.path
 from collections.abc import Sequence
 from typing import cast
 
+from tf_finetune.data.columns import FIRST_ROWS, column_names, find_column, first_keys
+from tf_finetune.data.file_format import FileFormat, find_format
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.data.readers import read_label_names
-from tf_finetune.data.records import open_tfds
+from tf_finetune.data.records import open_tfds, parquet_class_names
 from tf_finetune.data.splits import SPLITS, Table, file_tables, find_split_files
 from tf_finetune.data.tasks import TASKS, Layout
 from tf_finetune.errors import UserError
@@ -18,11 +21,12 @@ from tf_finetune.runs.config import DataConfig
 # Column names that are recognised without a flag.
 OBVIOUS_TEXT_COLUMNS = (("text",), ("sentence",), ("sentence1", "sentence2"))
 OBVIOUS_LABEL_COLUMNS = ("label", "labels")
+_SEPARATOR_HINT = " If its cells are separated by something else: --field_separator."
 
 
 def open_splits(
     data: DataConfig, labels: LabelConfig, splits: Sequence[str] = SPLITS
-) -> tuple[Layout, dict[str, list[Table]], dict[str, list[str]]]:
+) -> tuple[Layout, dict[str, list[Table]], dict[str, list[FileFormat]]]:
     """Finds the tables of each split, and their layout as far as it is known.
 
     A flag overrides the task, and the task overrides the data set's own description.
@@ -33,13 +37,16 @@ def open_splits(
         splits: The splits to look for, of train, validation and test.
 
     Returns:
-        The layout, the tables of the splits that exist, and the paths of those that are files.
+        The layout, the tables of the splits that exist, and the files of those that are files.
 
     Raises:
         UserError: No such task, folder, file or data set.
     """
     layout = _find_layout(labels.task_name, data.tfds_name)
-    files = find_split_files(data, layout.known_files, splits)
+    files = {
+        split: [find_format(path, data, layout.header, layout.skip_ragged) for path in paths]
+        for split, paths in find_split_files(data, layout.known_files, splits).items()
+    }
     if data.data_dir:
         layout = _with_label_file(layout, data.data_dir)
     tables: dict[str, list[Table]] = {}
@@ -52,14 +59,15 @@ def open_splits(
             label_column=layout.label_column or tfds.label_column,
             label_names=layout.label_names or tfds.label_names,
         )
-    for split, paths in files.items():
-        tables[split] = file_tables(paths, layout.header, layout.skip_ragged)
+    for split, found in files.items():
+        tables[split] = file_tables(found)
     given = None if labels.problem_type == "auto" else cast(ProblemType, labels.problem_type)
     layout = dataclasses.replace(
         layout,
         text_columns=labels.text_columns or layout.text_columns,
-        label_column=labels.label_column or layout.label_column,
-        label_names=labels.label_names or layout.label_names,
+        label_column=None if labels.label_columns else labels.label_column or layout.label_column,
+        label_columns=labels.label_columns,
+        label_names=labels.label_names or layout.label_names or labels.label_columns,
         problem_type=given or layout.problem_type,
     )
     return layout, tables, files
@@ -90,32 +98,66 @@ def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) ->
     Raises:
         UserError: The columns cannot be inferred, or a column is both text and label.
     """
-    if not (layout.text_columns and layout.label_column):
-        location, row = next(table())
+    if not (layout.text_columns and (layout.label_column or layout.label_columns)):
+        rows = list(itertools.islice(table(), FIRST_ROWS))
+        location, row = rows[0][0], first_keys(row for _, row in rows)
+        names = [name.strip() for name in column_names(row)]
         text_columns = layout.text_columns
         if not text_columns:
-            found = [columns for columns in OBVIOUS_TEXT_COLUMNS if set(columns) <= set(row)]
+            found = [columns for columns in OBVIOUS_TEXT_COLUMNS if set(columns) <= set(names)]
             if len(found) != 1:
                 raise UserError(
                     f"{location}: which columns hold the text? Set --text_columns to one or two of "
-                    f"{', '.join(row)}."
+                    f"{', '.join(names)}.{_SEPARATOR_HINT if len(names) == 1 else ''}"
                 )
             text_columns = found[0]
-        others = [name for name in row if name not in text_columns]
-        labels = [name for name in OBVIOUS_LABEL_COLUMNS if name in others]
-        if others and len(labels) != 1 and not (layout.label_column or may_lack_label):
+        others = [name for name in names if name not in text_columns]
+        obvious = [name for name in OBVIOUS_LABEL_COLUMNS if name in others]
+        is_given = layout.label_column or layout.label_columns or may_lack_label
+        if others and len(obvious) != 1 and not is_given:
             raise UserError(
                 f"{location}: which column holds the label? Set --label_column to one of "
-                f"{', '.join(others)}."
+                f"{', '.join(others)}; or --label_columns to several of 0 and 1."
             )
-        label_column = layout.label_column or (labels[0] if len(labels) == 1 else None)
+        label_column = layout.label_column
+        if not layout.label_columns and len(obvious) == 1:
+            label_column = label_column or obvious[0]
         layout = dataclasses.replace(layout, text_columns=text_columns, label_column=label_column)
-    if layout.label_column in layout.text_columns:
-        raise UserError(
-            f"--label_column={layout.label_column}: this is a text column too. Choose another "
-            "column, or set --text_columns."
-        )
+    for name in (layout.label_column, *layout.label_columns):
+        if name in layout.text_columns:
+            flag = "label_columns" if layout.label_columns else "label_column"
+            raise UserError(
+                f"--{flag}={name}: this is a text column too. Choose another column, or set "
+                "--text_columns."
+            )
     return layout
+
+
+def with_class_names(layout: Layout, files: Sequence[FileFormat]) -> Layout:
+    """Takes the label names from the schema of a Parquet file, if they are not known otherwise.
+
+    Args:
+        layout: The layout with its label column.
+        files: Those of the training rows.
+
+    Raises:
+        UserError: Two files name the classes differently, or one is no Parquet file.
+    """
+    if layout.label_names or not layout.label_column:
+        return layout
+    found: dict[tuple[str, ...], str] = {}
+    for file in files:
+        if file.kind == "parquet":
+            classes = parquet_class_names(file.path)
+            column = find_column(layout.label_column, classes, layout.aliases)
+            if column and column[0] in classes:
+                found.setdefault(classes[column[0]], file.path)
+    if len(found) > 1:
+        names = " and ".join(f"{', '.join(n[:5])} ({path})" for n, path in found.items())
+        raise UserError(
+            f"The files' schemas name the classes differently: {names}. Set --label_names."
+        )
+    return dataclasses.replace(layout, label_names=next(iter(found), ()))
 
 
 def fit_to_model(layout: Layout, problem: Problem) -> Layout:

@@ -1,6 +1,7 @@
 """Rows from binary formats. Their libraries are imported when such data are read, not before."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,12 +26,51 @@ def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with open_file(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
+            classes = _class_labels(file.schema_arrow.metadata)
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
+                    for name in classes:
+                        row[name] = _class_names(row[name], classes[name], f"{path}:row {number}")
                     yield f"{path}:row {number}", row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({error}).") from None
+
+
+def parquet_class_names(path: str) -> dict[str, tuple[str, ...]]:
+    """Returns the class names that Hugging Face's `datasets` wrote into a Parquet file's schema.
+
+    Returns:
+        For each column of a `ClassLabel`, or of lists of them, the names in order of their index.
+
+    Raises:
+        UserError: Not a Parquet file.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with open_file(path) as stream:
+            return _class_labels(pyarrow.parquet.read_schema(stream).metadata)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({error}).") from None
+
+
+def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
+    """Finds the features of type `ClassLabel`, as `datasets.Features.to_dict` describes them."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        found = {}
+        for column, feature in features.items():
+            # Lists are {"feature": ..., "_type": "Sequence" or "List"} or [...].
+            while isinstance(feature, list) or "feature" in feature:
+                feature = feature[0] if isinstance(feature, list) else feature["feature"]
+            if feature.get("_type") == "ClassLabel" and feature.get("names"):
+                found[column] = tuple(map(str, feature["names"]))
+        return found
+    # It is only a description, which other programs write too.
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def read_tfrecord(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,15 +186,19 @@ def _read_tfds(
             for name, value in example.items()
         }
         for name, names in classes.items():
-            row[name] = _class_names(row[name], names)
+            row[name] = _class_names(row[name], names, f"{builder.info.full_name}/{split}")
         number += 1
         yield f"{builder.info.full_name}/{split}:{number}", row
     if not number:
         raise UserError(f"{builder.info.full_name}: the split {split} is empty.")
 
 
-def _class_names(value: Any, names: tuple[str, ...]) -> Any:
+def _class_names(value: Any, names: Sequence[str], location: str) -> Any:
     """Replaces indices by names; -1, a label that was not published, becomes None."""
     if isinstance(value, list):
-        return [_class_names(part, names) for part in value]
+        return [_class_names(part, names, location) for part in value]
+    if isinstance(value, str) or value is None:
+        return value
+    if value >= len(names):
+        raise UserError(f"{location}: the class {value}, but the schema names {len(names)} only.")
     return names[value] if value >= 0 else None

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from tf_finetune.data.blocks import (
-    EXTENSIONS,
     Block,
     RawRow,
-    can_be_read_in_blocks,
     count_rows,
-    extension,
     is_tfrecord,
     read_block,
     split_files,
 )
-from tf_finetune.data.readers import Row, decode_line, parse_cells, parse_json, read_header
+from tf_finetune.data.file_format import FileFormat, find_format
+from tf_finetune.data.json_rows import parse_json
+from tf_finetune.data.lines import decode_line
+from tf_finetune.data.readers import Row, parse_cells
 from tf_finetune.data.records import parse_example
 from tf_finetune.errors import UserError
 from tf_finetune.files import file_size
@@ -36,19 +36,19 @@ class RowStream:
 
     Attributes:
         blocks: All blocks of the files.
-        headers: The files whose first line is a header.
+        skipped: The number of lines before the first row, of those files that have any.
         parse: Takes a raw row; returns its values by column, None if it is blank.
     """
 
     blocks: Sequence[Block]
-    headers: frozenset[str]
+    skipped: Mapping[str, int]
     parse: Callable[[RawRow], dict[str, Any] | None]
 
     def raw_rows(self, number: int) -> list[RawRow]:
         """Returns the rows of a block, unparsed."""
         rows = read_block(self.blocks[number])
-        is_header = rows and rows[0].offset == 0 and rows[0].path in self.headers
-        return rows[1:] if is_header else rows
+        at_start = rows and rows[0].offset == 0
+        return rows[self.skipped.get(rows[0].path, 0) :] if at_start else rows
 
     def rows(self, raw: Sequence[RawRow]) -> list[Row]:
         """Parses rows; blank ones are left out."""
@@ -57,7 +57,8 @@ class RowStream:
     @cached_property
     def num_rows(self) -> int:
         """The number of rows in all blocks; counting them reads the files once."""
-        return count_rows(list(dict.fromkeys(b.path for b in self.blocks))) - len(self.headers)
+        lines = count_rows(list(dict.fromkeys(block.path for block in self.blocks)))
+        return lines - sum(self.skipped.values())
 
     @cached_property
     def sample(self) -> list[Row]:
@@ -86,60 +87,68 @@ class RowStream:
         return sorted(rows), size
 
 
-def open_stream(
-    paths: Sequence[str], header: Sequence[str] = (), skip_ragged: bool = False
-) -> RowStream:
-    """Opens files as a stream of rows; see `read_file` for the arguments.
+def open_stream(files: Sequence[FileFormat | str]) -> RowStream:
+    """Opens files as a stream of rows.
+
+    Args:
+        files: From `find_format`, or the paths.
 
     Raises:
-        UserError: A file is empty, or its header is damaged.
+        UserError: A file is empty or damaged; or see `find_format`.
     """
-    headers = {path: read_header(path, header) for path in paths if extension(path) == ".tsv"}
+    found = [find_format(file) if isinstance(file, str) else file for file in files]
+    dialects = {file.path: file.dialect for file in found}
 
     def parse(row: RawRow) -> dict[str, Any] | None:
         if is_tfrecord(row.path):
             return parse_example(row.data, row.location)
         line = decode_line(row.data, row.location, row.offset)
-        if row.path in headers:
-            return parse_cells(line, row.location, headers[row.path][0], skip_ragged)
-        return parse_json(line, row.location)
+        dialect = dialects[row.path]
+        return (
+            parse_cells(line, row.location, dialect) if dialect else parse_json(line, row.location)
+        )
 
-    with_header = frozenset(path for path, (_, is_line) in headers.items() if is_line)
-    stream = RowStream(split_files(paths), with_header, parse)
+    skipped = {
+        path: dialect.skipped_lines + dialect.has_header
+        for path, dialect in dialects.items()
+        if dialect
+    }
+    stream = RowStream(split_files(list(dialects)), skipped, parse)
     if not stream.sample:
-        raise UserError(f"{paths[0]}: the file has no rows.")
+        raise UserError(f"{found[0].path}: the file has no rows.")
     return stream
 
 
 def is_streamed(
-    config: DataConfig, paths: Sequence[str] | None, needs_all_rows: Mapping[str, Any]
+    config: DataConfig, files: Sequence[FileFormat] | None, needs_all_rows: Mapping[str, Any]
 ) -> bool:
     """Decides whether the training rows stay in their files.
 
     Args:
         config: Its `streaming` is `auto`, `true` or `false`.
-        paths: The files of the training rows; None: they do not come from files.
-        needs_all_rows: The settings other than `max_train_samples` for which all rows must be read
-            beforehand: name to value.
+        files: Those of the training rows; None: they do not come from files.
+        needs_all_rows: The settings of other sections for which all rows must be read beforehand:
+            name to value.
 
     Raises:
         UserError: `streaming` is `true`, but the rows cannot be streamed.
     """
-    if config.streaming == "false" or not paths:
+    if config.streaming == "false" or not files:
         if config.streaming == "true":
             raise UserError("--streaming=true: only --train_file can be streamed.")
         return False
-    unfit = next((path for path in paths if not can_be_read_in_blocks(path)), None)
+    unfit = next((file.path for file in files if not file.has_blocks), None)
     needs_all_rows = dict(needs_all_rows)
-    if config.max_train_samples is not None:
-        needs_all_rows["max_train_samples"] = config.max_train_samples
+    for name in ("max_train_samples", "validation_fraction", "test_fraction"):
+        if (value := getattr(config, name)) is not None:
+            needs_all_rows[name] = value
     if config.streaming == "auto":
-        is_large = sum(map(file_size, paths)) > STREAM_BYTES
-        return is_large and unfit is None and not needs_all_rows
+        fits = unfit is None and not needs_all_rows
+        return fits and sum(file_size(file.path) for file in files) > STREAM_BYTES
     if unfit:
         raise UserError(
-            f"--streaming=true: {unfit} can only be read from its beginning. Write it as one of "
-            f"{', '.join(EXTENSIONS)}, or set --streaming=false."
+            f"--streaming=true: {unfit} can only be read from its beginning. Write it as .jsonl, "
+            ".tfrecord or a .tsv without quotes, not compressed, or set --streaming=false."
         )
     for flag, value in needs_all_rows.items():
         raise UserError(

@@ -4,8 +4,10 @@ import os.path
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
+from tf_finetune.data.file_format import FileFormat
 from tf_finetune.data.paths import find_files
 from tf_finetune.data.readers import Row, read_file
+from tf_finetune.data.text_folders import is_text_folder
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_dir, is_file
 from tf_finetune.runs.config import DataConfig
@@ -39,17 +41,15 @@ def find_split_files(
         paths = find_files(getattr(config, f"{split}_file") or "")
         if config.data_dir and not paths:
             candidates = (os.path.join(config.data_dir, name) for name in known[split])
-            paths = [path for path in candidates if is_file(path)][:1]
+            paths = [path for path in candidates if is_file(path) or is_text_folder(path)][:1]
         if paths:
             found[split] = paths
     return found
 
 
-def file_tables(
-    paths: Sequence[str], header: Sequence[str] = (), skip_ragged: bool = False
-) -> list[Table]:
+def file_tables(files: Sequence[FileFormat | str]) -> list[Table]:
     """Returns the tables of files; see `read_file`."""
-    return [partial(read_file, path, header, skip_ragged) for path in paths]
+    return [partial(read_file, file) for file in files]
 
 
 def max_samples(config: DataConfig, split: str) -> int | None:

@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 
 from tf_finetune.data.problem import ProblemType
 
+# In this order they are looked for; without one, a folder of texts for each class.
+_ENDINGS = (*(".tsv", ".csv", ".jsonl", ".parquet", ".json", ".ndjson"), ".xlsx", ".tfrecord", "")
+
+
+def _names(*stems: str) -> tuple[str, ...]:
+    return tuple(stem + ending for ending in _ENDINGS for stem in stems)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -13,6 +20,7 @@ class Layout:
     Attributes:
         text_columns: One or two columns; empty: inferred from the files' columns.
         label_column: None: inferred.
+        label_columns: A column of 0 and 1 for each label, in place of `label_column`.
         problem_type: None: inferred from the labels.
         label_names: By index; empty: learnt from the training data or read from `labels.txt`.
         metric_for_best_model: None: by the problem type.
@@ -30,16 +38,14 @@ class Layout:
     problem_type: ProblemType | None = None
     label_names: tuple[str, ...] = ()
     metric_for_best_model: str | None = None
-    train_file: tuple[str, ...] = ("train.tsv", "train.csv", "train.jsonl", "train.parquet")
-    validation_file: tuple[str, ...] = (
-        *("validation.tsv", "dev.tsv", "validation.csv", "dev.csv"),
-        *("validation.jsonl", "dev.jsonl", "validation.parquet", "dev.parquet"),
-    )
-    test_file: tuple[str, ...] = ("test.tsv", "test.csv", "test.jsonl", "test.parquet")
+    train_file: tuple[str, ...] = _names("train")
+    validation_file: tuple[str, ...] = _names("validation", "dev", "valid", "val")
+    test_file: tuple[str, ...] = _names("test")
     tfds_name: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     header: tuple[str, ...] = ()
     skip_ragged: bool = False
+    label_columns: tuple[str, ...] = ()
 
     @property
     def known_files(self) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,8 @@ class DataConfig:
     )
     train_file: str | None = setting(
         None,
-        "training examples: .tsv .csv .jsonl .parquet .tfrecord, .gz; comma-separated, globs",
+        "training examples: .tsv .csv .jsonl .json .parquet .xlsx .tfrecord, texts compressed too, "
+        "or a folder of .txt for each class; comma-separated, globs",
         names_data=True,
     )
     validation_file: str | None = setting(
@@ -35,6 +36,43 @@ class DataConfig:
         "examples for the final evaluation and predictions",
         names_data=True,
         may_change=True,
+    )
+    validation_fraction: float | None = setting(
+        None,
+        "share of the training rows to hold back for evaluation, in place of --validation_file",
+        above=0,
+        below=1,
+        names_data=True,
+    )
+    test_fraction: float | None = setting(
+        None,
+        "share of the training rows to hold back as test examples, in place of --test_file",
+        above=0,
+        below=1,
+        names_data=True,
+    )
+    field_separator: str = setting(
+        "auto",
+        "between the cells of .csv and .tsv: a character, or tab, space, comma, semicolon, bar; "
+        "auto: as the file's first lines show",
+        names_data=True,
+    )
+    quoting: str = setting(
+        "auto",
+        "minimal: cells of .csv and .tsv may stand in double quotes; none: quotes are text; auto: "
+        "as the file's first lines show",
+        choices=("auto", "minimal", "none"),
+        names_data=True,
+    )
+    header: str = setting(
+        "auto",
+        "first_row: it names the columns; none: they are named 1, 2, ...; auto: first_row, with a "
+        "notice if it looks like data",
+        choices=("auto", "first_row", "none"),
+        names_data=True,
+    )
+    id_column: str | None = setting(
+        None, "column that identifies a row; it is copied into the predictions", names_data=True
     )
     tfds_name: str | None = setting(
         None, "TensorFlow Datasets name, e.g. glue/mrpc", names_data=True
@@ -73,6 +111,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+        names = ("auto", "tab", "space", "comma", "semicolon", "bar")
+        if self.field_separator not in names and len(self.field_separator) != 1:
+            raise UserError(
+                f"--field_separator={self.field_separator}: allowed are one character and "
+                f"{', '.join(names)}. Replace a longer separator in the file."
+            )
+        if (self.validation_fraction or 0) + (self.test_fraction or 0) >= 1:
+            raise UserError(
+                f"--validation_fraction={self.validation_fraction} and "
+                f"--test_fraction={self.test_fraction} leave no row to train on."
+            )
+        for split in ("validation", "test"):
+            if getattr(self, f"{split}_fraction") and getattr(self, f"{split}_file"):
+                raise UserError(f"--{split}_fraction and --{split}_file: give one of them.")
 
 
 @dataclass(frozen=True)

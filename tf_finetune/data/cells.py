@@ -1,0 +1,100 @@
+"""The checked cells of a run: its files found, its columns inferred, its rows chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tf_finetune.data.columns import Columns, read_columns
+from tf_finetune.data.file_format import FileFormat
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits, with_class_names
+from tf_finetune.data.problem import Problem
+from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
+from tf_finetune.data.selection import hold_out, without_labels
+from tf_finetune.data.splits import SPLITS
+from tf_finetune.data.tasks import Layout
+from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The checked cells of a run before its labels are encoded.
+
+    Attributes:
+        layout: The columns.
+        splits: The cells of each split; with `stream`, those of `train` are a sample.
+        stream: All training rows, if they are not kept in memory.
+        notices: What was guessed of the files.
+    """
+
+    layout: Layout
+    splits: dict[str, Columns]
+    stream: RowStream | None
+    notices: list[str]
+
+
+def read_cells(
+    config: DataConfig,
+    labels: LabelConfig,
+    need_train: bool,
+    problem: Problem | None,
+    needs_all_rows: Mapping[str, Any],
+) -> Cells:
+    """Finds the splits and reads their texts and label cells; see `load_data`.
+
+    Raises:
+        UserError: A file or column is missing, damaged or contradictory.
+    """
+    held_out = config.validation_fraction or config.test_fraction
+    splits = SPLITS if need_train or problem is None or held_out else SPLITS[1:]
+    layout, tables, files = open_splits(config, labels, splits)
+    notices = _file_notices([file for found in files.values() for file in found])
+    if (need_train or held_out) and "train" not in tables:
+        raise UserError(
+            "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
+            f"{layout.train_file[0]} in it."
+        )
+    if problem:
+        layout = fit_to_model(layout, problem)
+    try:
+        if tables:
+            first = next(iter(tables.values()))[0]
+            layout = infer_columns(layout, first, may_lack_label=problem is not None)
+            layout = with_class_names(layout, files.get("train", []))
+        stream = None
+        if need_train and is_streamed(config, files.get("train"), needs_all_rows):
+            stream = open_stream(files["train"])
+            tables["train"] = [partial(iter, stream.sample)]
+        columns = {
+            # Published test sets often come without labels.
+            split: read_columns(
+                tables[split], layout, config.id_column, may_lack_labels=split == "test"
+            )
+            for split in tables
+        }
+    except UserError as error:
+        # A wrong guess at the file's format makes columns that are not there.
+        raise UserError(" ".join([str(error), *notices])) from None
+    if labels.ignore_labels:
+        for split in columns:
+            columns[split], said = without_labels(columns[split], labels.ignore_labels, split)
+            notices += said
+    if held_out:
+        by_class = (problem.problem_type if problem else layout.problem_type) != "regression"
+        columns, said = hold_out(columns, config, by_class=by_class)
+        notices += said
+    return Cells(layout, columns, stream, notices)
+
+
+def _file_notices(files: Sequence[FileFormat]) -> list[str]:
+    """Returns what was found of the files; of shards once."""
+    paths: dict[str, list[str]] = {}
+    for file in files:
+        for notice in file.notices:
+            paths.setdefault(notice, []).append(file.path)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {notice}"
+        for notice, found in paths.items()
+    ]

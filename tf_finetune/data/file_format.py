@@ -1,0 +1,116 @@
+"""`FileFormat`: what a file of rows is, told by its name, its first bytes and the user's flags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tf_finetune.data.lines import COMPRESSED, compression, decode_line, read_head
+from tf_finetune.data.paths import extension
+from tf_finetune.data.table_dialect import Dialect, find_dialect
+from tf_finetune.errors import UserError
+from tf_finetune.files import is_dir
+from tf_finetune.runs.config import DataConfig
+
+Kind = Literal["table", "jsonl", "json", "parquet", "tfrecord", "workbook", "text", "folder"]
+_KINDS: dict[str, Kind] = {
+    ".tsv": "table",
+    ".tab": "table",
+    ".csv": "table",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+    ".xlsx": "workbook",
+    ".txt": "text",
+}
+# What a file begins with shows how it is written.
+_HEAD_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    r"""What a file is and how it is read.
+
+    Attributes:
+        path: The file, or the folder of texts.
+        kind: The format of its rows.
+        compressed: Whether it is compressed.
+        line_end: `\n` or, in files of old Macs, `\r`.
+        dialect: How a table is written; None for other kinds.
+        notices: What was found otherwise than the name of the file tells.
+    """
+
+    path: str
+    kind: Kind
+    compressed: bool = False
+    line_end: bytes = b"\n"
+    dialect: Dialect | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether rows can be found from any byte of the file."""
+        if self.compressed or self.line_end != b"\n":
+            return False
+        if self.dialect:
+            return not self.dialect.quoted
+        return self.kind in ("jsonl", "tfrecord")
+
+
+def find_format(
+    path: str,
+    config: DataConfig = DataConfig(),
+    columns: Sequence[str] = (),
+    skip_ragged: bool = False,
+) -> FileFormat:
+    """Finds out what a file is.
+
+    Args:
+        path: A `.tsv` or `.csv` (by default the first is not quoted, the second is), `.jsonl`,
+            `.ndjson` or `.json`, each also compressed (gzip, zstd, bz2, xz); `.parquet`, `.xlsx`,
+            `.tfrecord` of `tf.train.Example`; a `.txt`, or a folder of them for each class.
+        config: Its `field_separator`, `quoting` and `header`.
+        columns: The columns of a table that has no header line. A first line that contains one of
+            these names, or another number of cells, is taken for a header line nevertheless.
+        skip_ragged: Leave out rows of a table that have too few columns.
+
+    Raises:
+        UserError: An unknown extension, an empty file, a header that cannot be used, or a table
+            that can be read in two ways.
+    """
+    if is_dir(path):
+        return FileFormat(path, "folder")
+    kind = _KINDS.get(extension(path))
+    if kind is None:
+        raise UserError(_unknown(path))
+    if kind in ("parquet", "tfrecord", "workbook", "text"):
+        return FileFormat(path, kind)
+    packed = bool(compression(path))
+    head = read_head(path, _HEAD_BYTES)
+    notices: list[str] = []
+    line_end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+    if line_end == b"\r":
+        notices.append("its lines end in a carriage return alone, as on old Macs.")
+    if kind != "table":
+        if kind == "jsonl" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+            kind = "json"
+        return FileFormat(path, kind, packed, line_end, None, tuple(notices))
+    decode_line(head.split(line_end, 1)[0], f"{path}:1", 0)
+    text = head.decode(errors="replace").removeprefix("\ufeff")
+    lines = text.replace("\r\n", "\n").split(line_end.decode())
+    is_cut = len(head) == _HEAD_BYTES
+    if len(lines) > 1 and (is_cut or lines[-1] == ""):
+        lines.pop()
+    dialect, found = find_dialect(path, lines, config, columns, skip_ragged, is_cut=is_cut)
+    return FileFormat(path, kind, packed, line_end, dialect, (*notices, *found))
+
+
+def _unknown(path: str) -> str:
+    ending = extension(path)
+    known = f"{', '.join(_KINDS)}, texts also compressed ({', '.join(COMPRESSED)})"
+    if ending == ".zip":
+        return f"{path}: a zip archive. Unpack it, and name the file in it."
+    convert = "Convert it, for example by pandas' read_... and to_csv(path, index=False)"
+    return f"{path}: unknown file extension {ending!r}. Known are {known}. {convert}."

@@ -1,0 +1,167 @@
+"""What is told of the labels before training: guesses that matter, and how to overrule them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tf_finetune.data.label_cells import (
+    PLACEHOLDERS,
+    clean,
+    distinct,
+    has_names_of_digits,
+    is_list,
+    number,
+    rows_text,
+    shown_values,
+    spelling_key,
+)
+from tf_finetune.data.label_format import LabelFormat
+from tf_finetune.data.labels import count_spellings
+from tf_finetune.data.problem import Problem
+
+# Fewer different numbers than this, not all whole, may be classes.
+FEW_NUMBERS = 20
+ONE_LABEL = (
+    "Every row has exactly one label: --problem_type=single_label learns one of {}, in place of "
+    "any number of them."
+)
+
+
+def label_notices(
+    values: Sequence[Any],
+    locations: Sequence[str],
+    problem: Problem,
+    form: LabelFormat,
+    *,
+    is_inferred: bool,
+) -> list[str]:
+    """Returns notices on the labels of the training data.
+
+    Args:
+        values: The label of each row.
+        locations: Their locations.
+        problem: What is learnt from them.
+        form: How they are read.
+        is_inferred: Whether the problem type was inferred, not said.
+    """
+    if form.multi_hot:
+        hot = [vector for value in values if (vector := form.vector(value)) is not None]
+        if is_inferred and hot and all(sum(vector) == 1 for vector in hot):
+            return [ONE_LABEL.format(problem.num_outputs)]
+        return []
+    counts = count_spellings(values, problem.problem_type, form)
+    notices = _nothing_notices(values, locations, counts, problem, form)
+    if problem.problem_type == "regression":
+        return notices + (_numbers_notice(len(values), list(counts)) if is_inferred else [])
+    if is_inferred and values and all(is_list(value) and len(value) == 1 for value in values):
+        notices.append(ONE_LABEL.format(problem.num_outputs))
+    if is_inferred and problem.problem_type == "single_label" and has_names_of_digits(counts):
+        notices.append(
+            f"Labels such as {_odd_number(counts)!r} are learnt as names, as they are written as "
+            "codes or versions are. If they are amounts: --problem_type=regression."
+        )
+    elif counts and all(re.fullmatch(r"-?\d+,\d+", name) for name in counts):
+        notices.append(
+            f"Labels such as {min(counts)!r} are learnt as names. If they are numbers, write them "
+            "with a decimal point."
+        )
+    elif is_inferred and problem.problem_type == "single_label":
+        numbers = [found for name in counts if (found := number(name)) is not None]
+        if len(numbers) == len(counts) > FEW_NUMBERS:
+            notices.append(
+                f"The labels are {len(counts)} different whole numbers and learnt as classes. If "
+                "they are amounts: --problem_type=regression."
+            )
+    return notices + _spelling_notices(values, counts, problem)
+
+
+def _nothing_notices(
+    values: Sequence[Any],
+    locations: Sequence[str],
+    counts: dict[str, int],
+    problem: Problem,
+    form: LabelFormat,
+) -> list[str]:
+    """Tells which labels may stand for none."""
+    found = []
+    names = sorted(name for name in counts if _may_be_nothing(name, counts))
+    for name in names:
+        row = next(row for row, value in enumerate(values) if name in _names(value, form))
+        found.append(f"{name!r} ({rows_text(counts[name])}, first {locations[row]})")
+    if not found:
+        return []
+    what = "no numbers" if problem.problem_type == "regression" else "learnt as labels"
+    return [
+        f"{', '.join(found)}: {what}. Where it means that there is none: "
+        f"--ignore_labels={','.join(names)}."
+    ]
+
+
+def _spelling_notices(values: Sequence[Any], counts: dict[str, int], problem: Problem) -> list[str]:
+    keys = spelling_key(counts)
+    by_key: dict[str, list[str]] = {}
+    for name in counts:
+        by_key.setdefault(keys[name], []).append(name)
+    found = []
+    for key, spelled in sorted(by_key.items()):
+        if len(spelled) > 1:
+            parts = [f"{name!r} ({rows_text(counts[name])})" for name in sorted(spelled)]
+            chosen = next((name for name in problem.label_names if name in spelled), key)
+            found.append(f"{' and '.join(parts)} are {chosen!r}")
+    notices = [f"Labels of several spellings are one: {'; '.join(found[:3])}."] if found else []
+    changed = sorted(name for name in counts if name not in problem.label_names)
+    if changed and not found and not problem_has_indices(counts, problem):
+        notices.append(f"Labels such as {changed[0]!r} are read as {keys[changed[0]]!r}.")
+    written: dict[str, list[str]] = {}
+    for value in sorted(value for value in distinct(values) if isinstance(value, str)):
+        written.setdefault(clean(value), []).append(value)
+    same = [some for name, some in written.items() if len(some) > 1 and name]
+    if same:
+        notices.append(
+            f"Labels that differ in blanks around them, or in their Unicode form, are one, such "
+            f"as {' and '.join(map(ascii, same[0][:2]))}."
+        )
+    return notices
+
+
+def problem_has_indices(counts: dict[str, int], problem: Problem) -> bool:
+    """Whether labels are written as indices of the label names."""
+    return not set(spelling_key(counts).values()) & set(problem.label_names)
+
+
+def _may_be_nothing(name: str, counts: dict[str, int]) -> bool:
+    if name.lower() not in PLACEHOLDERS:
+        return False
+    if name != "-1":
+        return True
+    # A class -1 has a class 1 beside it and nothing else but 0.
+    others = [number(other) for other in counts if other != "-1"]
+    return (
+        bool(others)
+        and all(other is not None and other >= 0 for other in others)
+        and (set(others) != {1.0})
+    )
+
+
+def _numbers_notice(num_rows: int, names: Sequence[str]) -> list[str]:
+    numbers = [found for name in names if (found := number(name)) is not None]
+    if numbers and all(found.is_integer() for found in numbers):
+        return [
+            f"The labels are {len(numbers):,} different whole numbers, each on "
+            f"{num_rows / len(numbers):.1f} rows, and learnt as amounts (regression). If they are "
+            "classes: --problem_type=single_label."
+        ]
+    if len(numbers) <= FEW_NUMBERS and num_rows >= 3 * len(numbers):
+        return [
+            f"The labels are {len(numbers)} different numbers ({shown_values(sorted(names))}) and "
+            "learnt as amounts (regression). If they are classes: --problem_type=single_label."
+        ]
+    return []
+
+
+def _odd_number(names: Sequence[str] | dict[str, int]) -> str:
+    return next((n for n in sorted(names) if n[:1] == "0" or n[-1:] == "0"), next(iter(names)))
+
+
+def _names(value: Any, form: LabelFormat) -> list[str]:
+    return [clean(value), *form.parts(value)]
