@@ -218,9 +218,9 @@ def quoted_reader(
         strict: Whether quotes that do not pair up are errors.
     """
     if skip_blanks:
-        # A quote before it is the first of a doubled one.
-        after = re.compile(rf'(?<!")"[ \t]+(?={re.escape(separator)}|$)')
-        lines = (after.sub('"', line) for line in lines)
+        # Of an odd number of quotes the last one ends the cell, the others are doubled.
+        after = re.compile(rf'(?<!")("(?:"")*)[ \t]+(?={re.escape(separator)}|$)')
+        lines = (after.sub(r"\1", line) for line in lines)
     # The reader needs the line ends: a quoted cell may contain them.
     ended = (line + "\n" for line in lines)
     return csv.reader(ended, delimiter=separator, skipinitialspace=skip_blanks, strict=strict)
