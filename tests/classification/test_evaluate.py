@@ -83,6 +83,24 @@ def test_each_example_counts_once_at_every_batch_size(classifier, examples, rows
                 assert found[name] == pytest.approx(reference[name], abs=1e-6), name
 
 
+def test_rows_without_a_label_are_predicted_and_do_not_count(classifier, examples) -> None:
+    labels = np.where(np.arange(ROWS) % 4 == 0, np.int32(-1), examples.labels)
+    known = np.flatnonzero(labels >= 0)
+    result = classifier.evaluate(Examples(examples.texts, labels), 8)
+    texts = [examples.texts[0][row] for row in known]
+    expected = classifier.evaluate(Examples((texts,), labels[known]), 8)
+    assert result["examples"] == len(known) == 12
+    assert result["per_class"] == expected["per_class"]
+    for name in metric_names(PROBLEM):
+        assert result[name] == pytest.approx(expected[name], abs=1e-6), name
+    for rows in (
+        Examples(examples.texts, np.full(ROWS, -1, np.int32)),
+        Examples(examples.texts),
+    ):
+        with pytest.raises(UserError, match="evaluate"):
+            classifier.evaluate(rows)
+
+
 def test_one_trace_serves_every_shape(model, rows) -> None:
     calls = count_calls(model)
     fn = make_forward(model)

@@ -56,7 +56,8 @@ def close(value: float, expected: float) -> None:
 @pytest.mark.parametrize("problem", [BINARY, FIVE, MULTI, REGRESSION])
 def test_names_are_those_computed_and_ready_for_json(problem: Problem) -> None:
     result = compute_metrics(*random_case(problem), problem)
-    assert set(result) - {"per_class"} == set(metric_names(problem))
+    assert set(result) - {"per_class", "examples"} == set(metric_names(problem))
+    assert result["examples"] == 200
     assert ("per_class" in result) == (problem.problem_type != "regression")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert all(type(result[name]) is float for name in metric_names(problem))
@@ -250,6 +251,34 @@ def test_diverged_model(value: float) -> None:
     logits[3, 1] = value
     with pytest.raises(UserError, match=r"not finite in 1 of 200 rows.*--learning_rate"):
         compute_metrics(logits, labels, BINARY)
+
+
+def unlabelled(problem: Problem, labels: np.ndarray) -> np.ndarray:
+    """Labels of which those of every third row are not known."""
+    labels = labels.copy()
+    labels[::3] = -1 if problem.problem_type == "single_label" else np.nan
+    return labels
+
+
+@pytest.mark.parametrize("problem", [BINARY, FIVE, MULTI, REGRESSION])
+def test_rows_whose_label_is_not_known_do_not_count(problem: Problem) -> None:
+    logits, labels = random_case(problem)
+    known = np.arange(len(labels)) % 3 > 0
+    result = compute_metrics(logits, unlabelled(problem, labels), problem)
+    assert result == compute_metrics(logits[known], labels[known], problem)
+    assert result["examples"] == known.sum() == 133
+    with pytest.raises(UserError, match="no rows to evaluate whose label is known"):
+        compute_metrics(logits[~known], unlabelled(problem, labels)[~known], problem)
+
+
+def test_a_collapse_is_seen_in_rows_whose_label_is_known() -> None:
+    logits = np.array([[1, 2], [2, 1], [2, 1]], np.float32)
+    assert collapse_warning(logits, np.array([0, 1, 0]), BINARY) is None
+    assert "2 rows is predicted 'no'" in str(collapse_warning(logits, np.array([-1, 1, 0]), BINARY))
+    assert collapse_warning(logits, np.array([-1, -1, -1]), BINARY) is None
+    labels = np.array([[np.nan] * 4, [0, 0, 0, 1], [0, 0, 1, 0]])
+    logits = np.array([[3.0] * 4, [-3.0] * 4, [-3.0] * 4])
+    assert "2 rows is predicted no label" in str(collapse_warning(logits, labels, MULTI))
 
 
 def test_no_rows() -> None:

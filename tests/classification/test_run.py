@@ -1,7 +1,9 @@
 """Whole runs through the command line's `main`, on a tiny encoder and real files."""
 
 import csv
+import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -9,10 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import run_classifier
+from tf_finetune.classification.config import Config
+from tf_finetune.classification.prepare import can_be_evaluated, prepare
+from tf_finetune.classification.run import run
 from tf_finetune.runs.cluster import EXAMPLE
+from tf_finetune.runs.flags import parse_flags
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD, BAD = ("a good film", "great plot", "very good"), ("bad movie", "boring plot", "not good")
@@ -223,6 +230,28 @@ def test_bad_input_is_named_and_exits_with_2(files, tiny_bert_dir, capsys, spoil
     assert error.startswith("error: ") or "\nerror: " in error
     assert complaint in error and "Traceback" not in error
     assert not (files / "out" / "config.json").exists()
+
+
+def test_an_evaluation_counts_the_rows_whose_label_is_known(files, tiny_bert_dir, capsys):
+    command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval", "--do_predict")
+    config, given = parse_flags(Config, [*command, "--max_steps=2"])
+    request = prepare(config, given)
+    data = request.data
+    partly = np.where(np.arange(13) < 5, np.int32(-1), data.test.labels)
+    unknown = np.full(11, -1, np.int32)
+    data = dataclasses.replace(
+        data,
+        validation=dataclasses.replace(data.validation, labels=unknown),
+        test=dataclasses.replace(data.test, labels=partly),
+    )
+    assert run(dataclasses.replace(request, data=data)) == 0
+    metrics = json.loads((files / "out" / "metrics.json").read_text())
+    assert "eval" not in metrics and metrics["test"]["examples"] == 8
+    assert re.search(r"^examples +8$", capsys.readouterr().out, re.M)
+    # Of validation no label is known: no evaluation on the way.
+    assert not (files / "out" / "validation").exists()
+    assert len((files / "out" / "predictions.tsv").read_text().splitlines()) == 1 + 13
+    assert not can_be_evaluated(data.validation) and can_be_evaluated(data.test)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def test_means_over_runs(tmp_path):
         folder = tmp_path / f"run-{seed}"
         folder.mkdir()
         metrics = {
-            "test": {"accuracy": accuracy, "roc_auc": None, "per_class": {}},
+            "test": {"examples": 9, "accuracy": accuracy, "roc_auc": None, "per_class": {}},
             "eval": {"accuracy": 0.0},
             "train": {"examples_per_second": 10.0 * seed},
         }

@@ -126,10 +126,10 @@ class Classifier:
     def evaluate(
         self, examples: Examples, batch_size: int = DataConfig.eval_batch_size
     ) -> dict[str, Any]:
-        """Computes the metrics of labelled examples; see `compute_metrics`.
+        """Computes the metrics of the examples whose label is known; see `compute_metrics`.
 
         Raises:
-            UserError: There are no examples or no labels, or the model's outputs are not finite.
+            UserError: There are no such examples, or the model's outputs are not finite.
         """
         return self.evaluate_rows(self.tokenize(examples), batch_size)
 

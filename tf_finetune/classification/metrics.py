@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.errors import UserError
 
 _BINARY = ("precision", "recall", "f1", "matthews_correlation", "roc_auc", "macro_f1", "micro_f1")
@@ -76,7 +76,7 @@ def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> dict[str, Any]:
-    """Computes every metric of a problem.
+    """Computes every metric of a problem, over the rows whose label is known.
 
     `loss` is the plain mean loss, without label smoothing or class weights. With two labels,
     `precision`, `recall` and `f1` are of the second one. `macro_f1` is over the labels that occur
@@ -86,32 +86,47 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) ->
 
     Args:
         logits: float32 [n, num_outputs].
-        labels: int32 [n]; multi_label 0 or 1 [n, num_labels]; regression float32 [n].
+        labels: int32 [n]; multi_label 0 or 1 [n, num_labels]; regression float32 [n]. Those not
+            known are -1 or NaN, as in `Examples`.
         problem: The model's problem, with the threshold of multi-label rows.
 
     Returns:
-        Python floats under the names of `metric_names`, and except for a regression `per_class`:
+        `examples`, the number of rows with a known label; Python floats under the names of
+        `metric_names`; and except for a regression `per_class`:
         {label name: {precision, recall, f1, support}}. A quotient 0/0 is 0.0, as is Matthews'
         correlation when only one class occurs or is predicted. None (null in JSON) where undefined:
         `pearson` and `spearman` of equal predictions or labels, `roc_auc` of equal labels.
 
     Raises:
-        UserError: No rows, or logits that are not finite.
+        UserError: No rows with a known label, or logits that are not finite.
     """
-    if not len(logits):
-        raise UserError("There are no rows to evaluate. Check the file and --max_eval_samples.")
+    known = _known(labels, problem)
+    if not known.any():
+        raise UserError(
+            "There are no rows to evaluate whose label is known. Check the file and "
+            "--max_eval_samples."
+        )
     if not np.isfinite(logits).all():
         rows = int((~np.isfinite(logits)).any(axis=1).sum())
         raise UserError(
             f"The model's outputs are not finite in {rows} of {len(logits)} rows: it has diverged. "
             "Train with a lower --learning_rate, or with --precision=float32."
         )
-    logits = logits.astype(np.float64)
+    logits, labels = logits[known].astype(np.float64), labels[known]
     if problem.problem_type == "regression":
-        return _regression(logits.reshape(-1), labels.reshape(-1).astype(np.float64))
-    if problem.problem_type == "multi_label":
-        return _multi_label(logits, labels > 0.5, problem)
-    return _single_label(logits, labels.reshape(-1).astype(np.int64), problem)
+        results = _regression(logits.reshape(-1), labels.reshape(-1).astype(np.float64))
+    elif problem.problem_type == "multi_label":
+        results = _multi_label(logits, labels > 0.5, problem)
+    else:
+        results = _single_label(logits, labels.reshape(-1).astype(np.int64), problem)
+    return {"examples": len(labels), **results}
+
+
+def _known(labels: np.ndarray, problem: Problem) -> np.ndarray:
+    """Returns which rows have a known label, bool [n], whatever the type of the numbers."""
+    if problem.problem_type == "single_label":
+        return known_labels(labels.reshape(-1).astype(np.int64))
+    return known_labels(labels.astype(np.float64))
 
 
 def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> dict[str, Any]:
@@ -191,7 +206,7 @@ def _roc_auc(truth: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def collapse_warning(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> str | None:
-    """Returns a warning if every row gets the same prediction although the labels differ.
+    """Returns a warning if all rows of a known label get one prediction although these differ.
 
     Args:
         logits: float32 [n, num_outputs].
@@ -201,6 +216,8 @@ def collapse_warning(logits: np.ndarray, labels: np.ndarray, problem: Problem) -
     Returns:
         The warning with the usual causes, or None.
     """
+    known = _known(labels, problem)
+    logits, labels = logits[known], labels[known]
     if problem.problem_type == "regression" or len(labels) < 2 or (labels == labels[0]).all():
         return None
     if problem.problem_type == "multi_label":

@@ -41,7 +41,7 @@ class Predictions:
 
 
 def evaluate(forward: Forward, dataset: tf.data.Dataset, problem: Problem) -> dict[str, Any]:
-    """Computes a model's metrics over all rows of a dataset, each counted once.
+    """Computes a model's metrics over the labelled rows of a dataset, each counted once.
 
     Args:
         forward: The model's forward pass, from `make_forward`.
@@ -53,7 +53,7 @@ def evaluate(forward: Forward, dataset: tf.data.Dataset, problem: Problem) -> di
         See `compute_metrics`. The batch size changes nothing.
 
     Raises:
-        UserError: The model's outputs are not finite.
+        UserError: No label is known, or the model's outputs are not finite.
     """
     logits, labels = forward(dataset)
     return compute_metrics(logits, labels, problem)

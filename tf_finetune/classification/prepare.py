@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.record import problem_differences, problem_from_record
-from tf_finetune.data.labelled import TextData, load_data
+from tf_finetune.data.labelled import Examples, TextData, load_data
 from tf_finetune.data.layout import find_tfds
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.data.report import data_report
 from tf_finetune.errors import UserError
 from tf_finetune.runs.cluster import Cluster, read_cluster
@@ -80,6 +80,15 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     if cluster.is_chief:
         print(data_report(data), flush=True)
     return Request(config, model_dir, data)
+
+
+def can_be_evaluated(examples: Examples | None) -> bool:
+    """Whether there are examples with a known label."""
+    return (
+        examples is not None
+        and examples.labels is not None
+        and bool(known_labels(examples.labels).any())
+    )
 
 
 def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
@@ -172,12 +181,13 @@ def _check_data(config: Config, data: TextData) -> None:
             if value != getattr(EncoderConfig, flag):
                 raise UserError(f"--{flag}={value}: a regression has no classes. Leave it out.")
     held_out = [split for split in (data.validation, data.test) if split is not None]
-    if config.run.do_eval and not any(split.labels is not None for split in held_out):
+    if config.run.do_eval and not any(map(can_be_evaluated, held_out)):
         raise UserError(
             "--do_eval: no labelled examples to evaluate on. Give --validation_file or a "
             "--test_file with labels."
         )
     if config.run.do_predict and not held_out:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
-    if config.run.do_train and config.loop.early_stopping_patience and not data.validation:
-        raise UserError("--early_stopping_patience needs --validation_file.")
+    patience = config.loop.early_stopping_patience
+    if config.run.do_train and patience and not can_be_evaluated(data.validation):
+        raise UserError("--early_stopping_patience needs --validation_file, with labels.")

@@ -9,7 +9,7 @@ from tf_finetune.classification.load import make_classifier, restore_classifier
 from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
 from tf_finetune.classification.predictions import write_predictions
-from tf_finetune.classification.prepare import Request
+from tf_finetune.classification.prepare import Request, can_be_evaluated
 from tf_finetune.classification.record import save_run
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.classification.tokenize import ExampleTokenizer
@@ -70,7 +70,7 @@ def _run(request: Request, runtime: Runtime) -> int:
                 _batches(config, data, classifier, rows["train"]),
                 config.optimizer,
                 loop=config.loop,
-                validation=rows.get("validation"),
+                validation=rows["validation"] if can_be_evaluated(data.validation) else None,
                 metric=metric,
                 model_dir=model_dir,
                 eval_batch_size=config.data.eval_batch_size,
@@ -82,7 +82,7 @@ def _run(request: Request, runtime: Runtime) -> int:
         results = {
             part: classifier.evaluate_rows(rows[split], config.data.eval_batch_size)
             for part, split in (("eval", "validation"), ("test", "test"))
-            if split in rows and data.splits[split].labels is not None
+            if can_be_evaluated(data.splits.get(split))
         }
         if is_chief:
             model_dir.save_metrics(results)
