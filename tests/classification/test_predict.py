@@ -1,12 +1,16 @@
-"""Predictions in the order of the texts, and a file that every reader can take apart."""
+"""Predictions in the order of the texts, and files that every reader can take apart."""
 
 import dataclasses
+import json
+import tempfile
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
+import pyarrow.json
 import pytest
 import tensorflow as tf
 from hypothesis import given
@@ -15,9 +19,11 @@ from hypothesis import strategies as st
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.predict import Predictions, predict, to_predictions
 from tf_finetune.classification.predictions import escape, unescape, write_predictions
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.training.forward import Forward, make_forward
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "unsure"))
@@ -144,11 +150,25 @@ NASTY = [
 ]
 
 
+def write(folder: Path, logits: np.ndarray, examples: Examples, problem: Problem) -> Path:
+    """Writes predictions and returns the path of the TSV."""
+    predictions = to_predictions(logits.astype(np.float32), problem)
+    write_predictions(ModelDir(str(folder)), predictions, examples, problem)
+    return folder / "predictions.tsv"
+
+
+def objects(folder: Path) -> list[dict]:
+    """The JSON lines as anyone would read them, and as a reader of text by any line end."""
+    content = (folder / "predictions.jsonl").read_bytes().decode("utf-8")
+    assert content.endswith("\n")
+    assert content.splitlines() == content[:-1].split("\n")
+    return [json.loads(line, parse_constant=pytest.fail) for line in content.splitlines()]
+
+
 def test_file_of_single_label(tmp_path: Path) -> None:
     logits = np.random.default_rng(0).normal(0, 9, (len(NASTY), 3)).astype(np.float32)
     predictions = to_predictions(logits, SINGLE)
-    write_predictions(tmp_path / "new" / "predictions.tsv", predictions, NASTY, SINGLE)
-    header, rows = read_back(tmp_path / "new" / "predictions.tsv")
+    header, rows = read_back(write(tmp_path / "new", logits, Examples((NASTY,)), SINGLE))
     shares = [f"probability_{name}" for name in SINGLE.label_names]
     assert header == ["row", "sentence", "prediction", *shares]
     assert [row[0] for row in rows] == [str(number) for number in range(1, len(NASTY) + 1)]
@@ -156,42 +176,110 @@ def test_file_of_single_label(tmp_path: Path) -> None:
     assert [row[2] for row in rows] == [label for (label,) in predictions.labels]
     numbers = np.array([row[3:] for row in rows]).astype(np.float32)
     np.testing.assert_array_equal(numbers, predictions.probabilities)
+    assert [row[3:] for row in rows] == [list(map(str, row)) for row in predictions.probabilities]
     printable = [c for row in rows for field in row for c in field]
     assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in printable)
 
 
-def test_file_of_multi_label_and_regression(tmp_path: Path) -> None:
-    logits = np.array([[3, -3, 3], [-3, -3, -3]], np.float32)
-    path = tmp_path / "predictions.tsv"
-    write_predictions(path, to_predictions(logits, MULTI), ["a", "b"], MULTI)
-    _, rows = read_back(path)
-    assert [row[2] for row in rows] == ["joy,fear", ""]
+def test_objects_of_single_label(tmp_path: Path) -> None:
+    names = ('a "b", c\\', "d\te", "é\u2028\U0001f600")
+    problem = Problem("single_label", ("sentence",), names)
+    logits = np.random.default_rng(0).normal(0, 9, (len(NASTY), 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, -1, 0, 1, 2], np.int32)
+    ids = ["x\ty", 7, 2.5, None, True, "ü", float("nan")]
+    write(tmp_path, logits, Examples((NASTY,), labels, ids=ids), problem)
+    predictions, found = to_predictions(logits, problem), objects(tmp_path)
+    assert list(found[0]) == ["row", "id", "texts", "label", "prediction", "probabilities"]
+    assert [o["row"] for o in found] == list(range(1, 8))
+    assert [o["id"] for o in found] == [*ids[:-1], None]
+    assert [o["texts"] for o in found] == [{"sentence": text} for text in NASTY]
+    assert [o["label"] for o in found] == [names[n] if n >= 0 else None for n in labels]
+    assert [o["prediction"] for o in found] == [label for (label,) in predictions.labels]
+    assert {tuple(o["probabilities"]) for o in found} == {names}
+    shares = np.array([list(o["probabilities"].values()) for o in found], np.float32)
+    np.testing.assert_array_equal(shares, predictions.probabilities)
 
-    values = np.array([[0.1], [4.5]], np.float32)
-    write_predictions(
-        path, to_predictions(values, REGRESSION), [["a", "b"], ["c", "d"]], REGRESSION
-    )
-    header, rows = read_back(path)
+    _, rows = read_back(tmp_path / "predictions.tsv")
+    assert [unescape(row[1]) for row in rows] == ["x\ty", "7", "2.5", "", "true", "ü", ""]
+    frame = pd.read_json(tmp_path / "predictions.jsonl", lines=True)
+    assert frame["prediction"].tolist() == [o["prediction"] for o in found]
+    assert [texts["sentence"] for texts in frame["texts"]] == NASTY
+
+
+def test_files_of_multi_label_and_regression(tmp_path: Path) -> None:
+    logits = np.array([[3, -3, 3], [-3, -3, -3]])
+    labels = np.array([[np.nan] * 3, [1, 0, 1]], np.float32)
+    _, rows = read_back(write(tmp_path, logits, Examples((["a", "b"],), labels), MULTI))
+    assert [row[2] for row in rows] == ["joy,fear", ""]
+    assert [(o["label"], o["prediction"]) for o in objects(tmp_path)] == [
+        (None, ["joy", "fear"]),
+        (["joy", "fear"], []),
+    ]
+    assert len(pyarrow.json.read_json(tmp_path / "predictions.jsonl")) == 2
+
+    pairs = Examples((["a", "b"], ["c", "d"]), np.array([0.3, np.nan], np.float32))
+    header, rows = read_back(write(tmp_path, np.array([[0.1], [4.5]]), pairs, REGRESSION))
     assert header == ["row", "left", "right", "prediction"]
     assert rows == [["1", "a", "c", "0.1"], ["2", "b", "d", "4.5"]]
+    assert objects(tmp_path) == [
+        {"row": 1, "texts": {"left": "a", "right": "c"}, "label": 0.3, "prediction": 0.1},
+        {"row": 2, "texts": {"left": "b", "right": "d"}, "label": None, "prediction": 4.5},
+    ]
 
 
 def test_labels_and_columns_are_escaped(tmp_path: Path) -> None:
     problem = Problem("single_label", ("my\ttext",), ("a\nb", "c"))
-    predictions = to_predictions(np.array([[1, 0]], np.float32), problem)
-    write_predictions(tmp_path / "p.tsv", predictions, ["x"], problem)
-    header, rows = read_back(tmp_path / "p.tsv")
-    assert header[1] == r"my\ttext" and header[3] == r"probability_a\nb"
-    assert rows[0][2] == r"a\nb"
+    examples = Examples((["x"],), ids=["q\nr"])
+    header, rows = read_back(write(tmp_path, np.array([[1, 0]]), examples, problem))
+    assert header == ["row", "id", r"my\ttext", "prediction", r"probability_a\nb", "probability_c"]
+    assert rows[0][1] == r"q\nr" and rows[0][3] == r"a\nb"
 
 
-def test_wrong_texts_leave_the_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.tsv"
-    path.write_text("before")
-    with pytest.raises(UserError, match="2 predictions were given for 1 texts"):
-        write_predictions(path, to_predictions(np.eye(2, 3), SINGLE), ["one"], SINGLE)
-    assert path.read_text() == "before"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.tsv"]
+def test_outputs_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    examples = Examples((["a"], ["b"]))
+    _, rows = read_back(write(tmp_path, np.array([[np.inf]]), examples, REGRESSION))
+    assert rows[0][-1] == "nan" and objects(tmp_path)[0]["prediction"] is None
+
+
+def test_wrong_texts_leave_the_files_alone(tmp_path: Path) -> None:
+    for name in ("predictions.jsonl", "predictions.tsv"):
+        (tmp_path / name).write_text("before")
+    for texts, problem, error, message in (
+        ((["one"],), SINGLE, UserError, "2 predictions were given for 1 texts"),
+        ((["one", "two"],) * 2, MULTI, UserError, "one list of strings for each"),
+        ((["one", 2],), SINGLE, TypeError, "string"),  # Found on the way.
+    ):
+        with pytest.raises(error, match=message):
+            write(tmp_path, np.eye(2, 3), Examples(texts), problem)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "predictions.jsonl": "before",
+        "predictions.tsv": "before",
+    }
+
+
+TEXT = st.text(st.one_of(st.sampled_from(',\\\t\n\r"x2c'), st.characters(exclude_categories=())))
+# A surrogate pair in a JSON string is one character, so only one of its kinds.
+JSON_TEXT = TEXT.filter(lambda text: not any("\udc00" <= char <= "\udfff" for char in text))
+
+
+@given(st.lists(TEXT.filter(bool), min_size=1, max_size=4, unique=True))
+def test_a_multi_label_prediction_splits_at_commas(names: list[str]) -> None:
+    problem = Problem("multi_label", ("text",), tuple(names))
+    with tempfile.TemporaryDirectory() as folder:
+        logits = np.ones((1, len(names)))
+        _, rows = read_back(write(Path(folder), logits, Examples((["a"],)), problem))
+    assert [unescape(part) for part in rows[0][2].split(",")] == names
+
+
+@given(st.lists(JSON_TEXT, min_size=2, max_size=4, unique=True), JSON_TEXT)
+def test_objects_hold_every_text(names: list[str], text: str) -> None:
+    problem = Problem("multi_label", ("text",), tuple(names))
+    with tempfile.TemporaryDirectory() as folder:
+        examples = Examples(([text],), np.ones((1, len(names)), np.float32), ids=[text])
+        write(Path(folder), np.ones((1, len(names))), examples, problem)
+        (found,) = objects(Path(folder))
+    assert found["texts"] == {"text": text} and found["id"] == text
+    assert found["prediction"] == found["label"] == list(found["probabilities"]) == names
 
 
 @given(st.text(st.characters(exclude_categories=())))

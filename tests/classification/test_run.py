@@ -81,6 +81,10 @@ def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys
     for row in rows:
         total = float(row["probability_bad"]) + float(row["probability_good"])
         assert total == pytest.approx(1, abs=1e-5)
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    objects = [json.loads(line) for line in lines]
+    assert [o["label"] for o in objects] == [("good", "bad")[i % 2] for i in range(13)]
+    assert [o["prediction"] for o in objects] == [row["prediction"] for row in rows]
 
     config = json.loads((out / "config.json").read_text())
     assert config["problem"]["label_names"] == ["bad", "good"]

@@ -28,9 +28,10 @@ def no_differences(learnt: dict) -> list[str]:
 def test_names_of_its_files(tmp_path):
     model_dir = ModelDir(f"{tmp_path}/out")
     assert str(model_dir) == f"{tmp_path}/out"
-    names = ("config", "checkpoints", "metrics", "predictions", "export", "encoder", "log")
+    names = ("config", "checkpoints", "metrics", "predictions", "predictions_jsonl", "export")
+    names += ("encoder", "log")
     assert [os.path.relpath(getattr(model_dir, name), str(model_dir)) for name in names] == [
-        *("config.json", "checkpoints", "metrics.json", "predictions.tsv"),
+        *("config.json", "checkpoints", "metrics.json", "predictions.tsv", "predictions.jsonl"),
         *("export", "encoder", "log.jsonl"),
     ]
 
@@ -139,7 +140,8 @@ def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, c
     for name in (*own, "checkpoints/notes.txt", "train/data.tsv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    for name in ("log.jsonl", "metrics.json", "predictions.tsv", "mine.txt", "labels.txt"):
+    results = ("log.jsonl", "metrics.json", "predictions.tsv", "predictions.jsonl", "labels.txt")
+    for name in (*results, "mine.txt"):
         (tmp_path / name).write_text("old")
     model_dir = ModelDir(str(tmp_path))
     model_dir.save(config, LEARNT, {})

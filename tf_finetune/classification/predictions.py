@@ -1,51 +1,71 @@
-"""Writes the file of predictions."""
+"""Writes the files of predictions."""
 
-import os
+import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tf_finetune.classification.predict import Predictions, text_columns
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.labelled import Examples
+from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.errors import UserError
-from tf_finetune.files import write_text_atomic
+from tf_finetune.files import replaced_file
+from tf_finetune.runs.model_dir import ModelDir
 
 
 def write_predictions(
-    path: str | os.PathLike[str],
-    predictions: Predictions,
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    problem: Problem,
+    model_dir: ModelDir, predictions: Predictions, examples: Examples, problem: Problem
 ) -> None:
-    r"""Writes predictions atomically as unquoted TSV, one line a row.
+    r"""Writes predictions row by row as unquoted TSV and as JSON lines, both atomically.
 
-    The header is `row`, the text columns, `prediction`, and `probability_<label>` for each label.
-    `row` counts from 1. A multi-label prediction is the label names joined by commas, possibly
-    none. A regression has no probabilities; its prediction is the number. Numbers have as many
-    digits as identify the float32.
+    The TSV's header is `row`, `id` if the examples have ids, the text columns, `prediction`, and
+    `probability_<label>` for each label. `row` counts from 1. A multi-label prediction is the label
+    names joined by commas, possibly none. A regression has no probabilities; its prediction is the
+    number. Numbers have as many digits as identify the float32.
 
-    In texts and names a backslash, a tab and a line end are written `\\`, `\t`, `\n` and `\r`, and
-    other control characters and line separators `\x1b` or `\u2028`; `unescape` reads them back.
+    In texts and names of the TSV a backslash, a tab and a line end are written `\\`, `\t`, `\n` and
+    `\r`, other control characters and line separators `\x1b` or `\u2028`, and a comma within a name
+    of a multi-label prediction `\x2c`: split at the commas first, then `unescape` reads each back.
+
+    A line of JSON is an object: `row`, `id`, `texts` by column, `label` (the true one, null where
+    it is not known), `prediction`, and `probabilities` by label. A label is a name, for multi_label
+    a list of names, for a regression a number; that has no probabilities. What is not a finite
+    number is null.
 
     Args:
-        path: The file.
+        model_dir: Gets the files.
         predictions: From `predict`.
-        texts: The texts given to `predict`.
+        examples: The texts given to `predict`, their ids, and their labels as far as known.
         problem: The problem given to `predict`.
 
     Raises:
-        UserError: The texts do not belong to the predictions.
-        OSError: The file cannot be written; an existing one is unchanged.
+        UserError: The examples do not belong to the predictions.
+        OSError: A file cannot be written; existing ones are unchanged.
     """
-    columns = text_columns(texts, problem)
-    if len(columns[0]) != len(predictions):
-        raise UserError(f"{len(predictions)} predictions were given for {len(columns[0])} texts.")
-    lines = _lines(predictions, columns, problem)
-    write_text_atomic(path, "".join("\t".join(map(escape, line)) + "\n" for line in lines))
+    text_columns(examples.texts, problem)
+    if len(examples) != len(predictions):
+        raise UserError(f"{len(predictions)} predictions were given for {len(examples)} texts.")
+    header = ["row", *(["id"] if len(examples.ids) else []), *problem.text_columns, "prediction"]
+    header += [f"probability_{name}" for name in problem.label_names]
+    with (
+        replaced_file(model_dir.predictions) as table,
+        replaced_file(model_dir.predictions_jsonl) as objects,
+    ):
+        table.write(_tsv_line(map(escape, header)))
+        for record in _records(predictions, examples, problem):
+            table.write(_tsv_line(_fields(record)))
+            objects.write(_json_line(record))
 
 
 # The characters that some reader takes for the end of a line or a file, the control characters of
 # terminals, and surrogates, which UTF-8 cannot encode.
-_SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_SPECIAL = re.compile(rf"[\\{_CONTROL}]")
+# What JSON's encoder leaves of them; all are within strings.
+_LEFT = re.compile(f"[{_CONTROL}]")
+# `json.dumps` would make an encoder for each row.
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"\\(?:([\\tnr])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 
@@ -71,18 +91,74 @@ def unescape(field: str) -> str:
     return _ESCAPED.sub(read, field)
 
 
-def _lines(
-    predictions: Predictions, columns: tuple[Sequence[str], ...], problem: Problem
-) -> Iterator[Sequence[str]]:
-    yield (
-        "row",
-        *problem.text_columns,
-        "prediction",
-        *(f"probability_{name}" for name in problem.label_names),
-    )
-    regression = problem.problem_type == "regression"
-    for row, texts in enumerate(zip(*columns, strict=True)):
-        probabilities = predictions.probabilities[row]
-        answer = str(predictions.values[row]) if regression else ",".join(predictions.labels[row])
-        # str of a float32 scalar is the shortest text that identifies it.
-        yield str(row + 1), *texts, answer, *map(str, probabilities)
+def _records(
+    predictions: Predictions, examples: Examples, problem: Problem
+) -> Iterator[dict[str, Any]]:
+    """Yields the object of each row."""
+    kind, names = problem.problem_type, problem.label_names
+    truths = _true_labels(examples, problem)
+    for row, texts in enumerate(zip(*examples.texts, strict=True)):
+        record: dict[str, Any] = {"row": row + 1}
+        if len(examples.ids):
+            value = examples.ids[row]
+            record["id"] = _number(value) if isinstance(value, float) else value
+        record["texts"] = dict(zip(problem.text_columns, texts, strict=True))
+        record["label"] = next(truths)
+        if kind == "regression":
+            yield {**record, "prediction": _number(predictions.values[row])}
+            continue
+        labels = predictions.labels[row]
+        record["prediction"] = list(labels) if kind == "multi_label" else labels[0]
+        shares = map(_number, predictions.probabilities[row])
+        record["probabilities"] = dict(zip(names, shares, strict=True))
+        yield record
+
+
+def _true_labels(examples: Examples, problem: Problem) -> Iterator[Any]:
+    """Yields the label of each row as JSON has it, None where it is not known."""
+    if examples.labels is None:
+        yield from (None for _ in range(len(examples)))
+        return
+    names = problem.label_names
+    for known, label in zip(known_labels(examples.labels), examples.labels, strict=True):
+        if not known:
+            yield None
+        elif problem.problem_type == "regression":
+            yield _number(label)
+        elif problem.problem_type == "multi_label":
+            yield [names[index] for index in label.nonzero()[0]]
+        else:
+            yield names[label]
+
+
+def _number(value: Any) -> float | None:
+    """Returns a float32 as the float of the same shortest decimal; None if it is not finite."""
+    return float(str(value)) if math.isfinite(value) else None
+
+
+def _fields(record: dict[str, Any]) -> Iterator[str]:
+    """Yields the fields of a row of the TSV."""
+    yield str(record["row"])
+    if "id" in record:
+        value = record["id"]
+        yield escape(value if isinstance(value, str) else "" if value is None else _json(value))
+    yield from map(escape, record["texts"].values())
+    answer = record["prediction"]
+    if isinstance(answer, list):
+        yield ",".join(escape(name).replace(",", "\\x2c") for name in answer)
+    else:
+        yield escape(answer) if isinstance(answer, str) else _decimal(answer)
+    yield from map(_decimal, record.get("probabilities", {}).values())
+
+
+def _decimal(number: float | None) -> str:
+    return "nan" if number is None else str(number)
+
+
+def _tsv_line(fields: Iterable[str]) -> bytes:
+    return ("\t".join(fields) + "\n").encode()
+
+
+def _json_line(record: dict[str, Any]) -> bytes:
+    line = _LEFT.sub(lambda match: f"\\u{ord(match[0]):04x}", _json(record))
+    return f"{line}\n".encode()

@@ -126,14 +126,15 @@ def _predict(
     batch_size: int,
 ) -> None:
     split = "test" if "test" in rows else "validation"
-    texts, problem = data.splits[split].texts, classifier.problem
+    examples, problem = data.splits[split], classifier.problem
     predictions = to_predictions(classifier.logits(rows[split], batch_size), problem)
     if classifier.runtime.workers.is_chief:
-        write_predictions(model_dir.predictions, predictions, texts, problem)
+        write_predictions(model_dir, predictions, examples, problem)
     print(
-        f"predictions of {len(predictions)} {split} examples are in {model_dir.predictions}, e.g."
+        f"predictions of {len(predictions)} {split} examples are in {model_dir.predictions} and "
+        f"{model_dir.predictions_jsonl}, e.g."
     )
-    print(example_predictions(texts, predictions, problem))
+    print(example_predictions(examples.texts, predictions, problem))
 
 
 def _export(

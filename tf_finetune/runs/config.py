@@ -253,7 +253,7 @@ class RunConfig:
         False, "evaluate on the validation and the test examples", may_change=True
     )
     do_predict: bool = setting(
-        False, "write predictions.tsv for the test examples", may_change=True
+        False, "write predictions.tsv and .jsonl for the test examples", may_change=True
     )
     do_export: bool = setting(
         False, "write export/, a SavedModel that takes raw strings", may_change=True

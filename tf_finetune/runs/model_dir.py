@@ -18,8 +18,8 @@ from tf_finetune.runs.settings import ConfigT, differences, from_record, replace
 
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
-    *("config.json", "train.cfg", "labels.txt", "metrics.json", "predictions.tsv"),
-    *("export", "encoder"),
+    *("config.json", "train.cfg", "labels.txt", "metrics.json"),
+    *("predictions.tsv", "predictions.jsonl", "export", "encoder"),
 )
 _EVENTS = ("train", "validation")
 _LOG = "log.jsonl"
@@ -61,8 +61,13 @@ class ModelDir:
 
     @property
     def predictions(self) -> str:
-        """The predictions for the test examples."""
+        """The predictions for the test examples, as a table."""
         return self._join("predictions.tsv")
+
+    @property
+    def predictions_jsonl(self) -> str:
+        """The predictions for the test examples, one JSON object a line."""
+        return self._join("predictions.jsonl")
 
     @property
     def export(self) -> str:
