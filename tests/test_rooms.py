@@ -23,14 +23,15 @@ WINGS = ("classification", "generation")
 # The part of data/ that belongs to classification: nothing else in the hull imports it.
 DOOR = (
     *("label_config", "label_cells", "label_format", "label_notices", "labels", "learn", "problem"),
-    *("tasks", "layout", "columns", "selection", "cells", "labelled", "report"),
+    *("tasks", "layout", "columns", "selection", "cells", "labelled"),
+    *("repeats", "facts", "report"),
 )
 # What a run needs before TensorFlow is imported: settings, and what reads and checks its rows.
 WITHOUT_TENSORFLOW = (
     *("classification.command", "classification.prepare", "experiments.compare", "runs.command"),
-    *("data.blocks", "data.file_format", "data.held_out", "data.labelled", "data.paths"),
-    *("data.readers", "data.records"),
-    *("data.report", "data.row_stream", "data.splits", "runtime.interrupt"),
+    *("data.blocks", "data.facts", "data.file_format", "data.held_out", "data.labelled"),
+    *("data.paths", "data.readers", "data.records", "data.repeats", "data.report"),
+    *("data.row_stream", "data.splits", "runtime.interrupt"),
 )
 
 

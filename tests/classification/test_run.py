@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -234,6 +235,29 @@ def test_bad_input_is_named_and_exits_with_2(files, tiny_bert_dir, capsys, spoil
     assert error.startswith("error: ") or "\nerror: " in error
     assert complaint in error and "Traceback" not in error
     assert not (files / "out" / "config.json").exists()
+
+
+def test_the_report_of_the_data_is_a_file_too(files, tiny_bert_dir, capsys):
+    path = files / "reports" / "data.json"
+    command = arguments(files, tiny_bert_dir, "--do_train", f"--data_report={path}")
+    assert run_classifier.main([*command, "--encoder=no/such/encoder"]) == 2
+    before = json.loads(path.read_text())
+    assert before["splits"]["train"]["labels"] == {"bad": 20, "good": 20}
+    assert "lengths" not in before
+
+    assert run_classifier.main([*command, "--max_steps=1", "--max_seq_length=5"]) == 0
+    after = json.loads(path.read_text())
+    lengths = after.pop("lengths")
+    assert after == before
+    assert lengths["max_seq_length"] == 5 and lengths["splits"]["train"]["rows"] == 40
+    assert lengths["splits"]["train"]["tokens_lost"] > 0
+    assert os.listdir(files / "reports") == ["data.json"]
+    shown = capsys.readouterr().out
+    assert "Always saying 'bad': accuracy 0.4545" in shown and "tokens lost" in shown
+    assert f"--data_report={path}" in (files / "out" / "train.cfg").read_text()
+    capsys.readouterr()
+    assert run_classifier.main([*command, f"--data_report={files}"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_evaluation_counts_the_rows_whose_label_is_known(files, tiny_bert_dir, capsys):

@@ -230,9 +230,10 @@ def test_text_formats_do_without_tensorflow(tmp_path: Path) -> None:
 import sys
 from tf_finetune.runs.config import DataConfig
 from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.facts import describe
 from tf_finetune.data.report import data_report
 from tf_finetune.data.labelled import load_data
-data_report(load_data(DataConfig(data_dir={str(tmp_path)!r}), LabelConfig()))
+data_report(describe(load_data(DataConfig(data_dir={str(tmp_path)!r}), LabelConfig())))
 heavy = {{"tensorflow", "tensorflow_datasets", "keras", "pyarrow", "pandas"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """

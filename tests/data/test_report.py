@@ -1,9 +1,11 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tf_finetune.data.facts import describe, describe_lengths
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import ExampleReader, Examples, TextData, load_data
 from tf_finetune.data.problem import Problem
@@ -23,6 +25,10 @@ def of_problem(problem: Problem, **splits: Examples) -> TextData:
     return TextData(**every, read=read, metric_for_best_model="")  # type: ignore[arg-type]
 
 
+def shown(data: TextData) -> str:
+    return data_report(describe(data))
+
+
 def data(names: tuple[str, ...] = ("no", "yes"), **splits: Examples) -> TextData:
     return of_problem(Problem("single_label", ("text",), names), **splits)
 
@@ -35,7 +41,7 @@ def cells(report: str, first: str) -> list[str]:
 
 def test_rows_empty_texts_and_labels() -> None:
     train = single(["a", "", " \t", "b"], [0, 1, 1, 1])
-    report = data_report(data(train=train, test=Examples((["c"],))))
+    report = shown(data(train=train, test=Examples((["c"],))))
     assert report.startswith("Data: single_label (2 labels) on text\n")
     assert cells(report, "train") == ["train", "4", "2", "yes"]
     assert cells(report, "test") == ["test", "1", "0", "no"]
@@ -48,7 +54,7 @@ def test_duplicates_conflicts_and_leaks() -> None:
     train = single(["a", "b", "a", "a", "c"], [0, 0, 0, 1, 1])
     validation = single(["x", "c"], [1, 0])
     test = single(["a", "b", "b", "y"], [1, 1, 1, 0])
-    report = data_report(data(train=train, validation=validation, test=test))
+    report = shown(data(train=train, validation=validation, test=test))
     assert (
         "2 rows of train repeat an earlier row's text, 1 with another label (e.g. f:2 and f:5)."
         in report
@@ -61,13 +67,13 @@ def test_duplicates_conflicts_and_leaks() -> None:
 
 def test_pairs_are_duplicates_only_as_pairs() -> None:
     pairs = Examples((["a", "a", "b"], ["x", "y", "x"]), np.array([0, 1, 1], np.int32))
-    assert "No row occurs twice." in data_report(data(train=pairs))
+    assert "No row occurs twice." in shown(data(train=pairs))
 
 
 def test_repetitions_equal_a_slow_count() -> None:
     random = np.random.default_rng(0)
     train, test = ([str(n) for n in random.integers(0, 60, size)] for size in (80, 50))
-    report = data_report(data(train=single(train, [0] * 80), test=single(test, [1] * 50)))
+    report = shown(data(train=single(train, [0] * 80), test=single(test, [1] * 50)))
     repeated = sum(text in train[:row] for row, text in enumerate(train))
     leaked = sum(text in train for text in test)
     assert f"{repeated} rows of train repeat" in report
@@ -78,15 +84,15 @@ def test_many_labels_show_the_ends() -> None:
     labels = [label for label in range(77) for _ in range(label + 1)]
     train = single([str(row) for row in range(len(labels))], labels)
     names = tuple(f"name{label}" for label in range(77))
-    report = data_report(data(names, train=train, test=train))
-    shown = [int(number) for number in re.findall(r"^name(\d+)", report, re.MULTILINE)]
-    assert shown == [76, 75, 74, 73, 72, 4, 3, 2, 1, 0]
+    report = shown(data(names, train=train, test=train))
+    numbers = [int(number) for number in re.findall(r"^name(\d+)", report, re.MULTILINE)]
+    assert numbers == [76, 75, 74, 73, 72, 4, 3, 2, 1, 0]
     assert "... 67 more" in report
     assert len(report.splitlines()) <= 25
 
 
 def test_label_without_rows() -> None:
-    report = data_report(data(("x", "y", "z"), train=single(["a", "b"], [0, 2])))
+    report = shown(data(("x", "y", "z"), train=single(["a", "b"], [0, 2])))
     assert "1 of 3 labels never occur in train." in report
 
 
@@ -94,7 +100,7 @@ def test_multi_label_counts() -> None:
     hot = np.array([[1, 1], [0, 1], [0, 0]], np.float32)
     problem = Problem("multi_label", ("text",), ("x", "y"))
     train = Examples((["a", "b", "a"],), hot, ["f:2", "f:3", "f:4"])
-    report = data_report(of_problem(problem, train=train))
+    report = shown(of_problem(problem, train=train))
     assert cells(report, "y") == ["y", "2 (66.7%)"]
     assert "1 rows of train have no label." in report
     assert "1 with another label (e.g. f:2 and f:4)" in report
@@ -103,22 +109,23 @@ def test_multi_label_counts() -> None:
 def test_regression_shows_the_range() -> None:
     problem = Problem("regression", ("a", "b"))
     train = Examples((["1", "2"], ["3", "4"]), np.array([1.5, 4.5], np.float32), ["f:2", "f:3"])
-    report = data_report(of_problem(problem, train=train))
+    report = shown(of_problem(problem, train=train))
     assert report.startswith("Data: regression on a, b\n")
     assert "train       1.5     3      4.5        1.5" in report
 
 
 def test_lengths() -> None:
     lengths = {"train": np.arange(1, 101), "test": np.array([8, 8])}
-    report = length_report(lengths, 90)
-    assert cells(report, "tokens")[-1] == "cut at 90"
-    assert cells(report, "train") == ["train", "50", "90", "99", "100", "10 (10.0%)"]
-    assert cells(report, "test") == ["test", "8", "8", "8", "8", "0 (0.0%)"]
+    report = length_report(describe_lengths(lengths, 90))
+    assert cells(report, "tokens")[-2:] == ["cut at 90", "tokens lost"]
+    # 1 + 2 + ... + 10 of 5050 tokens.
+    assert cells(report, "train") == ["train", "50", "90", "99", "100", "10 (10.0%)", "1.1%"]
+    assert cells(report, "test") == ["test", "8", "8", "8", "8", "0 (0.0%)", "0.0%"]
 
 
 def test_control_characters_are_escaped() -> None:
     names = ("red\x1b[31m", "b\r\nc\u202e")
-    report = data_report(data(names, train=single(["a", "b"], [0, 1])))
+    report = shown(data(names, train=single(["a", "b"], [0, 1])))
     assert r"red\x1b[31m" in report and r"b\r\nc\u202e" in report
     assert all(line.isprintable() for line in report.split("\n"))
 
@@ -127,13 +134,94 @@ def test_lines_are_aligned_and_few(shared_data: Path) -> None:
     for task in ("goemotions", "banking77"):
         config = DataConfig(data_dir=str(shared_data / task))
         loaded = load_data(config, LabelConfig(task_name=task))
-        lines = data_report(loaded).splitlines()
-        assert len(lines) <= 25
+        lines = shown(loaded).splitlines()
+        assert len(lines) <= 30 and max(map(len, lines)) <= 110
         start = next(row for row, line in enumerate(lines) if line.startswith("label"))
         table = [line for line in lines[start : start + 11] if not line.startswith("...")]
         assert len({len(line) for line in table}) == 1
 
 
+def test_how_many_labels_are_known() -> None:
+    train = single(["a", "b", "c", "d"], [0, -1, 1, 0])
+    test = single(["e", "f"], [-1, -1])
+    report = shown(data(train=train, test=test))
+    assert cells(report, "train") == ["train", "4", "0", "3 known"]
+    assert cells(report, "test") == ["test", "2", "0", "no"]
+    assert cells(report, "label") == ["label", "train"]
+    assert cells(report, "no ") == ["no", "2 (66.7%)"]
+
+
+def test_texts_that_are_nearly_the_same_are_told_with_their_places() -> None:
+    train = single(["A good film!", "bad", "x"], [0, 1, 0])
+    test = Examples((["a  good film", "bad", "y"],), train.labels, ["d/t:1", "d/t:2", "d/t:3"])
+    report = shown(data(train=train, test=test))
+    told = "1 rows of test (33.3%) stand in train too, 1 more but for case, blanks or outer"
+    assert f"{told} punctuation (e.g. f:2 and\n  t:1)." in report
+    near = shown(data(train=train, test=single(["BAD"], [1])))
+    assert "1 rows of test (100.0%) stand in train but for case, blanks or outer" in near
+
+
+def test_labels_that_are_rare_or_alike() -> None:
+    names = ("Good", "good ", "go\u0301od", "bad", "never")
+    labels = [0] * 9 + [1] * 2 + [2] + [3] * 20
+    report = shown(data(names, train=single([str(n) for n in range(32)], labels)))
+    assert "3 labels have fewer than 8 rows in train" not in report
+    assert "2 labels have fewer than 8 rows in train: 'go\u0301od' (1), 'good ' (2)." in report
+    alike = "equal but for case, accents or blanks: 'go\u0301od' (1) = 'good ' (2) = 'Good' (9)."
+    assert alike in report
+    assert "1 of 5 labels never occur in train." in report
+
+
+def test_a_baseline_stands_beside_what_will_be_reached() -> None:
+    train = single(["a", "b", "c"], [1, 1, 0])
+    report = shown(data(train=train, validation=single(["d", "e", "f", "g"], [1, 0, 1, 1])))
+    assert "Always saying 'yes': accuracy 0.7500, macro-F1 0.4286 on validation." in report
+    assert "Always saying 'yes': accuracy 0.6667, macro-F1 0.4000 on train." in shown(
+        data(train=train)
+    )
+    assert "Always saying" not in shown(data(test=train))
+
+    numbers = Examples((["a", "b"],), np.array([1, 3], np.float32))
+    of_numbers = shown(of_problem(Problem("regression", ("text",)), train=numbers, test=numbers))
+    assert "saying 2: mean squared error 1, RMSE 1, MAE 1 on test." in of_numbers
+
+
+def test_notices_are_few_and_whole() -> None:
+    some = dataclasses.replace(
+        data(train=single(["a"], [1])), notices=["a\x1b guess " + "of many words " * 20, "two"]
+    )
+    report = shown(some)
+    assert "\nnotice: a\\x1b guess of many" in report and report.endswith("\nnotice: two")
+    assert max(map(len, report.splitlines())) <= 110
+    many = dataclasses.replace(some, notices=[f"guess {n}" for n in range(30)])
+    lines = shown(many).splitlines()
+    assert lines[-2:] == ["notice: guess 7", "... 22 more: --data_report=<file>"]
+
+
+def test_a_sample_is_called_one(tmp_path: Path) -> None:
+    rows = "".join(f"text {n}\t{'no' if n % 3 else 'yes'}\n" for n in range(30))
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + rows)
+    config = DataConfig(train_file=str(tmp_path / "train.tsv"), streaming="true")
+    report = shown(load_data(config, LabelConfig(label_names=("no", "yes"))))
+    assert cells(report, "train")[0] == "train (a sample)"
+    assert "Always saying 'no', from a sample of train: accuracy" in report
+    assert "fewer than" not in report
+
+
+def test_the_worst_data_have_a_short_report() -> None:
+    """Every list is capped, however much there is to tell."""
+    names = tuple(f"{'long ' * 9}{letter}{n}" for n in range(30) for letter in "aA")
+    texts = [f"text {n}" for n in range(40)] * 2
+    labels = [n % 50 - 1 for n in range(80)]
+    splits = {
+        split: Examples(([*texts, f"{split}!"],), np.array([*labels, 0], np.int32), [place] * 81)
+        for split, place in zip(("train", "validation", "test"), ("f" * 99,) * 3, strict=True)
+    }
+    notices = ["word " * 20] * 20
+    lines = shown(dataclasses.replace(data(names, **splits), notices=notices)).splitlines()
+    assert len(lines) <= 50 and max(map(len, lines)) <= 110
+
+
 @pytest.mark.parametrize("labels", [None, np.array([0], np.int32)])
 def test_a_single_unplaced_row(labels: np.ndarray | None) -> None:
-    assert "rows" in data_report(data(test=Examples((["a"],), labels)))
+    assert "rows" in shown(data(test=Examples((["a"],), labels)))

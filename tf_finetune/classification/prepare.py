@@ -2,9 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.record import problem_differences, problem_from_record
+from tf_finetune.data.facts import describe, write_facts
 from tf_finetune.data.labelled import Examples, TextData, load_data
 from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.problem import Problem, known_labels
@@ -23,11 +25,13 @@ class Request:
         config: Its configuration; without training, completed from the model directory.
         model_dir: Its folder.
         data: Its examples.
+        facts: From `describe`; empty on workers that are not the chief.
     """
 
     config: Config
     model_dir: ModelDir
     data: TextData
+    facts: dict[str, Any]
 
 
 def prepare(config: Config, given: Collection[str]) -> Request:
@@ -77,9 +81,12 @@ def prepare(config: Config, given: Collection[str]) -> Request:
                 problem_from_record(model_dir, config, learnt), data.problem
             ),
         )
-    if cluster.is_chief:
-        print(data_report(data), flush=True)
-    return Request(config, model_dir, data)
+    facts = describe(data) if cluster.is_chief else {}
+    if facts:
+        print(data_report(facts), flush=True)
+        if config.run.data_report:
+            write_facts(config.run.data_report, facts)
+    return Request(config, model_dir, data, facts)
 
 
 def can_be_evaluated(examples: Examples | None) -> bool:

@@ -14,6 +14,7 @@ from tf_finetune.classification.record import save_run
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.classification.tokenize import ExampleTokenizer
 from tf_finetune.data.batches import Batches, plan_batches
+from tf_finetune.data.facts import describe_lengths, write_facts
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.report import length_report
 from tf_finetune.data.streamed_batches import stream_batches
@@ -59,7 +60,7 @@ def _run(request: Request, runtime: Runtime) -> int:
     else:
         classifier, path = restore_classifier(model_dir, config, data.problem, runtime)
         print(f"weights    {path}")
-    rows = _tokenize(classifier, data, config.data.tokenized_cache_dir)
+    rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
             save_run(model_dir, config, data.problem)
@@ -95,14 +96,17 @@ def _run(request: Request, runtime: Runtime) -> int:
     return 0
 
 
-def _tokenize(
-    classifier: Classifier, data: TextData, cache_dir: str | None
-) -> dict[str, TokenizedRows]:
-    encoder = classifier.encoder
+def _tokenize(classifier: Classifier, request: Request) -> dict[str, TokenizedRows]:
+    encoder, config = classifier.encoder, request.config
     print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
-    rows = {name: classifier.tokenize(split, cache_dir) for name, split in data.splits.items()}
+    cache_dir = config.data.tokenized_cache_dir
+    splits = request.data.splits
+    rows = {name: classifier.tokenize(split, cache_dir) for name, split in splits.items()}
     full_lengths = {split: part.full_lengths for split, part in rows.items()}
-    print(length_report(full_lengths, classifier.max_seq_length), flush=True)
+    lengths = describe_lengths(full_lengths, classifier.max_seq_length)
+    print(length_report(lengths), flush=True)
+    if config.run.data_report and classifier.runtime.workers.is_chief:
+        write_facts(config.run.data_report, {**request.facts, "lengths": lengths})
     return rows
 
 

@@ -1,144 +1,65 @@
 """A short account of the data for the screen: what there is, and what may be wrong with it."""
 
-from collections.abc import Mapping, Sequence
+import os.path
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from tf_finetune.data.labelled import Examples, TextData
+from tf_finetune.data.facts import FEW_ROWS
 
 # With more labels than this, only the most and the least frequent are shown.
 MOST_LABELS = 10
+MOST_NOTICES = 8
+# In a sentence at most so many names or groups of names are listed.
+MOST_NAMES = 4
 WIDEST_NAME = 40
+WIDTH = 110
 
 
-def data_report(data: TextData) -> str:
-    """Describes all splits: rows, empty texts, labels, duplicates, and rows in several splits.
+def data_report(facts: Mapping[str, Any]) -> str:
+    """Describes all splits: rows, labels, repeated texts, and what is reached without learning.
 
     Args:
-        data: The examples.
+        facts: From `describe`.
 
     Returns:
-        At most some 25 lines. Control characters of the data are escaped.
+        At most some 30 lines. Control characters of the data are escaped.
     """
-    named = {"train": data.train, "validation": data.validation, "test": data.test}
-    splits = {split: examples for split, examples in named.items() if examples is not None}
-    problem = data.problem
-    kind: str = problem.problem_type
+    kind = facts["problem_type"]
     if kind != "regression":
-        kind += f" ({problem.num_outputs} labels)"
-    columns = ", ".join(map(_shown, problem.text_columns))
-    parts = [f"Data: {kind} on {columns}", *_row_table(splits)]
-    labelled = {split: rows.labels for split, rows in splits.items() if rows.labels is not None}
-    if labelled:
-        numeric = problem.problem_type == "regression"
-        parts += _number_table(labelled) if numeric else _label_table(labelled, problem.label_names)
-    parts += _repetitions(splits)
-    return "\n".join(parts)
+        kind += f" ({len(facts['label_names'])} labels)"
+    columns = ", ".join(map(_shown, facts["text_columns"]))
+    parts = [f"Data: {kind} on {columns}", *_row_table(facts)]
+    labelled = {split: part for split, part in facts["splits"].items() if part["known_labels"]}
+    sentences = [*_repeat_sentences(facts), *_baseline_sentences(facts)]
+    if labelled and kind == "regression":
+        parts += _number_table(labelled)
+    elif labelled:
+        parts += _label_table(labelled)
+        sentences = [*_label_sentences(labelled, facts), *sentences]
+    sentences += _notices(facts["notices"])
+    return "\n".join([*parts, *(line for sentence in sentences for line in _wrapped(sentence))])
 
 
-def length_report(lengths: Mapping[str, np.ndarray], max_seq_length: int) -> str:
-    """Describes how long the rows are, and how many are cut.
+def length_report(lengths: Mapping[str, Any]) -> str:
+    """Describes how long the rows are, how many are cut, and the share of tokens that is lost.
 
     Args:
-        lengths: The tokens of each row before truncation, int [n], by split.
-        max_seq_length: Where rows are cut.
+        lengths: From `describe_lengths`.
 
     Returns:
         A table with a line per split.
     """
-    lines = [["tokens", "median", "90 %", "99 %", "longest", f"cut at {max_seq_length}"]]
-    for split, values in lengths.items():
-        marks = np.percentile(values, (50, 90, 99, 100)) if len(values) else np.zeros(4)
-        cut = int(np.count_nonzero(values > max_seq_length))
-        share = cut / max(1, len(values))
-        lines.append([split, *(f"{mark:.0f}" for mark in marks), f"{cut:,} ({share:.1%})"])
+    cut_at = f"cut at {lengths['max_seq_length']}"
+    lines = [["tokens", "median", "90 %", "99 %", "longest", cut_at, "tokens lost"]]
+    for split, part in lengths["splits"].items():
+        marks = (part[name] for name in ("median", "percentile_90", "percentile_99", "longest"))
+        cut, lost = part["cut_rows"], part["tokens_lost"] / max(1, part["tokens"])
+        share = cut / max(1, part["rows"])
+        lines.append(
+            [split, *(f"{mark:.0f}" for mark in marks), f"{cut:,} ({share:.1%})", f"{lost:.1%}"]
+        )
     return "\n".join(aligned(lines))
-
-
-def _row_table(splits: Mapping[str, Examples]) -> list[str]:
-    lines = [["", "rows", "empty texts", "labels"]]
-    for split, rows in splits.items():
-        empty = sum(not text.strip() for column in rows.texts for text in column)
-        labelled = "no" if rows.labels is None else "yes"
-        lines.append([split, f"{len(rows):,}", f"{empty:,}", labelled])
-    return aligned(lines)
-
-
-def _number_table(labelled: Mapping[str, np.ndarray]) -> list[str]:
-    lines = [["label", "smallest", "mean", "largest", "std. dev."]]
-    for split, values in labelled.items():
-        numbers = (values.min(), values.mean(), values.max(), values.std())
-        lines.append([split, *(f"{number:.4g}" for number in numbers)])
-    return aligned(lines)
-
-
-def _label_table(labelled: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:
-    counts = {
-        split: np.bincount(labels, minlength=len(names))
-        if labels.ndim == 1
-        else labels.sum(axis=0).astype(int)
-        for split, labels in labelled.items()
-    }
-    first = next(iter(counts.values()))
-    order = np.argsort(-first, kind="stable")
-    lines = [["label", *counts]]
-    for place, label in enumerate(order):
-        hidden = len(order) - MOST_LABELS if len(order) > MOST_LABELS else 0
-        if hidden and place == MOST_LABELS // 2:
-            lines.append([f"... {hidden} more", *("" for _ in counts)])
-        if not hidden or not MOST_LABELS // 2 <= place < MOST_LABELS // 2 + hidden:
-            cells = (
-                f"{count[label]:,} ({count[label] / len(labelled[split]):.1%})"
-                for split, count in counts.items()
-            )
-            lines.append([_shown(names[label]), *cells])
-    table = aligned(lines)
-    missing = int(np.count_nonzero(first == 0))
-    if missing:
-        table.append(f"{missing} of {len(names)} labels never occur in {next(iter(counts))}.")
-    for split, labels in labelled.items():
-        without = np.count_nonzero(labels.sum(axis=1) == 0) if labels.ndim == 2 else 0
-        if without:
-            table.append(f"{without:,} rows of {split} have no label.")
-    return table
-
-
-def _repetitions(splits: Mapping[str, Examples]) -> list[str]:
-    """Counts rows whose texts stood before: in the same split, and in the training data."""
-    lines = []
-    trained: dict[tuple[str, ...], int] = {}
-    for split, rows in splits.items():
-        seen: dict[tuple[str, ...], int] = {}
-        repeated, conflicts, leaked = 0, [], 0
-        for row, texts in enumerate(zip(*rows.texts, strict=True)):
-            earlier = seen.setdefault(texts, row)
-            leaked += texts in trained
-            if earlier != row:
-                repeated += 1
-                if rows.labels is not None and np.any(rows.labels[earlier] != rows.labels[row]):
-                    conflicts.append((earlier, row))
-        if repeated:
-            line = f"{repeated:,} rows of {split} repeat an earlier row's text"
-            if conflicts:
-                first, second = conflicts[0]
-                where = f"e.g. {_place(rows, first)} and {_place(rows, second)}"
-                line += f", {len(conflicts):,} with another label ({where})"
-            lines.append(line + ".")
-        if leaked:
-            share = leaked / len(rows)
-            lines.append(f"{leaked:,} rows of {split} ({share:.1%}) stand in train too.")
-        if split == "train":
-            trained = seen
-    return lines or ["No row occurs twice."]
-
-
-def _place(rows: Examples, row: int) -> str:
-    return rows.locations[row] if rows.locations else f"row {row + 1}"
-
-
-def _shown(text: str) -> str:
-    escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return escaped if len(escaped) <= WIDEST_NAME else escaped[: WIDEST_NAME - 3] + "..."
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -151,3 +72,160 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for line in lines
     ]
+
+
+_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "mean_squared_error": "mean squared error",
+    "root_mean_squared_error": "RMSE",
+    "mean_absolute_error": "MAE",
+}
+
+
+def _row_table(facts: Mapping[str, Any]) -> list[str]:
+    lines = [["", "rows", "empty texts", "labels"]]
+    for split, part in facts["splits"].items():
+        rows, known = part["rows"], part["known_labels"]
+        labelled = "yes" if known == rows else f"{known:,} known" if known else "no"
+        name = f"{split} (a sample)" if facts["train_is_sample"] and split == "train" else split
+        lines.append([name, f"{rows:,}", f"{part['empty_texts']:,}", labelled])
+    return aligned(lines)
+
+
+def _number_table(labelled: Mapping[str, Any]) -> list[str]:
+    lines = [["label", "smallest", "mean", "largest", "std. dev."]]
+    for split, part in labelled.items():
+        lines.append([split, *(f"{number:.4g}" for number in part["labels"].values())])
+    return aligned(lines)
+
+
+def _label_table(labelled: Mapping[str, Any]) -> list[str]:
+    counts = {split: part["labels"] for split, part in labelled.items()}
+    first = next(iter(counts.values()))
+    names = sorted(first, key=first.__getitem__, reverse=True)
+    lines = [["label", *counts]]
+    for place, name in enumerate(names):
+        hidden = len(names) - MOST_LABELS if len(names) > MOST_LABELS else 0
+        if hidden and place == MOST_LABELS // 2:
+            lines.append([f"... {hidden} more", *("" for _ in counts)])
+        if not hidden or not MOST_LABELS // 2 <= place < MOST_LABELS // 2 + hidden:
+            cells = (
+                f"{count[name]:,} ({count[name] / labelled[split]['known_labels']:.1%})"
+                for split, count in counts.items()
+            )
+            lines.append([_shown(name), *cells])
+    return aligned(lines)
+
+
+def _label_sentences(labelled: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Says what may be wrong with the names of labels and their rows."""
+    split, part = next(iter(labelled.items()))
+    missing = sum(count == 0 for count in part["labels"].values())
+    if missing:
+        yield f"{missing} of {len(part['labels'])} labels never occur in {split}."
+    for split, part in labelled.items():
+        if part.get("without_label"):
+            yield f"{part['without_label']:,} rows of {split} have no label."
+    rare = {name: count for name, count in facts["rare_labels"].items() if count}
+    if rare:
+        few = _listed(_counted(rare))
+        yield f"{len(rare)} labels have fewer than {FEW_ROWS} rows in train: {few}."
+    if facts["alike_labels"]:
+        groups = [" = ".join(_counted(group)[:MOST_NAMES]) for group in facts["alike_labels"]]
+        yield f"Labels that are equal but for case, accents or blanks: {_listed(groups)}."
+
+
+def _repeat_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """Says which texts stand in the data more than once."""
+    lines = []
+    for split, told in facts["repeats"]["within"].items():
+        if told["rows"]:
+            line = f"{told['rows']:,} rows of {split} repeat an earlier row's text"
+            other = told["other_label"]
+            if other["rows"]:
+                line += f", {other['rows']:,} with another label ({_example(other)})"
+            lines.append(f"{line}.")
+    for told in facts["repeats"]["across"]:
+        split, earlier, equal, alike = (
+            told[name] for name in ("split", "stand_in", "equal", "alike")
+        )
+        rows = equal["rows"] or alike["rows"]
+        if rows:
+            line = f"{rows:,} rows of {split} ({rows / facts['splits'][split]['rows']:.1%}) "
+            line += f"stand in {earlier}"
+            if equal["rows"]:
+                line += " too"
+            if alike["rows"]:
+                line += f", {alike['rows']:,} more" if equal["rows"] else ""
+                line += f" but for case, blanks or outer punctuation ({_example(alike)})"
+            lines.append(f"{line}.")
+    return lines or ["No row occurs twice."]
+
+
+def _baseline_sentences(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Says what is reached without learning."""
+    baseline = facts["baseline"]
+    if baseline is None:
+        return
+    says = baseline["says"]
+    if isinstance(says, float):
+        said = f"{says:.4g}"
+    else:
+        names = [says] if isinstance(says, str) else says
+        said = _listed([f"'{_shown(name)}'" for name in names]) or "no label"
+    sample = ", from a sample of train" if facts["train_is_sample"] else ""
+    scores = (
+        ", ".join(
+            f"{_METRICS[name]} {value:{'.4g' if 'error' in name else '.4f'}}"
+            for name, value in scores.items()
+        )
+        + f" on {split}"
+        for split, scores in baseline["splits"].items()
+    )
+    yield f"Always saying {said}{sample}: {'; '.join(scores)}."
+
+
+def _notices(notices: Sequence[str]) -> list[str]:
+    lines = [f"notice: {_escaped(notice)}" for notice in notices[:MOST_NOTICES]]
+    if len(notices) > MOST_NOTICES:
+        lines.append(f"... {len(notices) - MOST_NOTICES} more: --data_report=<file>")
+    return lines
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(
+        sentence,
+        WIDTH,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _counted(counts: Mapping[str, int]) -> list[str]:
+    """Returns names with their rows, the fewest first."""
+    return [
+        f"'{_shown(name)}' ({counts[name]:,})" for name in sorted(counts, key=counts.__getitem__)
+    ]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    hidden = len(parts) - MOST_NAMES
+    return ", ".join(parts[:MOST_NAMES]) + (f", {hidden:,} more" if hidden > 0 else "")
+
+
+def _example(told: Mapping[str, Any]) -> str:
+    """Returns the first pair of rows; the folders of their files are left out."""
+    one, other = (_shown(os.path.basename(place)) for place in told["pairs"][0])
+    return f"e.g. {one} and {other}"
+
+
+def _shown(text: str) -> str:
+    escaped = _escaped(text)
+    return escaped if len(escaped) <= WIDEST_NAME else escaped[: WIDEST_NAME - 3] + "..."
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -258,6 +258,9 @@ class RunConfig:
     do_export: bool = setting(
         False, "write export/, a SavedModel that takes raw strings", may_change=True
     )
+    data_report: str | None = setting(
+        None, "JSON file that gets all that is known of the data", may_change=True
+    )
     overwrite: bool = setting(False, "replace another run's model in --model_dir", may_change=True)
 
     def __post_init__(self) -> None:
