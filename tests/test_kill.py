@@ -72,7 +72,8 @@ def assert_same_results(killed: Path, whole: Path) -> None:
     metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
     assert metrics["eval"] == expected["eval"] and metrics["test"] == expected["test"]
     assert metrics["train"]["examples_per_second"] > 0
-    assert (killed / "predictions.tsv").read_bytes() == (whole / "predictions.tsv").read_bytes()
+    for name in ("predictions.tsv", "predictions.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
     lines = log_lines(killed)
     assert lines == log_lines(whole)
     points = [(line["step"], line["split"]) for line in lines]
