@@ -350,7 +350,7 @@ def test_what_is_no_encoder(tiny_bert_dir, tmp_path):
     shutil.copytree(tiny_bert_dir, tmp_path / "outer" / "bert")
     for handle, message in {
         "no/such/place": "no such directory, and KerasHub has no preset",
-        str(tmp_path / "empty"): "no saved_model.pb, and no config.json",
+        str(tmp_path / "empty"): "no saved_model.pb, no bert_config.json, and no config.json",
         str(tmp_path / "file.zip"): "a file. .*unpack",
         str(tmp_path / "outer"): "these folders in it may be: bert",
         "package:no_such_package": "no Python package 'no_such_package' is installed",

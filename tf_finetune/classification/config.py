@@ -18,7 +18,7 @@ from tf_finetune.runs.settings import check_values, setting
 
 ENCODER_HELP = (
     "TF Hub or Kaggle handle, KerasHub preset (name, kaggle://, hf://), local directory of any of "
-    "these kinds, or package:<python module>"
+    "these kinds or of a BERT of Hugging Face's or Google's, or package:<python module>"
 )
 
 

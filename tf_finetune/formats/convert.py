@@ -1,8 +1,8 @@
-"""Makes a TF Hub encoder and its preprocessor of a BERT in Hugging Face format.
+"""Makes a TF Hub encoder and its preprocessor of a BERT in Hugging Face's or Google's format.
 
     python -m tf_finetune.formats.convert --hf_dir=... --output_dir=...
 
-`--hf_dir` is the directory with `config.json`, `model.safetensors` and `vocab.txt`, or
+`--hf_dir` is the directory with the configuration, weights and vocabulary, or
 `package:<python module>`. Writes the SavedModels `encoder` and `preprocessor` under `--output_dir`.
 """
 
@@ -16,7 +16,7 @@ from tf_finetune.errors import UserError
 
 
 def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
-    """Writes `encoder` and `preprocessor` SavedModels of a Hugging Face-format BERT.
+    """Writes `encoder` and `preprocessor` SavedModels of a BERT of Hugging Face's or Google's.
 
     Args:
         hf_dir: The BERT's directory, or `package:<python module>`.
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tf_finetune.formats.convert", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
-        "--hf_dir", required=True, help="BERT in Hugging Face format, or package:<python module>"
+        "--hf_dir",
+        required=True,
+        help="folder of a BERT of Hugging Face's or Google's, or package:<python module>",
     )
     parser.add_argument("--output_dir", required=True, help="folder to write; must not exist yet")
     options = parser.parse_args(arguments)

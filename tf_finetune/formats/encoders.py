@@ -3,10 +3,10 @@
 from typing import Literal
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.bert_files import load_bert
 from tf_finetune.formats.encoder import Encoder
-from tf_finetune.formats.handles import describe, find_kind, local_directory
+from tf_finetune.formats.handles import describe, find_kind, local_path
 from tf_finetune.formats.hub import load_hub
-from tf_finetune.formats.huggingface import load_hugging_face
 from tf_finetune.formats.keras_hub import load_keras_hub
 from tf_finetune.formats.saved_model import TF1_REMEDY
 
@@ -25,8 +25,9 @@ def load_encoder(
     Args:
         handle: One of
             a local directory: a TF2 SavedModel that follows the TF Hub text API, a KerasHub
-            preset, or a BERT in Hugging Face format;
-            the `gs://` address of such a directory;
+            preset, or a BERT in Hugging Face's format or that of Google's release;
+            the prefix of the checkpoint in a directory of Google's, `.../bert_model.ckpt`;
+            the `gs://` address of such a directory or checkpoint;
             `package:<module>`: such a directory in an installed Python package;
             a TF Hub or Kaggle URL of a SavedModel;
             a KerasHub preset: its name, `kaggle://...` or `hf://...`.
@@ -41,19 +42,19 @@ def load_encoder(
     Raises:
         UserError: The handle cannot be used; the message says why and what to do.
     """
-    directory = local_directory(handle)
-    kind = find_kind(directory) if directory else "keras_hub"
+    path = local_path(handle)
+    kind = find_kind(path) if path else "keras_hub"
     if kind == "tf1_hub":
         raise UserError(
             f"--encoder={handle}: a model in TF1 Hub format (tfhub_module.pb), which cannot be "
             f"trained in TensorFlow 2. {TF1_REMEDY}"
         )
-    if directory and kind == "saved_model":
+    if path and kind == "saved_model":
         return load_hub(
             handle,
-            directory,
+            path,
             mode=mode,
-            preprocessor=local_directory(preprocessor, "preprocessor") if preprocessor else None,
+            preprocessor=local_path(preprocessor, "preprocessor") if preprocessor else None,
             dropout=dropout,
         )
     if mode == "saved_model":
@@ -66,8 +67,8 @@ def load_encoder(
             f"--preprocessor={preprocessor}: --encoder={handle} carries its own vocabulary. "
             "Leave the flag out."
         )
-    if directory and kind == "hugging_face":
-        return load_hugging_face(handle, directory, dropout)
+    if path and kind == "bert":
+        return load_bert(handle, path, dropout)
     if kind == "keras_hub":
-        return load_keras_hub(handle, str(directory or handle), dropout)
-    raise UserError(f"--encoder={handle}: {describe(directory)}")
+        return load_keras_hub(handle, str(path or handle), dropout)
+    raise UserError(f"--encoder={handle}: {describe(path)}")

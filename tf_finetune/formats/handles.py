@@ -4,19 +4,21 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tf_finetune.errors import UserError
-from tf_finetune.files import is_remote, local_copy
+from tf_finetune.files import is_file, is_remote, local_copy
 
-Kind = Literal["saved_model", "tf1_hub", "keras_hub", "hugging_face"]
+Kind = Literal["saved_model", "tf1_hub", "keras_hub", "bert"]
 
-_KINDS = "TensorFlow 2 SavedModel, KerasHub preset or BERT in Hugging Face format"
+_KINDS = "TensorFlow 2 SavedModel, KerasHub preset, or BERT in Hugging Face's or Google's format"
 _KERAS_HUB_SCHEMES = ("kaggle://", "hf://", "modelscope://")
 
 
-def local_directory(handle: str, flag: str = "encoder") -> Path | None:
-    """Returns the directory of a handle's files; None for a preset that KerasHub finds itself.
+def local_path(handle: str, flag: str = "encoder") -> Path | None:
+    """Returns the path of a handle's files; None for a preset that KerasHub finds itself.
+
+    It is a folder, or the prefix of a checkpoint's files.
 
     Args:
         handle: See `load_encoder`.
@@ -32,29 +34,58 @@ def local_directory(handle: str, flag: str = "encoder") -> Path | None:
     if handle.startswith(_KERAS_HUB_SCHEMES):
         return None
     if is_remote(handle):
-        return local_copy(handle)
-    if Path(handle).exists():
+        folder, _, name = handle.rpartition("/")
+        return local_copy(folder) / name if is_file(f"{handle}.index") else local_copy(handle)
+    if Path(handle).exists() or Path(f"{handle}.index").exists():
         return Path(handle)
     import keras_hub  # Costs time and memory, for preset names only: docs/performance.md.
 
     return None if handle in keras_hub.models.Backbone.presets else Path(handle)
 
 
-def find_kind(directory: Path) -> Kind | None:
-    """Returns the format of the encoder in a directory, by its files; None: no encoder."""
-    if (directory / "tfhub_module.pb").is_file():
+def find_kind(path: Path) -> Kind | None:
+    """Returns the format of the encoder at a path of `local_path`; None: no encoder."""
+    if not path.is_dir():
+        return "bert" if path.with_name(f"{path.name}.index").is_file() else None
+    if (path / "tfhub_module.pb").is_file():
         return "tf1_hub"
-    if (directory / "saved_model.pb").is_file() or (directory / "saved_model.pbtxt").is_file():
+    if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
         return "saved_model"
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict):
-        return None
-    if "registered_name" in config:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if isinstance(config, dict) and "registered_name" in config:
         return "keras_hub"
-    return "hugging_face" if "model_type" in config else None
+    # transformers did not write model_type before 2020.
+    if isinstance(config, dict) and ("model_type" in config or "type_vocab_size" in config):
+        return "bert"
+    return "bert" if (path / "bert_config.json").is_file() else None
+
+
+def read_json(handle: str, path: Path) -> dict[str, Any]:
+    """Returns a JSON object of an encoder's files.
+
+    Raises:
+        UserError: The file is missing, damaged, or of something else than an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"--encoder={handle}: {path} is missing. Copy it from where the model comes from."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"--encoder={handle}: {path} cannot be read as JSON: {error}. Compare it with the "
+            "original's."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--encoder={handle}: {path} holds a {type(content).__name__}, not an object. Compare "
+            "it with the original's."
+        )
+    return content
 
 
 def describe(path: Path | None) -> str:
@@ -70,8 +101,8 @@ def describe(path: Path | None) -> str:
     if inside:
         return f"not an encoder itself, but these folders in it may be: {', '.join(inside)}."
     return (
-        f"no {_KINDS}: it holds no saved_model.pb, and no config.json that names a KerasHub class "
-        "(registered_name) or a model_type."
+        f"no {_KINDS}: it holds no saved_model.pb, no bert_config.json, and no config.json that "
+        "names a KerasHub class (registered_name) or a model_type."
     )
 
 
