@@ -1,5 +1,6 @@
 """Classifiers of earlier runs, and new ones that start from them."""
 
+import dataclasses
 from typing import Any
 
 from tf_finetune.classification.classifier import Classifier, build_classifier
@@ -58,8 +59,12 @@ def restore_classifier(
         UserError: The encoder or the checkpoint cannot be used.
     """
     with runtime.scope():
+        encoder = load_run_encoder(config.encoder)
+        if config.encoder.pooling == "pooled":
+            # The checkpoint holds a pooler that has learnt.
+            encoder = dataclasses.replace(encoder, has_new_pooler=False)
         classifier = build_classifier(
-            load_run_encoder(config.encoder),
+            encoder,
             problem,
             config.encoder,
             max_seq_length=config.data.max_seq_length,

@@ -24,13 +24,24 @@ def connect(
         The model from features to logits, float32 [batch, num_outputs], not compiled.
 
     Raises:
-        UserError: The encoder has no `sequence_output` to pool, or the head has other outputs.
+        UserError: The encoder has no `sequence_output` to pool, or a new pooler that is frozen, or
+            the head has other outputs.
     """
     inputs = _make_inputs(encoder, len(problem.text_columns))
     outputs = encoder.network(inputs)
     if pooling != "pooled" and "sequence_output" not in outputs:
         raise UserError(
             f"--pooling={pooling}: {encoder.handle} gives no sequence_output. Use --pooling=pooled."
+        )
+    if pooling == "pooled" and encoder.has_new_pooler:
+        if not encoder.network.trainable:
+            raise UserError(
+                f"--freeze=encoder: {encoder.handle} was saved without a pooler; --pooling=pooled "
+                "gives it a new one, which would stay random. Use --pooling=mean, cls or max."
+            )
+        print(
+            f"notice: {encoder.handle} was saved without a pooler; --pooling=pooled trains a new "
+            "one from random weights. --pooling=mean needs none."
         )
     features = Pooling(pooling, name="pooling")(outputs, input_mask=inputs.get("input_mask"))
     logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(

@@ -8,7 +8,7 @@ from tf_finetune.formats.handles import read_json
 from tf_finetune.formats.tokenizer_files import read_tokenizer
 from tf_finetune.formats.weight_files import read_weights
 from tf_finetune.models.bert import EPSILON
-from tf_finetune.models.bert_weights import make_bert
+from tf_finetune.models.bert_weights import make_bert, new_pooler
 
 # The allowed values in `config.json`, the default first.
 _BERT = {
@@ -32,7 +32,7 @@ def load_bert(handle: str, path: Path, dropout: float | None) -> Encoder:
         dropout: The dropout rate; None: the one in the configuration.
 
     Returns:
-        The encoder.
+        The encoder. A BERT that was saved without a pooler has a new one, of random weights.
 
     Raises:
         UserError: A file is missing or damaged, or the model is not a BERT.
@@ -53,8 +53,10 @@ def load_bert(handle: str, path: Path, dropout: float | None) -> Encoder:
     if dropout is None:
         dropout = config.get("hidden_dropout_prob", 0.1)
     try:
+        weights = read_weights(path)
+        pooler = new_pooler(weights)
         network = make_bert(
-            read_weights(path),
+            weights | pooler,
             num_heads=config.get("num_attention_heads", 0),
             dropout=dropout,
             epsilon=config.get("layer_norm_eps", EPSILON),
@@ -68,4 +70,4 @@ def load_bert(handle: str, path: Path, dropout: float | None) -> Encoder:
             f"--encoder={handle}: its weights cannot be loaded: {reason}. "
             "Compare its files with the original's."
         ) from error
-    return native_encoder(handle, network, text)
+    return native_encoder(handle, network, text, has_new_pooler=bool(pooler))

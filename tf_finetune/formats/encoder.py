@@ -24,6 +24,7 @@ class Encoder:
         blocks: The embedding layers, then the layers of each transformer block from the lowest
             up; empty for a wrapped SavedModel. For freezing and layer-wise learning rates.
         mode: `native` for Keras layers, `saved_model` for a wrapped SavedModel.
+        has_new_pooler: Whether its pooler has learnt nothing, for it was saved without one.
     """
 
     handle: str
@@ -32,6 +33,7 @@ class Encoder:
     hidden_size: int
     blocks: tuple[tuple[keras.layers.Layer, ...], ...]
     mode: Literal["native", "saved_model"]
+    has_new_pooler: bool = False
 
     @property
     def takes_text(self) -> bool:
@@ -44,13 +46,16 @@ class Encoder:
         return self.preprocessor.max_positions
 
 
-def native_encoder(handle: str, network: Any, preprocessor: TextPreprocessor) -> Encoder:
+def native_encoder(
+    handle: str, network: Any, preprocessor: TextPreprocessor, *, has_new_pooler: bool = False
+) -> Encoder:
     """Makes an encoder of a network of Keras layers.
 
     Args:
         handle: The handle, as the user wrote it.
         network: A `BertEncoder`, or a layer with the same attributes for its sizes and blocks.
         preprocessor: The network's; its `max_positions` is set here.
+        has_new_pooler: See `Encoder`.
 
     Returns:
         The encoder.
@@ -72,4 +77,5 @@ def native_encoder(handle: str, network: Any, preprocessor: TextPreprocessor) ->
         hidden_size=network.hidden_size,
         blocks=network.blocks,
         mode="native",
+        has_new_pooler=has_new_pooler,
     )

@@ -22,6 +22,7 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
 
     Args:
         encoder: A native BERT, or a wrapped SavedModel, which is written with its trained weights.
+            Of a new pooler, which TF Hub's API cannot do without, a notice is printed.
         directory: Where to write; an existing one is replaced when all is written.
 
     Raises:
@@ -47,6 +48,12 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
         raise UserError(
             f"{encoder.handle}: its layer norms add {network.epsilon} to the variance; TF Models' "
             f"exporter can only write {TF_MODELS_EPSILON}."
+        )
+    if encoder.has_new_pooler:
+        print(
+            f"notice: {encoder.handle} has no pooler of its own; the pooled_output of what is "
+            "written is random unless a training with --pooling=pooled has taught it. "
+            "sequence_output is not concerned."
         )
     with replaced_directory(directory) as target:
         _save_bert(network, preprocessor, target)

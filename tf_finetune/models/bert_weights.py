@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert import INITIALIZER, BertEncoder
 from tf_finetune.models.bert_layers import Norm
 
 _NORM = r"(?:layer_norm|LayerNorm)"
@@ -79,6 +79,28 @@ def by_canonical_name(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str,
         if canonical is not None:
             found[canonical] = name, value
     return found
+
+
+def new_pooler(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Makes the pooler of a BERT that was saved without one, as language models are.
+
+    Args:
+        weights: Under names that `canonical_name` knows.
+
+    Returns:
+        Random weights, as BERT's training begins with, that differ with Keras' seed; none if
+        `weights` has a pooler, or a part of one.
+    """
+    found = by_canonical_name(weights)
+    if "word_embeddings/embeddings" not in found or any(n.startswith("pooler") for n in found):
+        return {}
+    width = found["word_embeddings/embeddings"][1].shape[-1]
+    # A clone has a seed of its own; INITIALIZER's is as old as its module.
+    kernel = INITIALIZER.clone()((width, width), "float32")
+    return {
+        "pooler_transform/kernel": ops.convert_to_numpy(kernel),
+        "pooler_transform/bias": np.zeros(width, "float32"),
+    }
 
 
 def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: Any) -> BertEncoder:
