@@ -2,12 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.blocks import read_block, split_files
+from tf_finetune.data.facts import describe
+from tf_finetune.data.file_format import find_format
+from tf_finetune.data.label_cells import parse_list
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_file, read_label_names
@@ -32,12 +36,43 @@ def _rows(name: str, prefix: bytes = b"") -> Callable[[bytes], None]:
     return lambda data: list(read_file(_write(name, prefix + data))).clear()
 
 
-def _load(name: str, prefix: bytes) -> Callable[[bytes], None]:
+def _load(
+    name: str, prefix: bytes, files: Mapping[str, Any] = {}, **labels: Any
+) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
-        config = DataConfig(train_file=_write(name, prefix + data))
-        load_data(config, LabelConfig(text_columns=("text",)))
+        config = DataConfig(train_file=_write(name, prefix + data), **files)
+        found = load_data(config, LabelConfig(text_columns=("text",), **labels))
+        describe(found)
 
     return target
+
+
+def table(data: bytes) -> None:
+    """A table that is read as the first byte's bits say, in files of both names."""
+    choice = data[0] if data else 0
+    config = DataConfig(
+        field_separator=("auto", "tab", ";", "space")[choice & 3],
+        quoting=("auto", "minimal", "none")[(choice >> 2) % 3],
+        header=("auto", "first_row", "none")[(choice >> 4) % 3],
+    )
+    for name in ("table.csv", "table.tsv"):
+        try:
+            list(read_file(find_format(_write(name, data[1:]), config))).clear()
+        except UserError:
+            continue
+
+
+def text_folder(data: bytes) -> None:
+    """A text in the folder of a class."""
+    folder = FOLDER / "texts"
+    (folder / "class").mkdir(parents=True, exist_ok=True)
+    (folder / "class" / "a.txt").write_bytes(data)
+    list(read_file(str(folder)))
+
+
+def list_cell(data: bytes) -> None:
+    """A cell that may hold a list."""
+    parse_list(data.decode(errors="replace"))
 
 
 def labels_txt(data: bytes) -> None:
@@ -89,7 +124,26 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv_load": _load("load.csv", b"text,label\n"),
     "jsonl": _rows("rows.jsonl"),
     "jsonl_load": _load("load.jsonl", b'{"text": "a", "label": '),
+    "json": _rows("rows.json"),
+    "json_load": _load("load.json", b'[{"text": "a", "label": "x"}, {"text": "b", "label": '),
+    "table": table,
+    "lists_load": _load("lists.csv", b"text,label\na,", problem_type="multi_label"),
+    "vectors_load": _load(
+        "vectors.jsonl", b'{"text": "a", "label": [0, 1, ', label_format="multi_hot"
+    ),
+    "columns_load": _load("columns.csv", b"text,a,b\nx,0,1\n", label_columns=("a", "b")),
+    "ignore_load": _load("ignore.tsv", b"text\tlabel\na\tx\n", ignore_labels=("x", "-")),
+    "held_out_load": _load(
+        "held.tsv",
+        b"text\tlabel\n" + b"".join(b"%d\t%d\n" % (n, n % 2) for n in range(40)),
+        {"validation_fraction": 0.2, "test_fraction": 0.2},
+    ),
+    "workbook": _rows("rows.xlsx"),
+    "text_folder": text_folder,
+    "list_cell": list_cell,
     "gzip": _rows("rows.tsv.gz"),
+    "zstd": _rows("rows.tsv.zst"),
+    "xz": _rows("rows.csv.xz"),
     "parquet": _rows("rows.parquet"),
     "tfrecord": _rows("rows.tfrecord"),
     "labels_txt": labels_txt,

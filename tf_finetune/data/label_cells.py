@@ -112,6 +112,7 @@ def spelling_key(names: Iterable[str]) -> dict[str, str]:
         For each name what it has in common with the others of its label. Names are themselves
         unless all of them are whole numbers or truth values, placeholders left out.
     """
+    names = list(names)
     real = {name for name in names if name and name.lower() not in PLACEHOLDERS - {"-1"}}
     whole = {name: found for name in real if (found := _WHOLE.fullmatch(name))}
     keys = {
