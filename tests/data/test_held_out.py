@@ -71,6 +71,12 @@ def test_the_first_text_of_each_class_is_trained_on() -> None:
     assert rows["train"] == list(range(500))
 
 
+def test_rows_without_a_class_are_not_held_out() -> None:
+    texts = [f"text {number}" for number in range(100)]
+    rows = held_out_rows([texts], [None, "a"] * 50, 0.4, None)
+    assert set(range(0, 100, 2)) < set(rows["train"]) and len(rows["validation"]) >= 18
+
+
 def test_pairs_are_held_out_by_both_texts() -> None:
     first, second = ["a"] * 200, [f"b{number}" for number in range(200)]
     rows = held_out_rows([first, second], ["x"] * 200, 0.2, None)

@@ -8,6 +8,7 @@ from typing import Any
 from tf_finetune.data.columns import Columns, read_columns
 from tf_finetune.data.file_format import FileFormat
 from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labels import infer_problem_type
 from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits, with_class_names
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
@@ -82,8 +83,9 @@ def read_cells(
             columns[split], said = without_labels(columns[split], labels.ignore_labels, split)
             notices += said
     if held_out:
-        by_class = (problem.problem_type if problem else layout.problem_type) != "regression"
-        columns, said = hold_out(columns, config, by_class=by_class)
+        # By what is known before a model is, so that its later calls find the same rows.
+        problem_type = layout.problem_type or infer_problem_type(columns["train"].labels or [])
+        columns, said = hold_out(columns, config, problem_type)
         notices += said
     return Cells(layout, columns, stream, notices)
 

@@ -13,7 +13,7 @@ _CLOSE = 0.01
 
 def held_out_rows(
     texts: Sequence[Sequence[str]],
-    classes: Sequence[Hashable],
+    classes: Sequence[Hashable | None],
     validation_fraction: float | None,
     test_fraction: float | None,
 ) -> dict[str, list[int]]:
@@ -27,7 +27,7 @@ def held_out_rows(
 
     Args:
         texts: For each text column the text of each row.
-        classes: The class of each row.
+        classes: The class of each row; None for one that is not held out.
         validation_fraction: The share of rows to hold back for validation; None: none.
         test_fraction: The same for test.
 
@@ -46,11 +46,11 @@ def held_out_rows(
         digest = _digest(of_row)
         split = split_of.get(digest)
         if split is None:
-            if label not in open_stretches:
-                open_stretches[label] = {"": 0}
-                split = "train"
-            else:
+            split = "train"
+            if label in open_stretches:
                 split = _choose(open_stretches[label], quotas, length, digest)
+            elif label is not None:
+                open_stretches[label] = {"": 0}
             split_of[digest] = split
         rows[split].append(row)
     return rows

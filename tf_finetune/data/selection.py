@@ -1,11 +1,14 @@
 """Which rows of each split are used: not those of ignored labels, and some are held out."""
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from tf_finetune.data.columns import Columns
 from tf_finetune.data.held_out import held_out_rows
 from tf_finetune.data.label_cells import clean, is_list, rows_text
+from tf_finetune.data.label_format import LabelFormat
+from tf_finetune.data.problem import ProblemType
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
@@ -59,14 +62,17 @@ def without_labels(cells: Columns, ignored: Sequence[str], split: str) -> tuple[
 
 
 def hold_out(
-    splits: dict[str, Columns], config: DataConfig, *, by_class: bool
+    splits: dict[str, Columns], config: DataConfig, problem_type: ProblemType
 ) -> tuple[dict[str, Columns], list[str]]:
     """Divides the training rows as `validation_fraction` and `test_fraction` say.
+
+    Each class gives its share; of rows with several labels the first one counts, and amounts are
+    one class. Rows without a label are not held out.
 
     Args:
         splits: The cells of each split.
         config: The fractions.
-        by_class: Whether each class gives its share; not where the labels are amounts.
+        problem_type: What the labels are.
 
     Returns:
         The cells of each split now, and a notice.
@@ -82,9 +88,13 @@ def hold_out(
                 f"({splits[split].locations[0]}). Leave one of them out."
             )
     train = splits["train"]
-    classes: list[Hashable] = [""] * len(train)
-    if by_class and train.labels is not None:
-        classes = [_stratum(value) for value in train.labels]
+    values = train.labels or [None] * len(train)
+    classes: list[str | None]
+    if problem_type == "multi_label":
+        classes = [None if value is None else _first_label(value) for value in values]
+    else:
+        amounts = problem_type == "regression"
+        classes = [("amount" if amounts else name) if (name := clean(v)) else None for v in values]
     rows = held_out_rows(train.texts, classes, config.validation_fraction, config.test_fraction)
     for split, found in rows.items():
         if not found:
@@ -101,5 +111,8 @@ def hold_out(
     return {**splits, **{split: train.take(found) for split, found in rows.items()}}, [notice]
 
 
-def _stratum(value: Any) -> Hashable:
-    return ",".join(sorted(map(clean, value))) if is_list(value) else clean(value)
+def _first_label(value: Any) -> str:
+    if vector := LabelFormat().vector(value):
+        return str(vector.index(1)) if 1 in vector else ""
+    parts = map(clean, value) if is_list(value) else re.split("[,;|]", clean(value))
+    return min(parts, default="")
