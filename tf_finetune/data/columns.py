@@ -106,11 +106,11 @@ def read_columns(
 
 
 def first_keys(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the columns of all rows with a value for each, in the order of their appearance."""
+    """Returns the columns of rows with a value of each, in the order of their appearance."""
     keys: dict[str, Any] = {}
     for row in rows:
-        if row.keys() != keys.keys():
-            keys = {**row, **keys}
+        if row.keys() != keys.keys() or None in keys.values():
+            keys |= {name: value for name, value in row.items() if keys.get(name) is None}
     return keys
 
 
