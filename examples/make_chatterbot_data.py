@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("data/chatterbot"))
     parser.add_argument("--min_rows", type=int, default=40, help="leave out smaller topics")
     arguments = parser.parse_args(argv)
+    output_dir = arguments.output_dir.expanduser()
     # find_spec does not run the package, which would import more than is needed.
     spec = importlib.util.find_spec("chatterbot_corpus")
     if spec is None or not spec.submodule_search_locations:
@@ -38,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(spec.submodule_search_locations[0]) / "data" / "english"
     rows = keep_big_topics(drop_duplicates(read_messages(folder)), arguments.min_rows)
     splits = split_rows(rows)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir.mkdir(parents=True, exist_ok=True)
     for name, part in splits.items():
         lines = ["text\ttopic", *(f"{text}\t{topic}" for text, topic in part)]
-        path = arguments.output_dir / f"{name}.tsv"
+        path = output_dir / f"{name}.tsv"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     print(describe(splits))
-    print(f"Written to {arguments.output_dir}.")
+    print(f"Written to {output_dir}.")
     return 0
 
 

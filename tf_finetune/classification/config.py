@@ -28,17 +28,19 @@ class EncoderConfig:
 
     title: ClassVar[str] = "Model"
 
-    encoder: str | None = setting(None, ENCODER_HELP)
+    encoder: str | None = setting(None, ENCODER_HELP, path="one")
     encoder_mode: str = setting(
         "auto",
         "native: as Keras layers; saved_model: wrapped as it is; auto: native where possible",
         choices=("auto", "native", "saved_model"),
     )
     preprocessor: str | None = setting(
-        None, "TF Hub preprocessor; only for an encoder that carries no vocabulary"
+        None, "TF Hub preprocessor; only for an encoder that carries no vocabulary", path="one"
     )
     init_from: str | None = setting(
-        None, "model_dir of an earlier run: start from its encoder, and its head if labels agree"
+        None,
+        "model_dir of an earlier run: start from its encoder, and its head if labels agree",
+        path="one",
     )
     head: str = setting("linear", "linear, mlp, or your own as module:Class")
     pooling: str = setting(

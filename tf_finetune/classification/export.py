@@ -33,6 +33,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
 from tf_finetune.formats.saved_model import RESOURCE_KINDS
 from tf_finetune.models.precision import float32_compute
+from tf_finetune.runs.paths import expand_path
 from tf_finetune.text.preprocessor import TextPreprocessor
 
 TOLERANCE = 1e-4
@@ -114,7 +115,7 @@ def export(
         model: From features to logits, as of `build_classifier`.
         preprocessor: The encoder's.
         problem: The model's problem.
-        directory: Where to write; an existing directory is replaced.
+        directory: Where to write; an existing directory is replaced. `~` is expanded.
         max_seq_length: Longer texts are cut to this many tokens.
         example_texts: Some strings for each text column, on which the files' outputs are compared
             with the model's; an empty text is always added.
@@ -123,6 +124,7 @@ def export(
         UserError: The disk is full; or the outputs of the files, loaded again, differ from the
             model's by more than 1e-4 (of the value, where it is above 1). `directory` is unchanged.
     """
+    directory = expand_path(directory, "directory")
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
     features = preprocessor(segments, max_seq_length)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_finetune.data.labelled import ExampleReader, Examples
 from tf_finetune.data.readers import Row
 from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
+from tf_finetune.runs.paths import expand_path
 from tf_finetune.text.preprocessor import TextPreprocessor
 
 # The column of `TokenizedRows` for the labels; the others are features.
@@ -61,6 +62,7 @@ def tokenize(
     Raises:
         UserError: No examples, or a `max_seq_length` that is too small or too large.
     """
+    cache_dir = expand_path(cache_dir, "cache_dir") if cache_dir else None
     packed = pack_texts_cached(examples.texts, preprocessor, max_seq_length, cache_dir)
     columns = dict(packed.features)
     if examples.labels is not None:

@@ -12,10 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_finetune.errors import UserError
+from tf_finetune.runs.paths import expand_path
+
 
 def read(model_dir: str) -> dict[str, float]:
     """Returns a run's numbers, those of training included."""
-    metrics = json.loads((Path(model_dir) / "metrics.json").read_text(encoding="utf-8"))
+    folder = Path(expand_path(model_dir, "model_dir"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     results = metrics.get("test") or metrics["eval"]
     numbers = {name: value for name, value in results.items() if isinstance(value, float)}
     return numbers | {"examples_per_second": metrics["train"]["examples_per_second"]}
@@ -35,7 +39,7 @@ def main(model_dirs: Sequence[str] | None = None) -> int:
     folders = parser.parse_args(model_dirs).model_dir
     try:
         runs = [read(folder) for folder in folders]
-    except (OSError, LookupError, ValueError) as error:
+    except (UserError, OSError, LookupError, ValueError) as error:
         print(f"error: no results of a run: {error}", file=sys.stderr)
         return 2
     names = list(runs[0])

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_finetune.errors import UserError
+from tf_finetune.runs.paths import expand_path
 
 
 def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
@@ -25,7 +26,7 @@ def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
     Raises:
         UserError: `hf_dir` is not a BERT, or `output_dir` exists and is not empty.
     """
-    output = Path(output_dir)
+    output = Path(expand_path(output_dir, "--output_dir"))
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(
             f"--output_dir={output_dir} is there and not empty. Remove it or choose another."
@@ -34,7 +35,7 @@ def export_hub_encoder(hf_dir: str, output_dir: str | os.PathLike[str]) -> None:
     from tf_finetune.formats.encoders import load_encoder
     from tf_finetune.formats.hub_writer import save_hub_encoder
 
-    save_hub_encoder(load_encoder(hf_dir, mode="native"), output)
+    save_hub_encoder(load_encoder(expand_path(hf_dir, "--hf_dir"), mode="native"), output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_file, is_remote, local_copy
+from tf_finetune.runs.paths import expand_path
 
 Kind = Literal["saved_model", "tf1_hub", "keras_hub", "bert"]
 
@@ -27,6 +28,7 @@ def local_path(handle: str, flag: str = "encoder") -> Path | None:
     Raises:
         UserError: A download failed, or no such package is installed.
     """
+    handle = expand_path(handle, f"--{flag}")
     if handle.startswith("package:"):
         return _package_directory(handle)
     if handle.startswith(("https://", "http://")):

@@ -21,21 +21,24 @@ class DataConfig:
         None,
         "folder with files named train, validation or dev, and test; or the files of --task_name",
         names_data=True,
+        path="one",
     )
     train_file: str | None = setting(
         None,
         "training examples: .tsv .csv .jsonl .json .parquet .xlsx .tfrecord, texts compressed too, "
         "or a folder of .txt for each class; comma-separated, globs",
         names_data=True,
+        path="list",
     )
     validation_file: str | None = setting(
-        None, "examples to evaluate on during training", names_data=True
+        None, "examples to evaluate on during training", names_data=True, path="list"
     )
     test_file: str | None = setting(
         None,
         "examples for the final evaluation and predictions",
         names_data=True,
         may_change=True,
+        path="list",
     )
     validation_fraction: float | None = setting(
         None,
@@ -78,7 +81,7 @@ class DataConfig:
         None, "TensorFlow Datasets name, e.g. glue/mrpc", names_data=True
     )
     tfds_data_dir: str | None = setting(
-        None, "folder of prepared TensorFlow Datasets", names_data=True
+        None, "folder of prepared TensorFlow Datasets", names_data=True, path="one"
     )
     max_seq_length: int = setting(
         128, "longest input in tokens, special tokens included; longer ones are cut", minimum=1
@@ -106,7 +109,10 @@ class DataConfig:
         choices=("auto", "true", "false"),
     )
     tokenized_cache_dir: str | None = setting(
-        None, "folder that keeps token ids for later runs on the same texts", may_change=True
+        None,
+        "folder that keeps token ids for later runs on the same texts",
+        may_change=True,
+        path="one",
     )
 
     def __post_init__(self) -> None:
@@ -247,7 +253,9 @@ class RunConfig:
 
     title: ClassVar[str] = "Run"
 
-    model_dir: str | None = setting(None, "folder for the model and all results", may_change=True)
+    model_dir: str | None = setting(
+        None, "folder for the model and all results", may_change=True, path="one"
+    )
     do_train: bool = setting(False, "train on --train_file", may_change=True)
     do_eval: bool = setting(
         False, "evaluate on the validation and the test examples", may_change=True

@@ -14,6 +14,7 @@ from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.flags import flagfile_text
+from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import ConfigT, differences, from_record, replaced, to_record
 
 # Written atomically, so each is whole or absent.
@@ -36,10 +37,13 @@ class ModelDir:
     """The folder of one run's model.
 
     Attributes:
-        path: Its path, local or on one of TensorFlow's file systems.
+        path: Its path, local or on one of TensorFlow's file systems; `~` is expanded.
     """
 
     path: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", expand_path(self.path, "model_dir"))
 
     def __str__(self) -> str:
         return self.path

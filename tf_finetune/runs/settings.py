@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tf_finetune.errors import UserError
+from tf_finetune.runs.paths import check_utf8, expand_path, expand_paths
 
 ConfigT = TypeVar("ConfigT")
 Field: typing.TypeAlias = "dataclasses.Field[Any]"
@@ -27,6 +28,7 @@ def setting(
     choices: tuple[str, ...] = (),
     may_change: bool = False,
     names_data: bool = False,
+    path: str | None = None,
     **bounds: float,
 ) -> Any:
     """Declares a setting as a dataclass field.
@@ -38,6 +40,7 @@ def setting(
         may_change: Whether it may differ between two calls of one training.
         names_data: Whether it selects the rows that a call without training reads. If any such flag
             is given, all are taken from the command line, none from the model directory.
+        path: `one` if it is a path, `list` if it may be several, joined by commas.
         **bounds: `minimum`, `above`, `maximum` and `below`.
     """
     metadata = {
@@ -45,6 +48,7 @@ def setting(
         "choices": choices,
         "may_change": may_change,
         "names_data": names_data,
+        "path": path,
         "bounds": {_SIGNS[name]: bound for name, bound in bounds.items()},
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -86,13 +90,19 @@ def allowed_range(field: Field) -> str:
 
 
 def check_values(section: Any) -> None:
-    """Checks every value of a section against its field's choices and bounds.
+    """Checks every value of a section against its field's choices and bounds; expands its paths.
+
+    Call it in the section's `__post_init__`: then a section holds no `~`, wherever it comes from.
 
     Raises:
         UserError: A value is not allowed.
     """
     for field in dataclasses.fields(section):
-        _check_value(field, getattr(section, field.name))
+        value = getattr(section, field.name)
+        _check_value(field, value)
+        if value is not None and field.metadata["path"]:
+            expand = expand_paths if field.metadata["path"] == "list" else expand_path
+            object.__setattr__(section, field.name, expand(value, f"--{field.name}"))
 
 
 def to_record(config: Any) -> dict[str, Any]:
@@ -173,12 +183,15 @@ def _check_value(field: Field, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{field.name}={value}: must be a finite number.")
     for text in value if isinstance(value, tuple) else [value]:
+        if not isinstance(text, str):
+            continue
         # A flagfile cannot contain such a value.
-        if isinstance(text, str) and (not text or text != text.strip() or set(text) & {*"\r\n"}):
+        if not text or text != text.strip() or set(text) & {*"\r\n\0"}:
             raise UserError(
                 f"--{field.name}={value!r}: no part of it may be empty, begin or end with a blank, "
-                "or hold a line end."
+                "or hold a line end or NUL."
             )
+        check_utf8(text, f"--{field.name}")
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise UserError(f"--{field.name}={value}: allowed are {', '.join(choices)}.")
