@@ -14,14 +14,50 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_the_package_lists_its_commands_without_tensorflow():
-    program = "import runpy, sys; runpy.run_module('tf_finetune', run_name='__main__')"
-    program += "; print('tensorflow' in sys.modules)"
+    program = "import sys\nfrom tf_finetune.__main__ import main\nassert main() == 0"
+    program += "\nprint('tensorflow' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:-1:2]] == list(COMMANDS)
     assert lines[-1] == "False"
+
+
+def python_m(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tf_finetune", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_is_the_list():
+    listed = python_m()
+    assert listed.returncode == 0 and listed.stdout.startswith("run_classifier ")
+    for word in ("--help", "-h", "help"):
+        assert python_m(word).stdout == listed.stdout
+
+
+def test_the_package_runs_a_command_by_its_name():
+    done = python_m("run_classifier", "--help")
+    assert done.returncode == 0 and "--train_batch_size" in done.stdout
+    done = python_m("run_classifier", "--lr=1")
+    assert done.returncode == 2 and "Here it is --learning_rate" in done.stderr
+    done = python_m("compare_runs", "nowhere")
+    assert done.returncode == 2 and done.stderr.startswith("error: no results of a run")
+    assert "usage: python -m tf_finetune.formats.convert" in python_m("export_hub_encoder").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("run_clasifier", "Did you mean run_classifier?"),
+        ("--model_dir=out", "There are run_classifier,"),
+        ("train", "There are run_classifier,"),
+    ],
+)
+def test_another_command_is_refused(name, hint):
+    done = python_m(name)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"error: {name}: no such command. ") and hint in done.stderr
 
 
 def test_setup_makes_a_console_script_of_each():

@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,12 +105,94 @@ def test_the_flags_that_were_given_are_named(tmp_path):
         ("--freeze=first_two_layers", "first_N_layers"),
         ("--head=my_module", "module:Class"),
         ("--flagfile=missing.cfg", "missing.cfg"),
-        ("train.tsv", "Stray argument 'train.tsv'"),
+        ("train.tsv", "Stray argument 'train.tsv': .*files are joined by commas"),
+        ("max_steps=2", "begins with two hyphens: --max_steps=2"),
+        ("\u2014do_train", "begins with two hyphens: --do_train"),  # As word processors write it.
+        ("--weight-decay=1", "--weight-decay: no such flag. Write --weight_decay."),
     ],
 )
 def test_bad_flags_are_named(argument, complaint):
     with pytest.raises(UserError, match="(?s)" + complaint):
         parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--do_train", "True"], "'True': write --do_train=true, or --do_train."),
+        (["--do_train", "1", "--seed=3"], "'1': write --do_train=true, or --do_train."),
+        (["--do_eval", "false"], "'false': write --do_eval=false, or --nodo_eval."),
+        (["-do_export", "yes"], "'yes': write --do_export=true, or --do_export."),
+        (["--seed=1", "True"], "every value belongs to a flag"),
+        (["--do_train", "train.tsv"], "every value belongs to a flag"),
+    ],
+)
+def test_a_value_after_a_blank_that_belongs_to_no_flag(arguments, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        parse(*arguments)
+
+
+def test_values_after_a_blank_that_do():
+    config = parse("--seed", "3", "-do_train", "--model_dir", "out", "--do_eval=False")
+    assert config.runtime.seed == 3 and config.run.model_dir == "out"
+    assert config.run.do_train and not config.run.do_eval
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbf--seed=1\n--do_train\n", (1, True)),
+        (b"\xef\xbb\xbf# A comment\n--seed=1\r\n\r\n", (1, False)),
+        (b"--seed=2\n\xef\xbb\xbf--seed=1\n--do_train", (1, True)),  # Two files, joined.
+        (b"\xef\xbb\xbf\n  // A comment\n \t --do_train \n", (42, True)),
+        (b"\xef\xbb\xbf", (42, False)),
+    ],
+)
+def test_byte_order_marks_blanks_and_comments_of_a_flagfile(tmp_path, content, expected):
+    (tmp_path / "run.cfg").write_bytes(content)
+    config = parse(f"--flagfile={tmp_path}/run.cfg")
+    assert (config.runtime.seed, config.run.do_train) == expected
+    (tmp_path / "outer.cfg").write_bytes(f"\ufeff--flagfile={tmp_path}/run.cfg".encode())
+    assert parse(f"--flagfile={tmp_path}/outer.cfg") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("--seed 3", "--seed 3: no such flag. Write --seed=3."),
+        ("seed=3", "'seed=3': a flag begins with two hyphens: --seed=3."),
+        ("--flagfile other.cfg", "Write --flagfile=other.cfg."),
+        ("--flagfile={0}/run.cfg", "this file reads itself"),
+        ("--flagfile={0}/no.cfg", "--flagfile={0}/no.cfg: cannot be read: No such file"),
+        ("--flagfile={0}", "--flagfile={0}: cannot be read: Is a directory"),
+        ("--flagfile=", "no file is named"),
+    ],
+)
+def test_what_is_wrong_in_a_flagfile_is_named(tmp_path, content, complaint):
+    (tmp_path / "run.cfg").write_text(content.format(tmp_path))
+    with pytest.raises(UserError, match=re.escape(complaint.format(tmp_path))):
+        parse(f"--flagfile={tmp_path}/run.cfg")
+
+
+def test_a_flagfile_of_another_encoding(tmp_path):
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "run.cfg").write_bytes("--label_column=Größe".encode(encoding))
+        with pytest.raises(UserError, match=r"run.cfg: not UTF-8 text: .* Save it as UTF-8"):
+            parse(f"--flagfile={tmp_path}/run.cfg")
+
+
+def test_a_flagfile_does_not_depend_on_the_locale(tmp_path):
+    (tmp_path / "run.cfg").write_text("--label_column=Größe\n--nonsense=1\n", encoding="utf-8")
+    script = f"import run_classifier; run_classifier.main(['x', '--flagfile={tmp_path}/run.cfg'])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert b"--nonsense: no such flag" in done.stderr
 
 
 def test_help_and_bad_flags_answer_without_tensorflow():

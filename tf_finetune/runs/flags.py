@@ -3,6 +3,8 @@
 import csv
 import difflib
 import io
+import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from absl import flags
 
 from tf_finetune.errors import UserError
+from tf_finetune.runs.flagfile import expand_flagfiles
+from tf_finetune.runs.other_names import other_name_hint
 from tf_finetune.runs.settings import (
     ConfigT,
     Field,
@@ -18,6 +22,8 @@ from tf_finetune.runs.settings import (
     settings,
     value_type,
 )
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def parse_flags(
@@ -38,22 +44,19 @@ def parse_flags(
         UserError: An unknown flag, a value that is not allowed, a stray argument.
     """
     values = _define(config_class)
+    arguments = [argv[0], *expand_flagfiles(argv[1:])]
     try:
-        rest = values(list(argv))[1:]
+        rest = values(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(values), n=3)
-        hint = f" Did you mean {', '.join('--' + name for name in near)}?" if near else ""
-        raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from None
+        hint = _unknown_hint(error.flagname, values)
+        raise UserError(f"--{error.flagname}: no such flag. {hint}See --help.") from None
     except flags.Error as error:
         raise UserError(str(error).replace("flag --", "--")) from None
-    except ValueError as error:  # The file is not UTF-8, or its name has a NUL.
-        raise UserError(f"--flagfile: not UTF-8 text: {error}.") from None
     if values["help"].value:
         return None
     if rest:
-        raise UserError(
-            f"Stray argument {rest[0]!r}: every value belongs to a flag, as in --train_file=FILE."
-        )
+        before = [a.lstrip("-") for a, b in itertools.pairwise(arguments) if b == rest[0]]
+        raise UserError(f"Stray argument {rest[0]!r}: {_stray_hint(rest[0], before, values)}")
     chosen: dict[str, dict[str, Any]] = {name: {} for name in sections(config_class)}
     given = set()
     for name, section, field in settings(config_class):
@@ -115,6 +118,36 @@ def _define(config_class: type) -> flags.FlagValues:
             default = list(default)
         define(field.name, default, _help(section, field), flag_values=values)
     return values
+
+
+def _unknown_hint(name: str, values: flags.FlagValues) -> str:
+    """Returns what to type in place of an unknown flag, with a blank at the end."""
+    known = {*values, "flagfile"}
+    first, blank, rest = name.partition(" ")
+    if blank and first in known:  # A line of a flagfile.
+        return f"Write --{first}={rest.strip()}. "
+    if hint := other_name_hint(name, known):
+        return f"{hint} "
+    near = difflib.get_close_matches(name, list(values), n=3)
+    return f"Did you mean {', '.join('--' + name for name in near)}? " if near else ""
+
+
+def _stray_hint(argument: str, before: Sequence[str], values: flags.FlagValues) -> str:
+    """Returns what is wrong with an argument that belongs to no flag, and what to type.
+
+    Args:
+        argument: The argument.
+        before: What stands before it, without hyphens; several if it stands there more than once.
+        values: The program's flags.
+    """
+    switch = next((name for name in before if name in values and values[name].boolean), None)
+    if switch and argument.lower() in _TRUTHS:
+        value = _TRUTHS[argument.lower()]
+        return f"write --{switch}={_format(value)}, or --{'' if value else 'no'}{switch}."
+    name = re.sub(r"^\W+|\W.*", "", argument)
+    if name in values and name != argument:
+        return f"a flag begins with two hyphens: --{argument[argument.index(name) :]}."
+    return "every value belongs to a flag, as in --train_file=FILE; files are joined by commas."
 
 
 def _help(section: type, field: Field) -> str:
