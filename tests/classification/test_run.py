@@ -302,6 +302,21 @@ def test_a_model_is_kept_from_data_with_other_labels(finished, capsys):
     assert (files / "out" / "labels.txt").read_text() == before
 
 
+def test_a_finished_model_is_trained_further_as_the_message_says(finished, capsys):
+    files, command = finished
+    shutil.copy(files / "train.tsv", files / "more.tsv")
+    for flag in ("--num_train_epochs=8", f"--train_file={files}/more.tsv", "--max_steps=9"):
+        assert run_classifier.main([*command, flag]) == 2
+        complaint = capsys.readouterr().err
+        assert f"{flag.partition('=')[0]}: " in complaint
+        advice = f"--init_from={files}/out --model_dir=<new>"
+        assert complaint.splitlines()[-1].endswith(f"to train this model further: {advice}.")
+        more = advice.replace("<new>", f"{files}/further").split()
+        assert run_classifier.main([*command, flag, *more]) == 0
+        assert "head       kept" in capsys.readouterr().out
+        shutil.rmtree(files / "further")
+
+
 def test_overwrite_removes_only_what_a_run_has_written(finished, capsys):
     files, command = finished
     (files / "out" / "train" / "rows.tsv").write_text("mine")

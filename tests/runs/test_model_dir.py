@@ -1,11 +1,14 @@
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tf_finetune.classification.config import Config
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig, RunConfig
 from tf_finetune.runs.flags import parse_flags
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import replaced
@@ -123,9 +126,26 @@ def test_the_same_training_goes_on_and_another_one_does_not(tmp_path, config):
         model_dir.check_free(other, no_differences)
     lines = str(caught.value).splitlines()[1:-1]
     assert lines == ["  --learning_rate: 5e-05 there, 1.0 now", "  --seed: 42 there, 1 now"]
+    remedy = str(caught.value).splitlines()[-1]
+    assert f"--init_from={tmp_path} --model_dir=<new>" in remedy and "--overwrite" in remedy
     with pytest.raises(UserError, match="\n  other labels\n"):
         model_dir.check_free(config, lambda learnt: ["  other labels"])
     model_dir.check_free(replaced(other, overwrite=True), lambda learnt: ["  other labels"])
+
+
+def test_a_program_without_init_from_does_not_name_it(tmp_path, config):
+    @dataclass(frozen=True)
+    class Other:
+        program: ClassVar[str] = "run_other.py"
+        data: DataConfig = DataConfig()
+        run: RunConfig = RunConfig()
+
+    other = Other(run=RunConfig(model_dir=str(tmp_path)))
+    ModelDir(str(tmp_path)).save(other, LEARNT, {})
+    (tmp_path / "export").mkdir()
+    with pytest.raises(UserError, match="--overwrite to replace") as caught:
+        ModelDir(str(tmp_path)).check_free(replaced(other, max_seq_length=3), no_differences)
+    assert "init_from" not in str(caught.value)
 
 
 def test_an_export_alone_is_a_model_too(tmp_path, config):

@@ -15,7 +15,14 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
-from tf_finetune.runs.settings import ConfigT, differences, from_record, replaced, to_record
+from tf_finetune.runs.settings import (
+    ConfigT,
+    differences,
+    from_record,
+    replaced,
+    settings,
+    to_record,
+)
 
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
@@ -115,10 +122,13 @@ class ModelDir:
         earlier, learnt = self.load(type(config))
         lines = [*differences(earlier, config), *differences_learnt(learnt)]
         if lines:
+            remedy = (
+                "Give the same flags to go on, another --model_dir, or --overwrite to replace it"
+            )
+            if any(field.name == "init_from" for *_, field in settings(config)):
+                remedy += f"; to train this model further: --init_from={self} --model_dir=<new>"
             raise UserError(
-                "\n".join([f"--model_dir={self} holds another run's model:", *lines]) + "\n"
-                "Choose another --model_dir, give the same flags to go on, or replace it: "
-                "--overwrite."
+                "\n".join([f"--model_dir={self} holds another run's model:", *lines, f"{remedy}."])
             )
 
     def save(self, config: Any, learnt: Mapping[str, Any], files: Mapping[str, str]) -> None:
