@@ -363,6 +363,24 @@ def test_what_is_no_encoder(tiny_bert_dir, tmp_path):
         assert f"--encoder={handle}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("handle", "hint"),
+    [
+        ("bert-base-uncased", "hf://google-bert/bert-base-uncased."),
+        ("google-bert/bert-base-uncased", "hf://google-bert/bert-base-uncased."),
+        ("sentence-transformers/all-MiniLM-L6-v2", "hf://sentence-transformers/all-MiniLM-L6-v2."),
+        ("distilbert-base-uncased", "hf://distilbert-base-uncased."),
+        ("prajjwal1/bert-tiny", "hf://prajjwal1/bert-tiny."),
+        *((path, None) for path in ("/no/such", "../a/b", "no/such/place", "my bert")),
+    ],
+)
+def test_a_bare_name_of_a_hub_is_answered_with_its_handle(handle, hint):
+    with pytest.raises(UserError, match="there is no such directory") as caught:
+        load_encoder(handle)
+    said = str(caught.value).partition("--encoder=hf")[2]
+    assert said.startswith(hint.removeprefix("hf")) if hint else not said
+
+
 def test_options_that_do_not_go_with_the_handle(tiny_bert_dir):
     with pytest.raises(UserError, match="is not a SavedModel"):
         load_encoder(str(tiny_bert_dir), mode="saved_model")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,8 +95,9 @@ def describe(path: Path | None) -> str:
     """Describes a path without an encoder, for an error message."""
     if path is None or not path.exists():
         return (
-            "there is no such directory, and KerasHub has no preset of that name. Give the "
-            f"directory of a {_KINDS}, a URL, or package:<python module>."
+            "there is no such directory, and KerasHub has no preset of that name. "
+            f"{_hub_hint(str(path))}Give the directory of a {_KINDS}, a URL, or package:<python "
+            "module>."
         )
     if not path.is_dir():
         return f"a file. Give the directory of a {_KINDS}; unpack an archive first."
@@ -106,6 +108,15 @@ def describe(path: Path | None) -> str:
         f"no {_KINDS}: it holds no saved_model.pb, no bert_config.json, and no config.json that "
         "names a KerasHub class (registered_name) or a model_type."
     )
+
+
+def _hub_hint(handle: str) -> str:
+    """Says how a name of the Hugging Face Hub is written, if the handle may be one."""
+    if not re.fullmatch(r"(?=.*[a-z])\w[\w.-]*(/\w[\w.-]*)?", handle):
+        return ""
+    # The Hub's first models had no owner; BERT's is now Google.
+    name = f"google-bert/{handle}" if handle.startswith("bert-") else handle
+    return f"If it is a model of the Hugging Face Hub: --encoder=hf://{name}. "
 
 
 def _download(handle: str, flag: str) -> Path:
