@@ -14,14 +14,20 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.export import argument_names, export
+from tf_finetune.classification.heads import HEADS
 from tf_finetune.classification.predict import Predictions
 from tf_finetune.classification.predict import predict as predict_with
+from tf_finetune.classification.predictions import unescape
+from tf_finetune.data.batches import plan_batches
+from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.precision import float32_compute
+from tf_finetune.runs.config import LoopConfig, OptimizerConfig
 from tf_finetune.training.forward import make_forward
 
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))
@@ -34,7 +40,7 @@ LENGTH = 16
 
 def spread(model: keras.Model, encoder: Encoder, problem: Problem) -> keras.Model:
     """Gives the head weights with which the texts get different answers."""
-    kernel, bias = model.trainable_variables[-2:]
+    kernel, bias = model.get_layer("head").logits.trainable_variables
     kernel.assign(keras.random.normal(kernel.shape, seed=3))
     segments = [tf.constant(TEXTS)] * len(problem.text_columns)
     logits = model(encoder.preprocessor(segments, LENGTH), training=False)
@@ -256,27 +262,99 @@ def test_not_finite_fails_the_export(encoder, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_mixed_precision_is_exported_in_float32(tiny_bert_dir: Path, tmp_path: Path) -> None:
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        encoder = load_encoder(str(tiny_bert_dir))
-        model = spread(build_classifier(encoder, SINGLE).model, encoder, SINGLE)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    encoder_32 = load_encoder(str(tiny_bert_dir))
-    model_32 = build_classifier(encoder_32, SINGLE).model
-    model_32.set_weights(model.get_weights())
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("head", list(HEADS))
+def test_mixed_precision_is_exported_in_float32(tiny_bert_dir, tmp_path, policy, head) -> None:
+    keras.config.set_dtype_policy(policy)
+    encoder = load_encoder(str(tiny_bert_dir))
+    model = build_classifier(encoder, SINGLE, EncoderConfig(head=head)).model
+    model = spread(model, encoder, SINGLE)
+    assert model.get_layer("encoder").compute_dtype == policy.removeprefix("mixed_")
     features = encoder.preprocessor([tf.constant(TEXTS)], LENGTH)
-    exact = tf.nn.softmax(model_32(features, training=False)).numpy()
     mixed = tf.nn.softmax(model(features, training=False)).numpy()
-    assert np.abs(exact - mixed).max() > 1e-4
     export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
-    answers = serve(tmp_path / "export", SINGLE, [TEXTS])
-    np.testing.assert_allclose(answers["probabilities"], exact, atol=1e-5)
-    # The model itself goes on as it was, and so does model.keras.
+    # The model itself goes on as it was.
     np.testing.assert_array_equal(tf.nn.softmax(model(features, training=False)), mixed)
-    restored = keras.saving.load_model(tmp_path / "export" / "model.keras")
-    np.testing.assert_allclose(tf.nn.softmax(restored(features, training=False)), mixed, atol=1e-6)
+    answers = serve(tmp_path / "export", SINGLE, [TEXTS])
+    weights = model.get_weights()
+    file = tmp_path / "export" / "model.keras"
+    # Loaded where the global policy is mixed, it computes the same.
+    answers["keras"] = tf.nn.softmax(keras.saving.load_model(file)(features, training=False))
+    keras.config.set_dtype_policy("float32")
+    restored = keras.saving.load_model(file, compile=False)
+    assert {layer.dtype_policy.name for layer in restored._flatten_layers()} == {"float32"}
+    encoder_32 = load_encoder(str(tiny_bert_dir))
+    model_32 = build_classifier(encoder_32, SINGLE, EncoderConfig(head=head)).model
+    model_32.set_weights(weights)
+    exact = tf.nn.softmax(model_32(features, training=False)).numpy()
+    assert np.abs(exact - mixed).max() > 1e-4
+    np.testing.assert_allclose(answers["probabilities"], exact, atol=1e-5)
+    np.testing.assert_allclose(answers["keras"], exact, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(restored(features, training=False)), exact, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_what_mixed_precision_has_trained_is_converted_to_lite_rt(tiny_bert_dir, tmp_path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    encoder = load_encoder(str(tiny_bert_dir))
+    classifier = build_classifier(encoder, PAIR, max_seq_length=LENGTH)
+    examples = Examples((TEXTS, TEXTS[::-1]), np.array([0, 1, 0, 1, 0], np.int32))
+    batches = plan_batches(classifier.tokenize(examples), 5, LoopConfig(max_steps=2))
+    classifier.fit(batches, OptimizerConfig())
+    classifier.export(str(tmp_path / "export"))
+    model = keras.saving.load_model(tmp_path / "export" / "model.keras")
+    inputs = {
+        tensor.name: keras.Input((LENGTH,), 2, dtype="int32", name=tensor.name)
+        for tensor in model.inputs
+    }
+    fixed = keras.Model(inputs, model(inputs))
+    content = tf.lite.TFLiteConverter.from_keras_model(fixed).convert()
+    run = tf.lite.Interpreter(model_content=content).get_signature_runner()
+    texts = [["a good film ", "bad " * 9], ["boring", "good " * 9]]
+    features = encoder.preprocessor([tf.constant(column) for column in texts], LENGTH)
+    assert features["input_mask"].shape == (2, LENGTH)
+    (logits,) = run(**features).values()
+    np.testing.assert_allclose(logits, model(features, training=False), atol=1e-4)
+
+
+@pytest.mark.parametrize("problem", [SINGLE, PAIR, MULTI, REGRESSION])
+def test_an_empty_request_gets_an_empty_answer(problem, encoder, classifier, tmp_path) -> None:
+    export(
+        *(classifier(problem), encoder.preprocessor, problem, tmp_path / "export"),
+        max_seq_length=LENGTH,
+    )
+    assert_answers_nothing(tmp_path / "export", problem)
+    # Beside it, an empty text is a row as any other.
+    shapes = {array.shape[0] for array in serve_texts(tmp_path / "export", problem, [""]).values()}
+    assert shapes == {1}
+
+
+def serve_texts(directory: Path, problem: Problem, texts: list[str]) -> dict[str, np.ndarray]:
+    return serve(directory, problem, [texts] * len(problem.text_columns))
+
+
+def assert_answers_nothing(directory: Path, problem: Problem) -> None:
+    signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
+    names = argument_names(problem.text_columns)
+    answers = signature(**{name: tf.zeros([0], tf.string) for name in names})
+    shapes = {name: tuple(answer.shape) for name, answer in answers.items()}
+    labels = {"label": (0,), "probabilities": (0, problem.num_outputs)}
+    assert shapes == {"score": (0,), **(labels if problem.label_names else {})}
+
+
+def test_names_with_commas_can_be_told_apart(encoder, tmp_path: Path) -> None:
+    problem = Problem("multi_label", ("text",), ("a", "b", "a,b", "c\\", "\\x2c"), threshold=0.01)
+    model = build_classifier(encoder, problem).model
+    export(model, encoder.preprocessor, problem, tmp_path / "export", max_seq_length=LENGTH)
+    (label,) = serve(tmp_path / "export", problem, [["good"]])["label"].tolist()
+    assert label.decode() == r"a,b,a\x2cb,c\\,\\x2c"
+    assert tuple(map(unescape, label.decode().split(","))) == problem.label_names
+    # A single label is the name itself.
+    problem = dataclasses.replace(problem, problem_type="single_label", label_names=("a,b", "a,\\"))
+    model = build_classifier(encoder, problem).model
+    export(model, encoder.preprocessor, problem, tmp_path / "export", max_seq_length=LENGTH)
+    (label,) = serve(tmp_path / "export", problem, [["good"]])["label"].tolist()
+    assert label.decode() in problem.label_names
 
 
 def test_float32_compute_puts_policies_back_after_an_error() -> None:
@@ -318,6 +396,7 @@ def test_wrapped_saved_model_with_a_table_and_a_file(tmp_path: Path) -> None:
         max_seq_length=LENGTH,
         example_texts=[TEXTS],
     )
+    assert_answers_nothing(directory, SINGLE)
     expected = predict(model, encoder, SINGLE, TEXTS)
     source.rename(tmp_path / "elsewhere")
     (tmp_path / "words.txt").unlink()
@@ -332,6 +411,7 @@ def test_wrapped_saved_model_of_tokens(tiny_hub_dir: Path, tmp_path: Path) -> No
     model = spread(build_classifier(encoder, SINGLE).model, encoder, SINGLE)
     export(model, encoder.preprocessor, SINGLE, tmp_path / "export", max_seq_length=LENGTH)
     expected = predict(model, encoder, SINGLE, TEXTS)
+    assert_answers_nothing(tmp_path / "export", SINGLE)
     shares = serve(tmp_path / "export", SINGLE, [TEXTS])["probabilities"]
     np.testing.assert_allclose(shares, expected.probabilities, atol=1e-4)
 

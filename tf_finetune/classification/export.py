@@ -28,6 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_finetune.classification.predictions import escape
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
@@ -63,8 +64,12 @@ def serving_module(
         input_signature=[tf.TensorSpec([None], tf.string, name) for name in names], autograph=False
     )
     def serve(*segments: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = preprocessor(segments, max_seq_length)
-        return answer(model(features, training=False), problem)
+        rows = tf.shape(segments[0])[0]
+        # An encoder cannot read no rows: an empty batch gets an empty text, whose row is cut off.
+        filling = tf.fill([tf.cast(rows == 0, tf.int32)], "")
+        features = preprocessor([tf.concat([s, filling], 0) for s in segments], max_seq_length)
+        outputs = answer(model(features, training=False), problem)
+        return {name: output[:rows] for name, output in outputs.items()}
 
     module = tf.Module()
     module.serve = serve
@@ -83,7 +88,8 @@ def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
     names = tf.constant(problem.label_names)
     if problem.problem_type == "multi_label":
         probabilities = tf.sigmoid(logits)
-        rows = tf.repeat(names[tf.newaxis], tf.shape(logits)[0], axis=0)
+        written = tf.constant([escape(name).replace(",", r"\x2c") for name in problem.label_names])
+        rows = tf.repeat(written[tf.newaxis], tf.shape(logits)[0], axis=0)
         chosen = tf.ragged.boolean_mask(rows, probabilities >= problem.threshold)
         label = tf.strings.reduce_join(chosen, axis=1, separator=",")
     else:
@@ -102,14 +108,16 @@ def export(
     max_seq_length: int,
     example_texts: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Writes the model as a SavedModel from strings to labels, with `model.keras` beside it.
+    r"""Writes the model as a SavedModel from strings to labels, with `model.keras` beside it.
 
     The signature `serving_default` takes a string [batch] for each text column, named after it
     (see `argument_names`), and returns `label` string [batch], `score` float32 [batch], the label's
     probability, and `probabilities` float32 [batch, labels]. For multi_label, `label` joins by
     commas the labels whose probability reaches the threshold, and `score` is the highest
-    probability. A regression returns `score` alone, the predicted number. Rows are padded to the
-    longest of a request. The SavedModel computes in float32 even if the model's precision is mixed.
+    probability; a comma in a name is written `\x2c` and a backslash `\\`, which `unescape` of
+    `predictions.py` reads back. A regression returns `score` alone, the predicted number. Rows are
+    padded to the longest of a request; an empty request gets an empty answer. Both files compute in
+    float32, even if the model's precision is mixed.
 
     Args:
         model: From features to logits, as of `build_classifier`.
@@ -128,23 +136,19 @@ def export(
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
     features = preprocessor(segments, max_seq_length)
-    with replaced_directory(directory) as folder:
-        with float32_compute(model):
-            expected = answer(model(features, training=False), problem)
-            module = serving_module(model, preprocessor, problem, max_seq_length=max_seq_length)
-            try:
-                tf.saved_model.save(module, str(folder), signatures=module.serve)
-            except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-                raise UserError(f"{directory} cannot be written: {error.message}.") from None
+    with replaced_directory(directory) as folder, float32_compute(model):
+        expected = answer(model(features, training=False), problem)
+        module = serving_module(model, preprocessor, problem, max_seq_length=max_seq_length)
+        try:
+            tf.saved_model.save(module, str(folder), signatures=module.serve)
+        except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+            raise UserError(f"{directory} cannot be written: {error.message}.") from None
         loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
         inputs = dict(zip(argument_names(problem.text_columns), segments, strict=True))
         _compare("SavedModel", loaded(**inputs), expected)
 
-        # Outside the block above, so that it keeps the precision that the model was trained in.
         restored = _save_keras(model, folder / "model.keras")
-        with float32_compute(restored):
-            again = answer(restored(features, training=False), problem)
-        _compare("model.keras", again, expected)
+        _compare("model.keras", answer(restored(features, training=False), problem), expected)
 
         labels = "".join(f"{name}\n" for name in problem.label_names)
         write_text_atomic(folder / "assets.extra" / "labels.txt", labels)

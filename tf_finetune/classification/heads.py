@@ -60,7 +60,7 @@ class LinearHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_outputs = num_outputs
         self.dropout_rate = dropout
-        self.dropout = keras.layers.Dropout(dropout)
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         # Logits in float32 whatever the precision: bfloat16 would round a probability to 2 digits.
         self.logits = keras.layers.Dense(
             num_outputs, kernel_initializer=initializer(), dtype="float32", name="logits"
@@ -96,8 +96,8 @@ class MlpHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_outputs = num_outputs
         self.dropout_rate = dropout
-        self.dropout = keras.layers.Dropout(dropout)
-        self.linear = LinearHead(num_outputs, dropout, name="linear")
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.linear = LinearHead(num_outputs, dropout, dtype=self.dtype_policy, name="linear")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the weights for inputs of [batch, hidden]."""
