@@ -247,10 +247,10 @@ def test_a_difference_fails_the_export_and_leaves_what_was_there(encoder, tmp_pa
     model = keras.Model(base.input, Unstable()(base.output))
     directory = tmp_path / "export"
     directory.mkdir()
-    (directory / "before").touch()
+    (directory / "saved_model.pb").touch()
     with pytest.raises(UserError, match=r"differs from the model: \w+ by up to 0\.\d+"):
         export(model, encoder.preprocessor, SINGLE, directory, max_seq_length=LENGTH)
-    assert [path.name for path in directory.iterdir()] == ["before"]
+    assert [path.name for path in directory.iterdir()] == ["saved_model.pb"]
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
@@ -363,6 +363,28 @@ def test_float32_compute_puts_policies_back_after_an_error() -> None:
         assert model.layers[-1].compute_dtype == "float32"
         raise RuntimeError
     assert model.layers[-1].dtype_policy.name == "mixed_bfloat16"
+
+
+def test_only_an_earlier_export_is_replaced(encoder, tmp_path: Path) -> None:
+    model = build_classifier(encoder, SINGLE).model
+
+    def write(directory: Path) -> None:
+        export(model, encoder.preprocessor, SINGLE, directory, max_seq_length=LENGTH)
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(UserError, match=r"photos holds cat\.jpg and no SavedModel"):
+        write(tmp_path / "photos")
+    write(tmp_path / "versions" / "1")
+    write(tmp_path / "versions" / "1")
+    write(tmp_path / "versions" / "12")
+    with pytest.raises(UserError, match=r"holds the versions 1, 12, .*--export_version=13"):
+        write(tmp_path / "versions")
+    assert sorted(path.name for path in (tmp_path / "versions").iterdir()) == ["1", "12"]
+    write(tmp_path / "plain")
+    with pytest.raises(UserError, match="plain holds a SavedModel without a version"):
+        write(tmp_path / "plain" / "1")
+    assert not (tmp_path / "plain" / "1").exists()
 
 
 class StringEncoder(tf.Module):

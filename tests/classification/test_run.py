@@ -317,6 +317,36 @@ def test_a_finished_model_is_trained_further_as_the_message_says(finished, capsy
         shutil.rmtree(files / "further")
 
 
+def test_versions_are_exported_as_tensorflow_serving_reads_them(finished, capsys):
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401
+
+    files, command = finished
+    base = files / "out" / "export"
+    export = ["x", f"--model_dir={files}/out", "--do_export"]
+    for version in (1, 2, 1):
+        assert run_classifier.main([*export, f"--export_version={version}"]) == 0
+        assert f"\n  {base}/{version} is a SavedModel" in capsys.readouterr().out
+    # Serving takes each folder that is named by a number for a version.
+    assert sorted(path.name for path in base.iterdir()) == ["1", "2"]
+    for path in base.iterdir():
+        assert (path / "saved_model.pb").is_file()
+        serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+        assert serve(text=tf.constant(["good"]))["label"].shape == (1,)
+    # An export without a version would remove them: it is refused before the training.
+    again = [*command, "--overwrite", "--seed=7"]
+    assert run_classifier.main([*again, "--do_export"]) == 2
+    assert "holds the versions 1, 2, " in capsys.readouterr().err
+    assert run_classifier.main([*again, "--do_export", "--export_version=3"]) == 0
+    assert sorted(path.name for path in base.iterdir()) == ["1", "2", "3"]
+    # The other way about, a version would stand in an export without one.
+    shutil.rmtree(base)
+    assert run_classifier.main(export) == 0
+    assert run_classifier.main([*export, "--export_version=1"]) == 2
+    assert "holds a SavedModel without a version" in capsys.readouterr().err
+    assert (base / "saved_model.pb").is_file() and not (base / "1").exists()
+
+
 def test_overwrite_removes_only_what_a_run_has_written(finished, capsys):
     files, command = finished
     (files / "out" / "train" / "rows.tsv").write_text("mine")

@@ -55,6 +55,16 @@ def test_only_leftovers_of_runs_are_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".labels.txt.swp", ".train.cache", "labels.txt"]
 
 
+def test_a_version_that_was_being_replaced_is_put_back(tmp_path):
+    for name in (".2.old.abcd1234/2", ".2.efgh5678", ".3.old.abcd1234/3", "3", ".4", ".4.swp"):
+        (tmp_path / "export" / name).mkdir(parents=True)
+    (tmp_path / "export/.2.old.abcd1234/2/saved_model.pb").write_text("good")
+    with locked(ModelDir(str(tmp_path))):
+        pass
+    assert sorted(os.listdir(tmp_path / "export")) == [".4", ".4.swp", "2", "3"]
+    assert (tmp_path / "export/2/saved_model.pb").read_text() == "good"
+
+
 def test_an_export_that_was_being_replaced_is_put_back(tmp_path):
     """Killed between the two renames of `replaced_directory`."""
     for name in (".export.old.abcd1234/export", ".export.efgh5678"):

@@ -37,6 +37,8 @@ def test_names_of_its_files(tmp_path):
         *("config.json", "checkpoints", "metrics.json", "predictions.tsv", "predictions.jsonl"),
         *("export", "encoder", "log.jsonl"),
     ]
+    assert model_dir.export_of(None) == model_dir.export
+    assert model_dir.export_of(12) == f"{tmp_path}/out/export/12"
 
 
 def test_what_was_saved_is_loaded(tmp_path, config):
@@ -174,6 +176,59 @@ def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, c
     (tmp_path / "checkpoints/notes.txt").rename(tmp_path / "checkpoints/best-2.index")
     model_dir.save(replaced(config, overwrite=True), LEARNT, {})
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "version", "complaint"),
+    [
+        ([], None, None),
+        ([], 3, None),
+        (["saved_model.pb", "model.keras"], None, None),
+        (["3/saved_model.pb"], 3, None),
+        (["3/saved_model.pb", "20/saved_model.pb"], 4, None),
+        (["3/saved_model.pb", "20/saved_model.pb"], None, r"versions 3, 20, .*_version=21\)"),
+        (["0007/saved_model.pb"], None, r"the versions 7, .*_version=8\)"),
+        (["saved_model.pb"], 1, "holds a SavedModel without a version"),
+        (["notes.txt"], None, "holds notes.txt and no SavedModel"),
+        (["notes.txt"], 1, None),
+        (["1/notes.txt"], 1, "export/1 holds notes.txt and no SavedModel"),
+        ([".1.abcd1234/saved_model.pb"], None, None),  # Left behind by a killed run.
+    ],
+)
+def test_an_export_removes_nothing_but_what_it_replaces(tmp_path, there, version, complaint):
+    model_dir = ModelDir(str(tmp_path))
+    for name in there:
+        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "export" / name).touch()
+    model_dir.check_export(RunConfig())  # No export.
+    run = RunConfig(do_export=True, export_version=version)
+    if complaint:
+        with pytest.raises(UserError, match=complaint):
+            model_dir.check_export(run)
+        # To replace the model does not replace its versions.
+        again = replaced(Config(run=run), do_train=True, overwrite=True).run
+        if any(name[0].isdecimal() for name in there):
+            with pytest.raises(UserError, match=complaint):
+                model_dir.check_export(again)
+        else:
+            model_dir.check_export(again)
+    else:
+        model_dir.check_export(run)
+
+
+def test_versions_outlive_the_model_of_their_run(tmp_path, config):
+    (tmp_path / "export" / "3").mkdir(parents=True)
+    (tmp_path / "metrics.json").touch()
+    ModelDir(str(tmp_path)).save(replaced(config, overwrite=True), LEARNT, {})
+    assert (tmp_path / "export" / "3").is_dir() and not (tmp_path / "metrics.json").exists()
+
+
+def test_an_export_version_goes_with_an_export():
+    with pytest.raises(UserError, match="--export_version is a part of --do_export"):
+        RunConfig(export_version=1)
+    for version in (0, -1, 2**63):
+        with pytest.raises(UserError, match=f"--export_version={version}: must be >= 1"):
+            RunConfig(do_export=True, export_version=version)
 
 
 def test_results_are_added_to_earlier_ones(tmp_path, capsys):

@@ -34,6 +34,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
 from tf_finetune.formats.saved_model import RESOURCE_KINDS
 from tf_finetune.models.precision import float32_compute
+from tf_finetune.runs.exports import check_export
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.text.preprocessor import TextPreprocessor
 
@@ -123,16 +124,19 @@ def export(
         model: From features to logits, as of `build_classifier`.
         preprocessor: The encoder's.
         problem: The model's problem.
-        directory: Where to write; an existing directory is replaced. `~` is expanded.
+        directory: Where to write; an earlier export there is replaced. `~` is expanded. For
+            TensorFlow Serving give `<folder>/<version>`.
         max_seq_length: Longer texts are cut to this many tokens.
         example_texts: Some strings for each text column, on which the files' outputs are compared
             with the model's; an empty text is always added.
 
     Raises:
-        UserError: The disk is full; or the outputs of the files, loaded again, differ from the
-            model's by more than 1e-4 (of the value, where it is above 1). `directory` is unchanged.
+        UserError: `directory` holds other files, see `check_export`; the disk is full; or the
+            outputs of the files, loaded again, differ from the model's by more than 1e-4 (of the
+            value, where it is above 1). `directory` is unchanged.
     """
     directory = expand_path(directory, "directory")
+    check_export(directory)
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
     features = preprocessor(segments, max_seq_length)

@@ -53,6 +53,8 @@ def prepare(config: Config, given: Collection[str]) -> Request:
         raise UserError("--model_dir is missing: the folder for the model and all results.")
     model_dir = ModelDir(config.run.model_dir)
     cluster = read_cluster(config.runtime)
+    if cluster.is_chief:
+        model_dir.check_export(config.run)
     problem = None
     if config.run.do_train:
         if config.encoder.init_from:

@@ -91,8 +91,9 @@ def _run(request: Request, runtime: Runtime) -> int:
     if config.run.do_predict:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
-        _export(classifier, data, model_dir, config.encoder.export_encoder)
-    print(next_steps(model_dir, exported=config.run.do_export))
+        _export(classifier, data, model_dir, config)
+    exported = model_dir.export_of(config.run.export_version) if config.run.do_export else None
+    print(next_steps(model_dir, exported))
     return 0
 
 
@@ -141,12 +142,11 @@ def _predict(
     print(example_predictions(examples.texts, predictions, problem))
 
 
-def _export(
-    classifier: Classifier, data: TextData, model_dir: ModelDir, with_encoder: bool
-) -> None:
+def _export(classifier: Classifier, data: TextData, model_dir: ModelDir, config: Config) -> None:
     known = data.test or data.validation or data.train
-    classifier.export(model_dir.export, [c[:8] for c in known.texts] if known else ())
-    print(f"exported to {model_dir.export}")
-    if with_encoder:
+    directory = model_dir.export_of(config.run.export_version)
+    classifier.export(directory, [c[:8] for c in known.texts] if known else ())
+    print(f"exported to {directory}")
+    if config.encoder.export_encoder:
         save_hub_encoder(classifier.encoder, model_dir.encoder)
         print(f"exported the encoder in TF Hub format to {model_dir.encoder}")

@@ -44,15 +44,15 @@ def example_predictions(
     return "\n".join(lines)
 
 
-def next_steps(model_dir: ModelDir, exported: bool) -> str:
-    """Says what to do with a finished model directory."""
+def next_steps(model_dir: ModelDir, exported: str | None) -> str:
+    """Says what to do with a finished model directory, and with the folder of its export."""
     lines = [
         "next:",
         f"  tensorboard --logdir={model_dir}",
         f"  python run_classifier.py --model_dir={model_dir} --test_file=<your file> --do_predict",
     ]
     if exported:
-        lines.append(f"  {model_dir}/export is a SavedModel that takes raw strings: see README")
+        lines.append(f"  {exported} is a SavedModel that takes raw strings: see README")
     return "\n".join(lines)
 
 

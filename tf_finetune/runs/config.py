@@ -267,12 +267,25 @@ class RunConfig:
         False, "write export/, a SavedModel that takes raw strings", may_change=True
     )
     data_report: str | None = setting(
-        None, "JSON file that gets all that is known of the data", may_change=True
+        None, "JSON file that gets all that is known of the data", may_change=True, is_path=True
     )
-    overwrite: bool = setting(False, "replace another run's model in --model_dir", may_change=True)
+    export_version: int | None = setting(
+        None,
+        "write export/N/ instead, as TensorFlow Serving reads it, beside other versions",
+        minimum=1,
+        maximum=2**63 - 1,
+        may_change=True,
+    )
+    overwrite: bool = setting(
+        False,
+        "replace another run's model in --model_dir; numbered exports stay",
+        may_change=True,
+    )
 
     def __post_init__(self) -> None:
         check_values(self)
+        if self.export_version and not self.do_export:
+            raise UserError("--export_version is a part of --do_export. Give both or none.")
 
     @property
     def actions(self) -> tuple[bool, ...]:

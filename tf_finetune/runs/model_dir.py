@@ -13,6 +13,8 @@ from typing import Any
 from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
+from tf_finetune.runs.config import RunConfig
+from tf_finetune.runs.exports import check_export, versions
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import (
@@ -82,8 +84,12 @@ class ModelDir:
 
     @property
     def export(self) -> str:
-        """The folder of the exported model."""
+        """The folder of the exported model, or of its versions."""
         return self._join("export")
+
+    def export_of(self, version: int | None) -> str:
+        """Returns the folder of a version of the exported model; None: it has no versions."""
+        return os.path.join(self.export, str(version)) if version else self.export
 
     @property
     def encoder(self) -> str:
@@ -131,8 +137,16 @@ class ModelDir:
                 "\n".join([f"--model_dir={self} holds another run's model:", *lines, f"{remedy}."])
             )
 
+    def check_export(self, run: RunConfig) -> None:
+        """Checks, before its work, that a run may write its export; see `exports.check_export`."""
+        is_cleared = run.do_train and run.overwrite and not versions(self.export)
+        if run.do_export and not is_cleared:
+            check_export(self.export_of(run.export_version))
+
     def save(self, config: Any, learnt: Mapping[str, Any], files: Mapping[str, str]) -> None:
         """Writes the record of a run; with `overwrite` it first removes an earlier run's files.
+
+        Versions of its export stay: a server may be reading them.
 
         Call it after all checks.
 
@@ -200,13 +214,14 @@ class ModelDir:
         A folder that a killed run had moved away, but not yet replaced, is moved back.
         """
         atomic = "|".join(map(re.escape, (*_ATOMIC, _LOG)))
-        for name in list_dir(self.path):
-            match = re.fullmatch(rf"\.({atomic})\.(old\.)?[a-z0-9_]{{8}}", name)
-            if match:
-                path, target = self._join(name), self._join(match[1])
-                if match[2] and not exists(target) and exists(os.path.join(path, match[1])):
-                    os.replace(os.path.join(path, match[1]), target)
-                remove(path)
+        for folder, written in ((self.path, atomic), (self.export, "[0-9]+")):
+            for name in list_dir(folder):
+                match = re.fullmatch(rf"\.({written})\.(old\.)?[a-z0-9_]{{8}}", name)
+                if match:
+                    path, target = os.path.join(folder, name), os.path.join(folder, match[1])
+                    if match[2] and not exists(target) and exists(os.path.join(path, match[1])):
+                        os.replace(os.path.join(path, match[1]), target)
+                    remove(path)
 
     def _join(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -220,6 +235,8 @@ class ModelDir:
     def _clear(self) -> None:
         for name in _OWN:
             path = self._join(name)
+            if name == "export" and versions(path):
+                continue
             if name not in (*_EVENTS, "checkpoints"):
                 remove(path)
                 continue

@@ -1,0 +1,44 @@
+"""The folder of an export: one SavedModel, or numbered ones, as TensorFlow Serving reads them."""
+
+import os
+import re
+
+from tf_finetune.errors import UserError
+from tf_finetune.files import exists, is_dir, is_remote, list_dir
+
+
+def versions(base: str) -> list[int]:
+    """Returns the versions in a folder, in ascending order: its folders with a number as name."""
+    numbers = [name for name in list_dir(base) if re.fullmatch("[0-9]+", name)]
+    return sorted(int(name) for name in numbers if is_dir(os.path.join(base, name)))
+
+
+def check_export(directory: str) -> None:
+    """Checks that an export may be written to a folder: it replaces an earlier export, no more.
+
+    Args:
+        directory: `<folder>`, or `<folder>/<version>`.
+
+    Raises:
+        UserError: The folder holds versions or other files, which would be lost; or a version
+            would stand beside a SavedModel without one.
+    """
+    if found := versions(directory):
+        raise UserError(
+            f"{directory} holds the versions {', '.join(map(str, found))}, which an export without "
+            f"a version would replace. Give it one (--export_version={found[-1] + 1}), or move "
+            "these away."
+        )
+    names = [name for name in list_dir(directory) if not name.startswith(".")]
+    # The upload of a remote one may have ended before its saved_model.pb.
+    if names and "saved_model.pb" not in names and not is_remote(directory):
+        raise UserError(
+            f"{directory} holds {names[0]} and no SavedModel: it is not of an export, and is not "
+            "replaced. Choose another folder, or move its files away."
+        )
+    base, name = os.path.split(directory.rstrip("/"))
+    if re.fullmatch("[0-9]+", name) and exists(os.path.join(base, "saved_model.pb")):
+        raise UserError(
+            f"{base} holds a SavedModel without a version, and versions cannot stand beside it. "
+            "Move it away, or export without a version (no --export_version) to replace it."
+        )
