@@ -23,7 +23,7 @@ WINGS = ("classification", "generation")
 # The part of data/ that belongs to classification: nothing else in the hull imports it.
 DOOR = (
     *("label_config", "label_cells", "label_format", "label_notices", "labels", "learn", "problem"),
-    *("tasks", "layout", "columns", "selection", "cells", "labelled"),
+    *("tasks", "layout", "columns", "selection", "cells", "checks", "labelled"),
     *("repeats", "facts", "report"),
 )
 # What a run needs before TensorFlow is imported: settings, and what reads and checks its rows.

@@ -16,11 +16,7 @@ import tf_finetune.formats.keras_hub  # noqa: F401  # its layer is found by load
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.export import export
 from tf_finetune.classification.heads import load_head
-from tf_finetune.classification.losses import (
-    LogitsLoss,
-    balanced_class_weights,
-    constant_logits,
-)
+from tf_finetune.classification.losses import LogitsLoss, balanced_class_weights, constant_logits
 from tf_finetune.classification.metrics import (
     check_metric_name,
     collapse_warning,
@@ -34,12 +30,10 @@ from tf_finetune.classification.predict import (
     text_columns,
     to_predictions,
 )
-from tf_finetune.classification.record import (
-    claim,
-    save_run,
-)
-from tf_finetune.classification.tokenize import LABEL, tokenize
+from tf_finetune.classification.record import claim, save_run
+from tf_finetune.classification.tokenize import LABEL, check_examples, tokenize
 from tf_finetune.data.batches import Batches
+from tf_finetune.data.checks import check_training_labels
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.plan import xla_buckets
@@ -85,7 +79,8 @@ class Classifier:
         return make_forward(self.model, self.runtime)
 
     def tokenize(self, examples: Examples, cache_dir: str | None = None) -> TokenizedRows:
-        """Turns examples into token ids; see `tokenize`."""
+        """Turns examples of the problem into token ids; see `tokenize` and `check_examples`."""
+        examples = check_examples(examples, self.problem)
         preprocessor = self.encoder.preprocessor
         rows = tokenize(examples, preprocessor, self.max_seq_length, cache_dir)
         # XLA compiles the whole step for each length: use few.
@@ -114,8 +109,7 @@ class Classifier:
             The predictions, in the order of the texts.
 
         Raises:
-            UserError: Another number of text columns than the model was trained on, or columns of
-                different lengths.
+            UserError: One string in place of several; or other text columns than the model's.
         """
         columns = text_columns(texts, self.problem)
         logits = np.zeros((0, self.problem.num_outputs), np.float32)
@@ -261,7 +255,7 @@ def build_classifier(
         The classifier, whose model is compiled.
 
     Raises:
-        UserError: A head, pooling or freezing that this encoder cannot have.
+        UserError: A head, pooling or freezing that this encoder cannot have; or a wrong label.
     """
     runtime = runtime or Runtime()
     if runtime.jit_compile and encoder.takes_text:
@@ -272,6 +266,7 @@ def build_classifier(
     class_weights: tuple[float, ...] = ()
     output_bias: tuple[float, ...] = ()
     if labels is not None:
+        labels = check_training_labels(labels, problem)
         if config.class_weights == "balanced":
             class_weights = balanced_class_weights(labels, problem.num_outputs)
         output_bias = constant_logits(labels, problem.problem_type, class_weights)

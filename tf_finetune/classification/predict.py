@@ -83,8 +83,7 @@ def predict(
         The predictions, in the order of `texts`.
 
     Raises:
-        UserError: Another number of text columns than the model was trained on, or columns of
-            different lengths.
+        UserError: One string in place of several; or other text columns than the model's.
     """
     columns = text_columns(texts, problem)
     if not columns[0]:
@@ -104,7 +103,12 @@ def predict_rows(
         forward: The model's forward pass, from `make_forward`.
         rows: From `tokenize`.
         batch_size: Rows per batch, over all replicas.
+
+    Raises:
+        UserError: `batch_size` is less than 1.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: must be >= 1.")
     by_length, _ = forward(make_eval_dataset(rows, batch_size))
     logits = np.empty_like(by_length)
     logits[rows.order] = by_length
@@ -135,15 +139,23 @@ def text_columns(
         problem: The model's problem.
 
     Raises:
-        UserError: Another number of columns, or columns of different lengths.
+        UserError: One string in place of several, another number of columns, or columns of
+            different lengths.
     """
     names = problem.text_columns
-    if len(names) == 1 and (not texts or isinstance(texts[0], str)):
+    if isinstance(texts, str | bytes):
+        raise UserError(f"One text is given as a list of one: [{texts!r:.80}].")
+    texts = list(texts)
+    columns = [
+        text for text in texts if hasattr(text, "__len__") and not isinstance(text, str | bytes)
+    ]
+    if len(names) == 1 and not columns:
         return (texts,)  # type: ignore[return-value]
-    lengths = [len(column) for column in texts]
-    if len(texts) != len(names) or isinstance(texts[0], str) or len(set(lengths)) != 1:
+    lengths = [len(column) for column in columns]
+    if len(columns) != len(texts) or len(columns) != len(names) or len(set(lengths)) != 1:
         raise UserError(
             f"The model takes the text columns {', '.join(names)}: give one list of strings for "
-            f"each, of equal lengths; given were lists of lengths {lengths}."
+            f"each, of equal lengths; given were {len(texts)} values, of which {len(columns)} are "
+            f"lists, of lengths {lengths[:9]}."
         )
-    return tuple(texts)
+    return tuple(map(list, columns))

@@ -58,7 +58,7 @@ def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, A
     try:
         names = {key: tuple(map(str, learnt[key])) for key in ("text_columns", "label_names")}
         return Problem(learnt["problem_type"], **names, threshold=config.labels.threshold)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, UserError) as error:
         raise model_dir.damaged(error) from None
 
 

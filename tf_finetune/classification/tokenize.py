@@ -1,5 +1,6 @@
 """Turns a classifier's examples into token ids and batches."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_finetune.data.checks import check_labels
 from tf_finetune.data.labelled import ExampleReader, Examples
+from tf_finetune.data.problem import Problem
 from tf_finetune.data.readers import Row
 from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
+from tf_finetune.errors import UserError
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.text.preprocessor import TextPreprocessor
 
@@ -74,6 +78,23 @@ def tokenize(
         max_seq_length,
         ClassifierCollate(preprocessor),
     )
+
+
+def check_examples(examples: Examples, problem: Problem) -> Examples:
+    """Returns examples with their labels in the dtype that the problem's have.
+
+    Raises:
+        UserError: Another number of text columns than the problem's, or a label that it has not.
+    """
+    names = problem.text_columns
+    if len(examples.texts) != len(names):
+        raise UserError(
+            f"The examples have {len(examples.texts)} text columns, the problem {len(names)}: "
+            f"{', '.join(names)}."
+        )
+    if examples.labels is None:
+        return examples
+    return dataclasses.replace(examples, labels=check_labels(examples.labels, problem))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_finetune.data.cells import Cells, read_cells
+from tf_finetune.data.checks import check_numbers, check_texts
 from tf_finetune.data.columns import Columns, read_columns
 from tf_finetune.data.label_cells import rows_text
 from tf_finetune.data.label_config import LabelConfig
@@ -30,17 +31,28 @@ class Examples:
     """Texts with or without labels.
 
     Attributes:
-        texts: For each text column the text of each row.
+        texts: For each text column the text of each row; of one column `(texts,)`.
         labels: int32 [n] (single_label), float32 [n, num_labels] of zeros and ones (multi_label),
             float32 [n] (regression), or None. A row whose label is not known has -1, or NaN.
         locations: The location of each row, as `file:line`; empty if it is not needed.
         ids: The value of the user's own id column for each row; empty: there is no such column.
+
+    Raises:
+        UserError: A text is no string, a label no number, or columns have different lengths.
     """
 
     texts: tuple[Sequence[str], ...]
     labels: np.ndarray | None = None
     locations: Sequence[str] = ()
     ids: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", check_texts(self.texts))
+        if self.labels is not None:
+            labels = check_numbers(self.labels)
+            if len(labels) != len(self):
+                raise UserError(f"{len(labels)} labels were given for {len(self)} texts.")
+            object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.texts[0])

@@ -1,9 +1,12 @@
 """`Problem`: what a classifier learns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+
+from tf_finetune.errors import UserError
 
 ProblemType = Literal["single_label", "multi_label", "regression"]
 
@@ -24,12 +27,33 @@ class Problem:
         text_columns: The names of the one or two texts of an example.
         label_names: In order of their index; empty for regression.
         threshold: A multi-label row gets the labels of at least this probability.
+
+    Raises:
+        UserError: An unknown type, names that are missing or repeated, or another threshold than
+            one between 0 and 1.
     """
 
     problem_type: ProblemType
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...] = ()
     threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.problem_type not in get_args(ProblemType):
+            raise UserError(
+                f"problem_type={self.problem_type!r}: allowed are "
+                f"{', '.join(get_args(ProblemType))}."
+            )
+        for field in ("text_columns", "label_names"):
+            object.__setattr__(self, field, _names(field, getattr(self, field)))
+        if len(self.text_columns) not in (1, 2):
+            raise UserError(f"text_columns={self.text_columns!r}: give the names of one or two.")
+        if self.problem_type == "regression" and self.label_names:
+            raise UserError(f"label_names={self.label_names!r}: a regression has none.")
+        if self.problem_type != "regression" and not self.label_names:
+            raise UserError("label_names is empty: give the name of each label, by its index.")
+        if not 0 < self.threshold < 1:
+            raise UserError(f"threshold={self.threshold}: must be > 0 and < 1.")
 
     @property
     def num_outputs(self) -> int:
@@ -42,3 +66,17 @@ def known_labels(labels: np.ndarray) -> np.ndarray:
     if np.issubdtype(labels.dtype, np.integer):
         return labels >= 0
     return ~np.isnan(labels if labels.ndim == 1 else labels.sum(axis=1))
+
+
+def _names(field: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names that a field was given, as a tuple."""
+    if isinstance(names, str):
+        raise UserError(f"{field}={names!r}: give a tuple of names, ({names!r},).")
+    names = tuple(names)
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            raise UserError(f"{field}[{number}] is {name!r}, not a string.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{field}: {twice!r} stands there twice.")
+    return names
