@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.fields import escape, unescape
 from tf_finetune.classification.predict import Predictions, predict, to_predictions
-from tf_finetune.classification.predictions import escape, unescape, write_predictions
+from tf_finetune.classification.predictions import write_predictions
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
@@ -244,13 +245,13 @@ def test_outputs_that_are_not_finite_are_null(tmp_path: Path) -> None:
 def test_wrong_texts_leave_the_files_alone(tmp_path: Path) -> None:
     for name in ("predictions.jsonl", "predictions.tsv"):
         (tmp_path / name).write_text("before")
-    for texts, problem, error, message in (
-        ((["one"],), SINGLE, UserError, "2 predictions were given for 1 texts"),
-        ((["one", "two"],) * 2, MULTI, UserError, "one list of strings for each"),
-        ((["one", 2],), SINGLE, TypeError, "string"),  # Found on the way.
+    for texts, ids, problem, error, message in (
+        ((["one"],), (), SINGLE, UserError, "2 predictions were given for 1 texts"),
+        ((["one", "two"],) * 2, (), MULTI, UserError, "one list of strings for each"),
+        ((["one", "two"],), (1, object()), SINGLE, TypeError, "object"),  # Found on the way.
     ):
         with pytest.raises(error, match=message):
-            write(tmp_path, np.eye(2, 3), Examples(texts), problem)
+            write(tmp_path, np.eye(2, 3), Examples(texts, ids=ids), problem)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "predictions.jsonl": "before",
         "predictions.tsv": "before",
@@ -272,13 +273,14 @@ def test_a_multi_label_prediction_splits_at_commas(names: list[str]) -> None:
 
 
 @given(st.lists(JSON_TEXT, min_size=2, max_size=4, unique=True), JSON_TEXT)
-def test_objects_hold_every_text(names: list[str], text: str) -> None:
+def test_objects_hold_every_text(names: list[str], name: str) -> None:
     problem = Problem("multi_label", ("text",), tuple(names))
+    text = name.encode(errors="ignore").decode()  # A text has no surrogates, an id may.
     with tempfile.TemporaryDirectory() as folder:
-        examples = Examples(([text],), np.ones((1, len(names)), np.float32), ids=[text])
+        examples = Examples(([text],), np.ones((1, len(names)), np.float32), ids=[name])
         write(Path(folder), np.ones((1, len(names))), examples, problem)
         (found,) = objects(Path(folder))
-    assert found["texts"] == {"text": text} and found["id"] == text
+    assert found["texts"] == {"text": text} and found["id"] == name
     assert found["prediction"] == found["label"] == list(found["probabilities"]) == names
 
 

@@ -6,7 +6,6 @@ import pytest
 from tf_finetune import (
     EncoderConfig,
     Examples,
-    LoopConfig,
     Problem,
     UserError,
     build_classifier,
@@ -181,10 +180,9 @@ def test_no_training_on_labels_that_are_not_known(encoder, problem, labels, valu
         encoder, problem, EncoderConfig(freeze="encoder"), max_seq_length=16
     )
     rows = classifier.tokenize(Examples((TEXTS,), labels))
-    with pytest.raises(UserError, match=r"loss of step 1 is nan.*not known \(-1 or NaN\)"):
-        classifier.fit(plan_batches(rows, 8, LoopConfig(max_steps=2)))
-    history = classifier.model.fit(make_train_dataset(rows, 8), verbose=0)
-    assert np.isnan(history.history["loss"][0])
+    for plan in (plan_batches, make_train_dataset):
+        with pytest.raises(UserError, match=complaint):
+            plan(rows, 8)
 
 
 @pytest.mark.parametrize("labels", [["good", "bad"], [2, 0], [0.5, 1.0], [[0, 1], [1, 0]]])

@@ -83,9 +83,9 @@ def test_a_separator_that_is_said(tmp_path: Path, flag: str, mark: str) -> None:
     assert rows == PLAIN and not file.notices
 
 
-def test_a_separator_of_two_characters_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--field_separator=\|\|: allowed are one character"):
-        DataConfig(field_separator="||")
+def test_a_separator_of_two_characters_is_refused(tmp_path: Path) -> None:
+    message = complaint(tmp_path / "a.csv", "text||label\na||x\n", field_separator="||")
+    assert "--field_separator=||: allowed are one character" in message
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,8 @@ def test_what_names_data():
     assert naming == {
         *("data_dir", "train_file", "validation_file", "test_file", "tfds_name", "tfds_data_dir"),
         *("max_train_samples", "max_eval_samples", "max_predict_samples"),
+        *("validation_fraction", "test_fraction", "id_column"),
+        *("field_separator", "quoting", "header"),
     }
 
 

@@ -57,6 +57,9 @@ class NextToken:
         real = tf.reduce_any(weights > 0, axis=1, keepdims=True)
         return tf.reduce_sum(tf.cast((features > 0) & real, tf.float32))
 
+    def check_training(self, columns: Mapping[str, Any]) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class RowIds:

@@ -33,7 +33,7 @@ from tf_finetune.classification.predict import (
 from tf_finetune.classification.record import claim, save_run
 from tf_finetune.classification.tokenize import LABEL, check_examples, tokenize
 from tf_finetune.data.batches import Batches
-from tf_finetune.data.checks import check_training_labels
+from tf_finetune.data.checks import check_all_known, check_labels
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.plan import xla_buckets
@@ -266,7 +266,8 @@ def build_classifier(
     class_weights: tuple[float, ...] = ()
     output_bias: tuple[float, ...] = ()
     if labels is not None:
-        labels = check_training_labels(labels, problem)
+        labels = check_labels(labels, problem)
+        check_all_known(labels)
         if config.class_weights == "balanced":
             class_weights = balanced_class_weights(labels, problem.num_outputs)
         output_bias = constant_logits(labels, problem.problem_type, class_weights)

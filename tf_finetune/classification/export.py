@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.classification.predictions import escape
+from tf_finetune.classification.fields import escape
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
@@ -116,7 +116,7 @@ def export(
     probability, and `probabilities` float32 [batch, labels]. For multi_label, `label` joins by
     commas the labels whose probability reaches the threshold, and `score` is the highest
     probability; a comma in a name is written `\x2c` and a backslash `\\`, which `unescape` of
-    `predictions.py` reads back. A regression returns `score` alone, the predicted number. Rows are
+    `fields.py` reads back. A regression returns `score` alone, the predicted number. Rows are
     padded to the longest of a request; an empty request gets an empty answer. Both files compute in
     float32, even if the model's precision is mixed.
 

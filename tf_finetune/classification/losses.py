@@ -13,8 +13,7 @@ class LogitsLoss(keras.losses.Loss):
     """Cross-entropy for one label, binary cross-entropy for several, squared error for a number.
 
     Labels and logits are int32 [batch] and [batch, labels]; float32 [batch, labels] and the same;
-    float32 [batch] and [batch, 1]. The computation is float32 whatever the model's precision. The
-    loss of a row whose label is not known (-1 or NaN) is NaN, which stops a training.
+    float32 [batch] and [batch, 1]. The computation is float32 whatever the model's precision.
 
     Args:
         problem_type: `single_label`, `multi_label` or `regression`.
@@ -59,7 +58,7 @@ class LogitsLoss(keras.losses.Loss):
             loss -= smoothing * ops.mean(log_probabilities, axis=-1)
         if self.class_weights:
             loss *= ops.take(ops.array(self.class_weights, "float32"), labels)
-        return ops.where(labels < 0, float("nan"), loss)
+        return loss
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the loss."""

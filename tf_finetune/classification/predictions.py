@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tf_finetune.classification.fields import CONTROL, escape
 from tf_finetune.classification.predict import Predictions, text_columns
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem, known_labels
@@ -58,37 +59,10 @@ def write_predictions(
             objects.write(_json_line(record))
 
 
-# The characters that some reader takes for the end of a line or a file, the control characters of
-# terminals, and surrogates, which UTF-8 cannot encode.
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_SPECIAL = re.compile(rf"[\\{_CONTROL}]")
-# What JSON's encoder leaves of them; all are within strings.
-_LEFT = re.compile(f"[{_CONTROL}]")
+# What JSON's encoder leaves of control characters; all are within strings.
+_LEFT = re.compile(f"[{CONTROL}]")
 # `json.dumps` would make an encoder for each row.
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_ESCAPED = re.compile(r"\\(?:([\\tnr])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
-
-
-def escape(text: str) -> str:
-    """Writes a text so that it fits into one field of a TSV file; see `write_predictions`."""
-
-    def write(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-    return _SPECIAL.sub(write, text)
-
-
-def unescape(field: str) -> str:
-    """Returns the text from which `escape` made a field."""
-
-    def read(match: re.Match[str]) -> str:
-        if match[1]:
-            return {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}[match[1]]
-        return chr(int(match[2] or match[3], 16))
-
-    return _ESCAPED.sub(read, field)
 
 
 def _records(

@@ -1,20 +1,53 @@
 """The problem of a classifier in the record of its model directory."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from tf_finetune.classification.config import Config
+from tf_finetune.classification.fields import escape
+from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, list_dir
+from tf_finetune.runs.config import DataConfig
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import differences
 
 
-def save_run(model_dir: ModelDir, config: Config, problem: Problem) -> None:
+def save_run(
+    model_dir: ModelDir, config: Config, problem: Problem, files: Mapping[str, str] = {}
+) -> None:
     """Writes the record of a run; see `ModelDir.save`."""
     labels = "".join(f"{name}\n" for name in problem.label_names)
-    model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels})
+    model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels, **files})
+
+
+def split_record(config: DataConfig, data: TextData) -> dict[str, str]:
+    """Returns `split.tsv`: which rows were held out of the training data, if any were.
+
+    Args:
+        config: Whether rows were held out.
+        data: The examples.
+
+    Returns:
+        The file's content by its name: the split, place and id of each row.
+    """
+    held_out = [
+        split
+        for split, share in (
+            ("validation", config.validation_fraction),
+            ("test", config.test_fraction),
+        )
+        if share
+    ]
+    lines = ["split\tlocation" + "\tid" * bool(config.id_column)]
+    for split in held_out:
+        examples = data.splits[split]
+        for row, location in enumerate(examples.locations):
+            ids = [str(examples.ids[row])] if len(examples.ids) else []
+            lines.append("\t".join(map(escape, [split, location, *ids])))
+    return {"split.tsv": "\n".join(lines) + "\n"} if held_out else {}
 
 
 def claim(model_dir: ModelDir, config: Config, problem: Problem) -> None:

@@ -10,7 +10,7 @@ from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
 from tf_finetune.classification.predictions import write_predictions
 from tf_finetune.classification.prepare import Request, can_be_evaluated
-from tf_finetune.classification.record import save_run
+from tf_finetune.classification.record import save_run, split_record
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.classification.tokenize import ExampleTokenizer
 from tf_finetune.data.batches import Batches, plan_batches
@@ -63,7 +63,7 @@ def _run(request: Request, runtime: Runtime) -> int:
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
-            save_run(model_dir, config, data.problem)
+            save_run(model_dir, config, data.problem, split_record(config.data, data))
             write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:
             check_batch_size(config.data, config.loop, runtime, data.stream is not None)

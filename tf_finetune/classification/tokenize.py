@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.data.checks import check_labels
+from tf_finetune.data.checks import check_all_known, check_labels
 from tf_finetune.data.labelled import ExampleReader, Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.readers import Row
@@ -44,6 +44,11 @@ class ClassifierCollate:
             return tf.constant(0.0)  # The encoder reads text; only it knows its tokens.
         real = tf.cast(weights > 0, tf.float32)[:, tf.newaxis]
         return tf.reduce_sum(tf.cast(features["input_mask"], tf.float32) * real)
+
+    def check_training(self, columns: Mapping[str, Any]) -> None:
+        """Refuses rows whose label is not known."""
+        if LABEL in columns:
+            check_all_known(columns[LABEL].numpy())
 
 
 def tokenize(

@@ -158,6 +158,7 @@ def _plan(
     max_steps: int | None,
     seed: int,
 ) -> tuple[tf.data.Dataset, list[tuple[int, int]]]:
+    rows.collate.check_training(rows.columns)
     steps = max_steps or count_steps(len(rows), batch_size, num_epochs)
     plan = plan_training(rows.lengths, batch_size, steps, seed)
     return _assemble(rows, plan, NEW_LENGTH_TOKENS)

@@ -103,18 +103,19 @@ def check_labels(labels: Any, problem: Problem) -> np.ndarray:
     return np.where(unknown, -1, values).astype(np.int32) if kind == "single_label" else values
 
 
-def check_training_labels(labels: Any, problem: Problem) -> np.ndarray:
-    """Returns what `check_labels` does, for labels that are all known.
+def check_all_known(labels: np.ndarray) -> None:
+    """Checks labels that are trained on.
+
+    Args:
+        labels: As `check_labels` returns them.
 
     Raises:
-        UserError: See `check_labels`; or a row has no known label.
+        UserError: A row has no known label.
     """
-    values = check_labels(labels, problem)
-    unknown = np.flatnonzero(~known_labels(values))
+    unknown = np.flatnonzero(~known_labels(labels))
     if len(unknown):
         raise UserError(
             f"labels[{unknown[0]}] is {labels[unknown[0]]}: the label is not known, as in "
-            f"{len(unknown)} of {len(values)} rows. Leave these rows out of the training; two "
+            f"{len(unknown)} of {len(labels)} rows. Leave these rows out of the training; two "
             "classes have the labels 0 and 1, whatever their names are."
         )
-    return values

@@ -15,7 +15,7 @@ from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat, find_label_format
 from tf_finetune.data.label_notices import label_notices
 from tf_finetune.data.labels import encode_labels, unknown_label
-from tf_finetune.data.learn import check_training_labels, learn_problem
+from tf_finetune.data.learn import check_classes, learn_problem
 from tf_finetune.data.problem import DEFAULT_METRICS, Problem, known_labels
 from tf_finetune.data.readers import Row
 from tf_finetune.data.row_stream import RowStream
@@ -200,9 +200,7 @@ def load_data(
             whole, missing = _labelled_only(whole, split)
             said += missing
         if split == "train" and (need_train or is_learnt):
-            check_training_labels(
-                whole.labels, whole.locations[0], problem, is_whole=stream is None
-            )
+            check_classes(whole.labels, whole.locations[0], problem, is_whole=stream is None)
         if split != "train" or need_train or is_learnt:
             examples[split] = whole.first(max_samples(config, split))
             notices += said

@@ -63,9 +63,7 @@ def learn_problem(
     return Problem(problem_type, layout.text_columns, names, labels.threshold)
 
 
-def check_training_labels(
-    labels: np.ndarray | None, where: str, problem: Problem, is_whole: bool
-) -> None:
+def check_classes(labels: np.ndarray | None, where: str, problem: Problem, is_whole: bool) -> None:
     """Checks that there is something to learn.
 
     Args:

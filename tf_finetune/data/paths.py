@@ -9,6 +9,7 @@ from tf_finetune.data.lines import COMPRESSED
 from tf_finetune.data.text_folders import is_text_folder
 from tf_finetune.errors import UserError
 from tf_finetune.files import glob_files, is_dir, is_file, list_dir
+from tf_finetune.runs.paths import check_utf8
 
 # What is not read over the network, and the command that brings it here.
 _DOWNLOADS = {
@@ -42,6 +43,8 @@ def find_files(pattern: str) -> list[str]:
             found += matches
         else:
             raise UserError(_missing(part))
+    for path in found:
+        check_utf8(path, pattern)
     return list(dict.fromkeys(found))
 
 

@@ -78,6 +78,11 @@ def find_dialect(
     notices = []
     skipped = 0
     given = NAMED.get(config.field_separator, config.field_separator)
+    if given != "auto" and len(given) != 1:
+        raise UserError(
+            f"--field_separator={given}: allowed are one character, auto, {', '.join(NAMED)}. "
+            "Replace a longer separator in the file."
+        )
     if lines and (found := re.fullmatch(r'"?sep=(.)"?', lines[0])):
         skipped, lines = 1, lines[1:]
         if given == "auto":

@@ -40,6 +40,16 @@ class Collate(Protocol):
     def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
         """Returns the tokens of a batch, padding and filling rows left out, as float32 []."""
 
+    def check_training(self, columns: Mapping[str, Any]) -> None:
+        """Checks that rows can be trained on, before their batches are planned.
+
+        Args:
+            columns: Those of all rows, as of `TokenizedRows`.
+
+        Raises:
+            UserError: They cannot; the message names a row.
+        """
+
 
 @dataclass(frozen=True)
 class TokenizedRows:

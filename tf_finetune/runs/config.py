@@ -117,12 +117,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
-        names = ("auto", "tab", "space", "comma", "semicolon", "bar")
-        if self.field_separator not in names and len(self.field_separator) != 1:
-            raise UserError(
-                f"--field_separator={self.field_separator}: allowed are one character and "
-                f"{', '.join(names)}. Replace a longer separator in the file."
-            )
         if (self.validation_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise UserError(
                 f"--validation_fraction={self.validation_fraction} and "
@@ -203,10 +197,7 @@ class RuntimeConfig:
     title: ClassVar[str] = "Hardware"
 
     seed: int = setting(
-        42,
-        "of new weights, dropout and the order of examples",
-        minimum=0,
-        maximum=2**32 - 1,
+        42, "of new weights, dropout and the order of examples", minimum=0, maximum=2**32 - 1
     )
     deterministic: bool = setting(
         False, "only operations that give the same bits in every run, which may be slower"
@@ -267,7 +258,7 @@ class RunConfig:
         False, "write export/, a SavedModel that takes raw strings", may_change=True
     )
     data_report: str | None = setting(
-        None, "JSON file that gets all that is known of the data", may_change=True, is_path=True
+        None, "JSON file that gets all that is known of the data", may_change=True, path="one"
     )
     export_version: int | None = setting(
         None,
@@ -277,9 +268,7 @@ class RunConfig:
         may_change=True,
     )
     overwrite: bool = setting(
-        False,
-        "replace another run's model in --model_dir; numbered exports stay",
-        may_change=True,
+        False, "replace another run's model in --model_dir; numbered exports stay", may_change=True
     )
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from tf_finetune.runs.settings import (
 
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
-    *("config.json", "train.cfg", "labels.txt", "metrics.json"),
+    *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json"),
     *("predictions.tsv", "predictions.jsonl", "export", "encoder"),
 )
 _EVENTS = ("train", "validation")

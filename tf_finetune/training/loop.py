@@ -220,8 +220,7 @@ class _Training:
                     f"the {quantity} of step {self.state.step + number} is {value}; the last good "
                     f"checkpoint is {self._last_checkpoint}. Usual causes: a learning rate that is "
                     "too high (lower --learning_rate or raise --warmup_proportion), mixed_float16 "
-                    "(use --precision=mixed_bfloat16 or float32), or labels out of range or not "
-                    "known (-1 or NaN): leave such rows out."
+                    "(use --precision=mixed_bfloat16 or float32), or labels out of range."
                 )
 
 
