@@ -19,13 +19,16 @@ def of(problem: Problem, **splits: np.ndarray | None) -> TextData:
     """Data of these labels; every text is another."""
     made = {
         split: Examples(
-            tuple([f"{split} {row}" for row in range(12)] for _ in problem.text_columns),
-            None if labels is None else labels[:12],
+            tuple(
+                [f"{split} {row}" for row in range(12 if labels is None else len(labels))]
+                for _ in problem.text_columns
+            ),
+            labels,
         )
         for split, labels in splits.items()
     }
     every = {"train": None, "validation": None, "test": None} | made
-    read = ExampleReader(Layout(), problem, ",")
+    read = ExampleReader(Layout(), problem)
     return TextData(**every, read=read, metric_for_best_model="")  # type: ignore[arg-type]
 
 

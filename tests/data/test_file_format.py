@@ -103,13 +103,13 @@ def test_a_tsv_with_quoted_cells(tmp_path: Path, content: str, texts: list[str])
     assert [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows] == ["x", "y"]
     [notice] = file.notices
-    assert "cells are quoted" in notice and "--quoting=minimal" in notice
+    assert "in quotes are read without them" in notice and "--quoting=minimal" in notice
     assert not file.has_blocks  # A quoted cell may hold a line end.
 
 
 def test_a_tsv_that_is_quoted_throughout(tmp_path: Path) -> None:
     rows, file = found(tmp_path / "a.tsv", '"text"\t"label"\n"a"\t"x"\n"b"\t"y"\n')
-    assert rows == PLAIN and "cells are quoted" in file.notices[0]
+    assert rows == PLAIN and "read without them" in file.notices[0]
 
 
 @pytest.mark.parametrize(

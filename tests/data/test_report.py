@@ -59,8 +59,8 @@ def test_duplicates_conflicts_and_leaks() -> None:
         "2 rows of train repeat an earlier row's text, 1 with another label (e.g. f:2 and f:5)."
         in report
     )
-    assert "1 rows of validation (50.0%) stand in train too." in report
-    assert "1 rows of test repeat an earlier row's text.\n" in report
+    assert "1 row of validation (50.0%) stands in train too." in report
+    assert "1 row of test repeats an earlier row's text.\n" in report
     assert "3 rows of test (75.0%) stand in train too." in report
     assert "No row" not in report
 
@@ -102,7 +102,7 @@ def test_multi_label_counts() -> None:
     train = Examples((["a", "b", "a"],), hot, ["f:2", "f:3", "f:4"])
     report = shown(of_problem(problem, train=train))
     assert cells(report, "y") == ["y", "2 (66.7%)"]
-    assert "1 rows of train have no label." in report
+    assert "1 row of train has no label." in report
     assert "1 with another label (e.g. f:2 and f:4)" in report
 
 
@@ -155,10 +155,10 @@ def test_texts_that_are_nearly_the_same_are_told_with_their_places() -> None:
     train = single(["A good film!", "bad", "x"], [0, 1, 0])
     test = Examples((["a  good film", "bad", "y"],), train.labels, ["d/t:1", "d/t:2", "d/t:3"])
     report = shown(data(train=train, test=test))
-    told = "1 rows of test (33.3%) stand in train too, 1 more but for case, blanks or outer"
+    told = "1 row of test (33.3%) stands in train too, 1 more but for case, blanks or outer"
     assert f"{told} punctuation (e.g. f:2 and\n  t:1)." in report
     near = shown(data(train=train, test=single(["BAD"], [1])))
-    assert "1 rows of test (100.0%) stand in train but for case, blanks or outer" in near
+    assert "1 row of test (100.0%) stands in train but for case, blanks or outer" in near
 
 
 def test_labels_that_are_rare_or_alike() -> None:

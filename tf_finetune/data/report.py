@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_finetune.data.facts import FEW_ROWS
+from tf_finetune.data.label_cells import rows_text
 
 # With more labels than this, only the most and the least frequent are shown.
 MOST_LABELS = 10
@@ -127,11 +128,12 @@ def _label_sentences(labelled: Mapping[str, Any], facts: Mapping[str, Any]) -> I
         yield f"{missing} of {len(part['labels'])} labels never occur in {split}."
     for split, part in labelled.items():
         if part.get("without_label"):
-            yield f"{part['without_label']:,} rows of {split} have no label."
+            yield f"{_rows(part['without_label'], split, 'have', 'has')} no label."
     rare = {name: count for name, count in facts["rare_labels"].items() if count}
     if rare:
         few = _listed(_counted(rare))
-        yield f"{len(rare)} labels have fewer than {FEW_ROWS} rows in train: {few}."
+        what = "labels have" if len(rare) > 1 else "label has"
+        yield f"{len(rare)} {what} fewer than {FEW_ROWS} rows in train: {few}."
     if facts["alike_labels"]:
         groups = [" = ".join(_counted(group)[:MOST_NAMES]) for group in facts["alike_labels"]]
         yield f"Labels that are equal but for case, accents or blanks: {_listed(groups)}."
@@ -142,7 +144,7 @@ def _repeat_sentences(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     for split, told in facts["repeats"]["within"].items():
         if told["rows"]:
-            line = f"{told['rows']:,} rows of {split} repeat an earlier row's text"
+            line = f"{_rows(told['rows'], split, 'repeat', 'repeats')} an earlier row's text"
             other = told["other_label"]
             if other["rows"]:
                 line += f", {other['rows']:,} with another label ({_example(other)})"
@@ -153,8 +155,8 @@ def _repeat_sentences(facts: Mapping[str, Any]) -> list[str]:
         )
         rows = equal["rows"] or alike["rows"]
         if rows:
-            line = f"{rows:,} rows of {split} ({rows / facts['splits'][split]['rows']:.1%}) "
-            line += f"stand in {earlier}"
+            share = f"{split} ({rows / facts['splits'][split]['rows']:.1%})"
+            line = f"{_rows(rows, share, 'stand', 'stands')} in {earlier}"
             if equal["rows"]:
                 line += " too"
             if alike["rows"]:
@@ -162,6 +164,10 @@ def _repeat_sentences(facts: Mapping[str, Any]) -> list[str]:
                 line += f" but for case, blanks or outer punctuation ({_example(alike)})"
             lines.append(f"{line}.")
     return lines or ["No row occurs twice."]
+
+
+def _rows(count: int, split: str, verb: str, verb_of_one: str) -> str:
+    return f"{rows_text(count)} of {split} {verb if count != 1 else verb_of_one}"
 
 
 def _baseline_sentences(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -171,8 +171,8 @@ def _find_quoting(
         # Quotes that open no cell are text: all of them close within, as in: "oh" she said.
         if not wrapped and len(set(map(len, cells))) == 1 and all('"' in c[1:] for c in opened):
             return False, [
-                f"quotes are read as text, as in {_shown([opened[0]])} (--quoting=none says it, "
-                "minimal overrules it)."
+                "quotes at the start of cells are read as text, as they close within them "
+                "(--quoting=none says it, minimal overrules it)."
             ]
         return True, []
     quoted_rows = _strict_records(lines, separator, is_cut=is_cut)
@@ -183,12 +183,12 @@ def _find_quoting(
     ragged = len(set(map(len, cells))) > 1 and len(set(map(len, quoted_rows))) == 1
     if needed or ragged or all(cell.startswith('"') for cell in cells[0]):
         return True, [
-            f"its cells are quoted, as in {_shown([opened[0]])}, and read without these "
-            "quotes (--quoting=minimal says it, none overrules it)."
+            "cells in quotes are read without them, as quotes, separators or line ends within show "
+            "(--quoting=minimal says it, none overrules it)."
         ]
     return False, [
-        f"cells such as {_shown([opened[0]])} stand in quotes, which are read as text "
-        "(--quoting=none says it, minimal removes them)."
+        "cells stand in quotes, which are read as text (--quoting=none says it, minimal removes "
+        "them)."
     ]
 
 

@@ -189,7 +189,7 @@ def _check_value(field: Field, value: Any) -> None:
         if not text or text != text.strip() or set(text) & {*"\r\n\0"}:
             raise UserError(
                 f"--{field.name}={value!r}: no part of it may be empty, begin or end with a blank, "
-                "or hold a line end or NUL."
+                "or hold a line end or NUL. Write it without."
             )
         check_utf8(text, f"--{field.name}")
     choices = field.metadata["choices"]
