@@ -128,6 +128,18 @@ def test_placeholders_among_numbers(tmp_path: Path) -> None:
     assert labels(data) == [1.5, 2.5] and len(data.notices) == 2
 
 
+@pytest.mark.parametrize("values", [["a,-", "b", "a"], [["a", "-"], ["b"], ["a"]]])
+def test_ignored_labels_of_several(tmp_path: Path, values: list[Any]) -> None:
+    data = load(tmp_path, values, ignore_labels=("-",), problem_type="multi_label")
+    assert data.problem.label_names == ("a", "b") and labels(data) == [[0, 1], [1, 0]]
+    texts = [str(value) for value in values]
+    if texts[0].startswith("["):
+        assert labels(load(tmp_path, texts, ignore_labels=("-",))) == [[0, 1], [1, 0]]
+    else:
+        data = load(tmp_path, texts, ignore_labels=("-",))  # Of one label a comma is a part.
+        assert data.problem.label_names == ("a", "a,-", "b")
+
+
 def test_ignored_labels_of_a_test_file_are_predicted(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", ["a", "b", "?"])
     config = DataConfig(train_file=train, test_file=write(tmp_path / "b.jsonl", ["?", "b"]))

@@ -167,9 +167,11 @@ def test_data_for_a_trained_model(tmp_path: Path) -> None:
     assert data.test and data.test.labels.tolist() == [1, 0]
     nothing = load_data(DataConfig(), LabelConfig(), need_train=False, problem=YES_NO)
     assert nothing.test is None and nothing.problem == YES_NO
-    write(tmp_path / "b.tsv", "text\tlabel", "a\tmaybe")
+    other = write(tmp_path / "b.tsv", "text\tlabel", "a\tmaybe", "b\t", "c\tyes")
+    config = DataConfig(validation_file=other, test_file=other)
     data = load_data(config, LabelConfig(), need_train=False, problem=YES_NO)
-    assert data.test and data.test.labels.tolist() == [-1]
+    assert data.test and data.test.labels.tolist() == [-1, -1, 1]
+    assert data.validation and data.validation.labels.tolist() == [-1, -1, 1]
 
 
 def test_columns_for_a_trained_model(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The checked cells of a run: its files found, its columns inferred, its rows chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from tf_finetune.data.labels import infer_problem_type
 from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits, with_class_names
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
-from tf_finetune.data.selection import hold_out, without_labels
+from tf_finetune.data.selection import hold_out, unlabel, without_labels
 from tf_finetune.data.splits import SPLITS
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
@@ -27,12 +27,15 @@ class Cells:
         layout: The columns.
         splits: The cells of each split; with `stream`, those of `train` are a sample.
         stream: All training rows, if they are not kept in memory.
+        predicted: The splits whose labels may be missing or unknown: they are only predicted, and
+            evaluated as far as they can be.
         notices: What was guessed of the files.
     """
 
     layout: Layout
     splits: dict[str, Columns]
     stream: RowStream | None
+    predicted: Collection[str]
     notices: list[str]
 
 
@@ -57,6 +60,8 @@ def read_cells(
             "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
             f"{layout.train_file[0]} in it."
         )
+    # Published test sets often come without labels; of a trained model all files may.
+    predicted = ("test",) if need_train or problem is None else ("validation", "test")
     if problem:
         layout = fit_to_model(layout, problem)
     try:
@@ -69,9 +74,8 @@ def read_cells(
             stream = open_stream(files["train"])
             tables["train"] = [partial(iter, stream.sample)]
         columns = {
-            # Published test sets often come without labels.
             split: read_columns(
-                tables[split], layout, config.id_column, may_lack_labels=split == "test"
+                tables[split], layout, config.id_column, may_lack_labels=split in predicted
             )
             for split in tables
         }
@@ -80,14 +84,15 @@ def read_cells(
         raise UserError(" ".join([str(error), *notices])) from None
     if labels.ignore_labels:
         for split in columns:
-            columns[split], said = without_labels(columns[split], labels.ignore_labels, split)
+            remove = unlabel if split in predicted else without_labels
+            columns[split], said = remove(columns[split], labels, split)
             notices += said
     if held_out:
         # By what is known before a model is, so that its later calls find the same rows.
         problem_type = layout.problem_type or infer_problem_type(columns["train"].labels or [])
         columns, said = hold_out(columns, config, problem_type)
         notices += said
-    return Cells(layout, columns, stream, notices)
+    return Cells(layout, columns, stream, predicted, notices)
 
 
 def _file_notices(files: Sequence[FileFormat]) -> list[str]:

@@ -37,6 +37,7 @@ class LabelConfig:
         "auto",
         "between the labels of one multi-label row; a blank is written space, a tab tab; auto: a "
         "comma, or ; or | where these are used",
+        may_change=True,
     )
     label_format: str = setting(
         "auto",

@@ -117,13 +117,7 @@ class ExampleReader:
         """
         cells = read_columns([partial(iter, rows)], self.layout, self.id_column)
         examples, _ = self.encode(cells)
-        if examples.labels is not None:
-            missing = ~known_labels(examples.labels)
-            if missing.any():
-                raise UserError(
-                    f"{examples.locations[int(missing.argmax())]}: the label is missing. Correct "
-                    "the row, or remove it."
-                )
+        _check_labels_are_there(examples)
         return examples
 
 
@@ -195,8 +189,10 @@ def load_data(
     read = ExampleReader(layout, problem, form, config.id_column)
     examples: dict[str, Examples] = {}
     for split, columns in cells.splits.items():
-        whole, said = read.encode(columns, may_be_unknown=split == "test")
-        if split != "test":
+        whole, said = read.encode(columns, may_be_unknown=split in cells.predicted)
+        if split == "train" and stream is not None:
+            _check_labels_are_there(whole)
+        elif split not in cells.predicted:
             whole, missing = _labelled_only(whole, split)
             said += missing
         if split == "train" and (need_train or is_learnt):
@@ -221,6 +217,15 @@ def _find_form(
     form, said = find_label_format(values, places, labels, problem_type, cells.layout.label_names)
     cells.notices.extend(said)
     return form, values, places
+
+
+def _check_labels_are_there(examples: Examples) -> None:
+    """Refuses streamed rows without a label: leaving them out would change planned batches."""
+    if examples.labels is not None and not (known := known_labels(examples.labels)).all():
+        raise UserError(
+            f"{examples.locations[int(known.argmin())]}: the label is missing. Remove the row, or "
+            "read all rows, which leaves it out: --streaming=false."
+        )
 
 
 def _labelled_only(examples: Examples, split: str) -> tuple[Examples, list[str]]:

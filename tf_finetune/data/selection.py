@@ -1,12 +1,12 @@
 """Which rows of each split are used: not those of ignored labels, and some are held out."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from tf_finetune.data.columns import Columns
 from tf_finetune.data.held_out import held_out_rows
-from tf_finetune.data.label_cells import clean, is_list, rows_text
+from tf_finetune.data.label_cells import clean, is_list, parse_list, rows_text
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.problem import ProblemType
 from tf_finetune.errors import UserError
@@ -24,41 +24,52 @@ def labelled_rows(cells: Columns) -> tuple[list[Any], list[str]]:
     return found.labels or [], found.locations
 
 
-def without_labels(cells: Columns, ignored: Sequence[str], split: str) -> tuple[Columns, list[str]]:
-    """Leaves out the rows of some labels; of the test split only their labels, not the rows.
+def without_labels(cells: Columns, config: LabelConfig, split: str) -> tuple[Columns, list[str]]:
+    """Leaves out the rows of `ignore_labels`.
 
     Args:
         cells: Those of the split.
-        ignored: The labels.
-        split: Its name.
+        config: The labels, and how several of one row are written.
+        split: The split's name.
 
     Returns:
         The remaining cells, and a notice for each label that was found.
+
+    Raises:
+        UserError: No row remains.
     """
-    names = {clean(label) for label in ignored}
-    if cells.labels is None:
-        return cells, []
+    gone, notices = _find_ignored(cells, config, split, "left out")
+    if gone and len(gone) == len(cells):
+        raise UserError(f"{notices[0]} No row of {split} is left.")
+    if not gone:
+        return cells, notices
+    return cells.take(row for row in range(len(cells)) if row not in gone), notices
+
+
+def unlabel(cells: Columns, config: LabelConfig, split: str) -> tuple[Columns, list[str]]:
+    """Leaves out some labels, but not their rows; see `without_labels`."""
+    gone, notices = _find_ignored(cells, config, split, "count as without a label")
+    if not gone or cells.labels is None:
+        return cells, notices
+    labels = [None if row in gone else value for row, value in enumerate(cells.labels)]
+    return Columns(cells.texts, labels, cells.locations, cells.ids), notices
+
+
+def _find_ignored(
+    cells: Columns, config: LabelConfig, split: str, what: str
+) -> tuple[set[int], list[str]]:
+    """Returns the rows that have one of the labels, and a notice for each label."""
+    names = {clean(label) for label in config.ignore_labels}
     rows: dict[str, list[int]] = {}
-    for row, value in enumerate(cells.labels):
-        for part in value if is_list(value) else [value]:
-            if (name := clean(part)) in names:
-                rows.setdefault(name, []).append(row)
-                break
-    gone = {row for found in rows.values() for row in found}
-    what = "count as without a label" if split == "test" else "left out"
+    for row, value in enumerate(cells.labels or ()):
+        if found := names & {clean(value), *_parts(value, config)}:
+            rows.setdefault(min(found), []).append(row)
     notices = [
         f"{rows_text(len(found))} of {split} with the label {name!r} {what} "
         f"(first {cells.locations[found[0]]}), as --ignore_labels says."
         for name, found in rows.items()
     ]
-    if not gone:
-        return cells, []
-    if split == "test":
-        labels = [None if row in gone else value for row, value in enumerate(cells.labels)]
-        return Columns(cells.texts, labels, cells.locations, cells.ids), notices
-    if len(gone) == len(cells):
-        raise UserError(f"{notices[0]} No row of {split} is left.")
-    return cells.take(row for row in range(len(cells)) if row not in gone), notices
+    return {row for found in rows.values() for row in found}, notices
 
 
 def hold_out(
@@ -109,6 +120,18 @@ def hold_out(
         "lists what was held out."
     )
     return {**splits, **{split: train.take(found) for split, found in rows.items()}}, [notice]
+
+
+def _parts(value: Any, config: LabelConfig) -> list[str]:
+    """Returns the labels of a cell that may hold several."""
+    if isinstance(value, str) and (found := parse_list(value)) is not None:
+        value = found
+    if is_list(value):
+        return list(map(clean, value))
+    if config.problem_type != "multi_label":
+        return []
+    marks = re.escape(config.separator) if config.separator else "[,;|]"
+    return [part.strip() for part in re.split(marks, clean(value))]
 
 
 def _first_label(value: Any) -> str:
