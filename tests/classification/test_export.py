@@ -16,10 +16,10 @@ import tensorflow as tf
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.export import argument_names, export
+from tf_finetune.classification.fields import unescape
 from tf_finetune.classification.heads import HEADS
 from tf_finetune.classification.predict import Predictions
 from tf_finetune.classification.predict import predict as predict_with
-from tf_finetune.classification.predictions import unescape
 from tf_finetune.data.batches import plan_batches
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_finetune.data.file_format import FileFormat, find_format
+from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.labelled import load_data
 from tf_finetune.data.readers import read_file
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -202,6 +204,8 @@ def test_a_first_row_that_looks_like_data_is_told(tmp_path: Path, content: str) 
     "content",
     [
         ",text,label\n0,a,x\n1,b,y\n",  # pandas' index
+        "text,2019,label\na,1,x\nb,2,y\n",
+        "text,label,\na,x,\nb,y,\n",
         "0,1\na,x\nb,y\n",  # pandas' numbered columns
         "How satisfied are you with our service today,label\ngood,1\nbad,0\n",
         "text,label\na,1\nb,0\n",
@@ -211,6 +215,62 @@ def test_a_first_row_that_looks_like_data_is_told(tmp_path: Path, content: str) 
 def test_a_header_is_a_header(tmp_path: Path, content: str) -> None:
     _, file = found(tmp_path / "a.csv", content)
     assert not file.notices
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_column_names_that_stand_in_the_file_again(tmp_path: Path, name: str, mark: str) -> None:
+    content = f"text{mark}label\na{mark}x\n text{mark}label \nb{mark}y\n".replace(" text", "text")
+    message = complaint(tmp_path / name, content)
+    assert f"{name}:3: the column names stand here again" in message
+
+
+def test_a_header_line_where_none_was_said_is_told(tmp_path: Path) -> None:
+    rows, file = found(tmp_path / "a.csv", "label,text\n1,a\n0,b\n", header="none")
+    assert len(rows) == 3 and "--header=first_row" in file.notices[0]
+
+
+def test_columns_without_a_name(tmp_path: Path) -> None:
+    rows, file = found(tmp_path / "a.csv", "v1,v2,,,\nham,hello,,,\nspam,win,,,\n")
+    assert rows[0]["v1"] == "ham" and rows[0]["v2"] == "hello" and not file.notices
+
+
+@pytest.mark.parametrize("content", ['{"text": "a", "label": "x"}\n', '[{"text": "a"}]\n'])
+def test_json_under_the_name_of_a_table(tmp_path: Path, content: str) -> None:
+    assert "looks like JSON" in complaint(tmp_path / "a.csv", content)
+
+
+def test_quotes_that_may_end_lines_or_be_text_are_refused(tmp_path: Path) -> None:
+    content = 'text,label\n"Unclosed start,pos\ngood film,neg\nends with quote",pos\nlast,neg\n'
+    message = complaint(tmp_path / "a.csv", content)
+    assert "--quoting=minimal or --quoting=none" in message
+    assert len(found(tmp_path / "a.csv", content, quoting="none")[0]) == 4
+    assert len(found(tmp_path / "a.csv", content, quoting="minimal")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('label, text\npos, "good film"\nneg, "bad film"\n', {"label": "pos", "text": "good film"}),
+        ('text, label\n"a, b", "x"\n', {"text": "a, b", "label": "x"}),
+        ('"text", "label"\n"a", "x"\n', {"text": "a", "label": "x"}),
+    ],
+)
+def test_blanks_before_quotes(tmp_path: Path, content: str, row: dict) -> None:
+    rows, file = found(tmp_path / "a.csv", content)
+    assert rows[0] == row and "blanks around the quotes" in " ".join(file.notices)
+
+
+def test_a_quoted_tsv_with_one_wrong_quote_is_told(tmp_path: Path) -> None:
+    rows, file = found(tmp_path / "a.tsv", 'text\tlabel\n"abc"\t"x"\n"5" tall"\t"y"\n')
+    assert rows[0]["label"] == '"x"' and "do not pair up" in file.notices[0]
+
+
+def test_small_files_are_quoted_as_others_of_the_run(tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", 'text\tlabel\n"he said ""oh"""\tx\nb\ty\n')
+    write(tmp_path / "test.tsv", 'text\tlabel\n"plain"\tx\n')
+    data = load_data(DataConfig(data_dir=str(tmp_path)), LabelConfig())
+    assert data.train and data.train.texts[0][0] == 'he said "oh"'
+    assert data.test and data.test.texts[0] == ["plain"]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])

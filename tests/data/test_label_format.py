@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tf_finetune.data.label_cells import parse_list
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import TextData, load_data
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
@@ -139,6 +140,59 @@ def test_lists_of_any_spelling(tmp_path: Path, values: list[Any], kind: str) -> 
         assert any("are read as lists" in notice for notice in data.notices)
         data = load(tmp_path, values, kind, problem_type="single_label")
         assert data.problem.label_names == tuple(sorted(value.strip() for value in values))
+
+
+def test_arrays_of_texts_as_numpy_writes_them(tmp_path: Path) -> None:
+    data = load(tmp_path, ["['x' 'y z']", "['x']", "['it\\'s' \"y z\"]"], "tsv")
+    assert data.problem.label_names == ("it's", "x", "y z")
+    assert labels(data) == [[0, 1, 1], [0, 1, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tsv"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"x": 0.3, "y": 0.7},
+        [{"id": 18, "name": "Drama"}],
+        [[0, 5, "PER"]],
+    ],
+)
+def test_objects_are_no_labels(tmp_path: Path, value: Any, kind: str) -> None:
+    written = value if kind == "jsonl" else json.dumps(value)
+    message = complaint(tmp_path, [written, written], kind, label_column="label")
+    assert "an object or a list of them" in message
+    if kind == "jsonl":
+        assert "train.jsonl:1: the label is" in message
+        assert ("--label_column=label.x" in message) == isinstance(value, dict)
+
+
+def test_empty_parts_are_no_labels(tmp_path: Path) -> None:
+    data = load(tmp_path, ["x;y;", "x;;z", ";x;"], "tsv", problem_type="multi_label")
+    assert data.problem.label_names == ("x", "y", "z")
+    assert labels(data) == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
+    assert labels(load(tmp_path, [["a", None, ""], ["b"]])) == [[1, 0], [0, 1]]
+
+
+def test_one_unknown_label_does_not_undo_the_separator(tmp_path: Path) -> None:
+    problem = Problem("multi_label", ("text",), ("x", "y"))
+    (tmp_path / "test.tsv").write_text("text\tlabel\na\tx;y\nb\ty;zzz\nc\t['x', 'y']\n")
+    data = load_data(DataConfig(test_file=f"{tmp_path}/test.tsv"), LabelConfig(), problem=problem)
+    assert data.test and data.test.labels is not None
+    assert data.test.labels[[0, 2]].tolist() == [[1, 1], [1, 1]]
+    assert np.isnan(data.test.labels[1]).all() and "1 row with a label" in data.notices[-1]
+
+
+@pytest.mark.parametrize("names", [("false", "true"), ("False", "True")])
+def test_truth_values_of_any_spelling_are_those_of_a_model(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": "a", "label": v}) + "\n" for v in (True, "TRUE", "False", 1))
+    )
+    problem = Problem("single_label", ("text",), names)
+    data = load_data(DataConfig(test_file=f"{tmp_path}/a.jsonl"), LabelConfig(), problem=problem)
+    assert data.test and data.test.labels is not None
+    assert data.test.labels.tolist() == [1, 1, 0, 1]
 
 
 def test_brackets_in_some_cells_only(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_finetune.data.label_cells import clean, has_names_of_digits, spelling_key
+from tf_finetune.data.label_cells import clean, spelling_key
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import TextData, load_data
 from tf_finetune.data.labels import LabelIndex
@@ -100,6 +100,16 @@ def test_floats_stand_for_the_indices_of_names(tmp_path: Path) -> None:
         load(tmp_path, ["1.0", "2.0"], label_names=("no", "yes"))
 
 
+def test_indices_that_seem_to_count_from_one(tmp_path: Path) -> None:
+    data = load(tmp_path, ["1", "2", "1"], label_names=("bad", "ok", "good"))
+    assert labels(data) == [1, 2, 1]
+    assert "from 0: 1 is 'ok'. No label is 0" in data.notices[0]
+    assert not load(tmp_path, ["0", "2", "1"], label_names=("bad", "ok", "good")).notices
+    config = DataConfig(test_file=write(tmp_path / "b.jsonl", [1, 2]))
+    data = load_data(config, LabelConfig(), problem=data.problem)
+    assert "from 0: 1 is 'ok'" in data.notices[0]
+
+
 @pytest.mark.parametrize("value", ["-", "?", "N/A", "null", "None", "nan", "unlabelled"])
 def test_placeholders_are_named_and_left_out_by_a_flag(tmp_path: Path, value: str) -> None:
     data = load(tmp_path, ["a", "b", value, "a", value])
@@ -162,6 +172,7 @@ def test_ignored_labels_of_a_test_file_are_predicted(tmp_path: Path) -> None:
         ([n / 7 for n in range(200)], "regression", ""),
         (["0", "1"] * 5, "single_label", ""),
         (["1,5", "2,5"] * 5, "single_label", "decimal point"),
+        (["6.850", *(f"{n / 8}" for n in range(1, 300))], "regression", ""),
     ],
 )
 def test_numbers_that_may_be_classes(
@@ -195,4 +206,3 @@ def test_every_name_that_is_learnt_is_found(names: list[str]) -> None:
         if clean(name):
             found = index.find(clean(name))
             assert found is not None and learnt[found] == keys[clean(name)], (name, learnt)
-    assert has_names_of_digits(names) in (True, False)

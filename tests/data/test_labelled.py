@@ -129,8 +129,8 @@ def test_training_data_without_labels(tmp_path: Path) -> None:
 def test_no_data(train_file: str) -> None:
     with pytest.raises(UserError, match="There are no training data"):
         load_data(DataConfig(validation_file=train_file), LabelConfig())
-    with pytest.raises(UserError, match="The labels are not known"):
-        load_data(DataConfig(test_file=train_file), LabelConfig(), need_train=False)
+    with pytest.raises(UserError, match="There are no training data"):
+        load_data(DataConfig(test_file=train_file), LabelConfig(label_names=("x", "y")))
 
 
 def test_unlabelled_test_data(train_file: str, tmp_path: Path) -> None:
@@ -162,16 +162,39 @@ def test_limits_take_the_first_rows_after_all_were_checked(tmp_path: Path) -> No
 def test_data_for_a_trained_model(tmp_path: Path) -> None:
     test_file = write(tmp_path / "b.tsv", "text\tlabel", "a\tyes", "b\t0")
     config = DataConfig(train_file="gone.tsv", test_file=test_file)
-    data = load_data(config, LabelConfig(), need_train=False, problem=YES_NO)
+    data = load_data(config, LabelConfig(), problem=YES_NO)
     assert data.problem == YES_NO and data.train is None
     assert data.test and data.test.labels.tolist() == [1, 0]
-    nothing = load_data(DataConfig(), LabelConfig(), need_train=False, problem=YES_NO)
+    nothing = load_data(DataConfig(), LabelConfig(), problem=YES_NO)
     assert nothing.test is None and nothing.problem == YES_NO
     other = write(tmp_path / "b.tsv", "text\tlabel", "a\tmaybe", "b\t", "c\tyes")
     config = DataConfig(validation_file=other, test_file=other)
-    data = load_data(config, LabelConfig(), need_train=False, problem=YES_NO)
+    data = load_data(config, LabelConfig(), problem=YES_NO)
     assert data.test and data.test.labels.tolist() == [-1, -1, 1]
     assert data.validation and data.validation.labels.tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_file_of_a_trained_model_may_lack_labels(tmp_path: Path, order: int) -> None:
+    without = write(tmp_path / "a.tsv", "text\tid", "a\t1")
+    labelled = write(tmp_path / "b.tsv", "text\tlabel", "b\tyes")
+    files = ",".join([without, labelled][::order])
+    data = load_data(DataConfig(test_file=files), LabelConfig(), problem=YES_NO)
+    assert data.test and data.test.labels.tolist() == [-1, 1][::order]
+    config = DataConfig(validation_file=without, test_file=labelled)
+    data = load_data(config, LabelConfig(), problem=YES_NO)
+    assert data.test and data.test.labels.tolist() == [1]
+    assert data.validation and data.validation.labels is None
+
+
+def test_ids_may_be_in_the_predicted_file_alone(train_file: str, tmp_path: Path) -> None:
+    other = write(tmp_path / "b.tsv", "id\ttext", "7\tx")
+    config = DataConfig(train_file=train_file, test_file=other, id_column="id")
+    data = load_data(config, LabelConfig())
+    assert data.test and data.test.ids == ["7"] and data.train and not data.train.ids
+    config = DataConfig(train_file=train_file, test_file=train_file, id_column="id")
+    with pytest.raises(UserError, match=r"no column 'id'; .*--id_column"):
+        load_data(config, LabelConfig())
 
 
 def test_columns_for_a_trained_model(tmp_path: Path) -> None:
@@ -179,15 +202,15 @@ def test_columns_for_a_trained_model(tmp_path: Path) -> None:
     test_file = write(tmp_path / "b.tsv", "answer\tquestion\tid", "a\tq\t7")
     config = DataConfig(test_file=test_file)
     labels = LabelConfig(label_column="label")
-    data = load_data(config, labels, need_train=False, problem=problem)
+    data = load_data(config, labels, problem=problem)
     assert data.test and data.test.texts == (["q"], ["a"])
     labels = LabelConfig(label_column="label", text_columns=("id", "answer"))
-    data = load_data(config, labels, need_train=False, problem=problem)
+    data = load_data(config, labels, problem=problem)
     assert data.test and data.test.texts == (["7"], ["a"])
     assert data.problem.text_columns == ("question", "answer")
     labels = LabelConfig(label_column="label", text_columns=("id",))
     with pytest.raises(UserError, match=r"--text_columns=id: .* 2 text column"):
-        load_data(config, labels, need_train=False, problem=problem)
+        load_data(config, labels, problem=problem)
 
 
 @pytest.mark.parametrize(("name", "separator"), [("space", " "), ("tab", "\t"), (";", ";")])

@@ -21,8 +21,9 @@ from tf_finetune.errors import UserError
         ([True, False], "single_label"),
         (["1", "2.5"], "regression"),
         ([0.25, 1], "regression"),
-        # NaN is no class: the check of numbers will name its line.
-        (["1", "nan"], "regression"),
+        # The notice of placeholders names its line; of amounts the check of numbers does.
+        (["1", "nan"], "single_label"),
+        (["1.5", "nan"], "regression"),
         ([str(number) for number in range(1000)], "regression"),
         # 150 classes with 20 rows each.
         ([str(number) for number in range(150)] * 20, "single_label"),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,72 @@ def test_damaged_and_empty_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
     with pytest.raises(UserError, match="no rows"):
         list(read_file(str(path)))
+
+
+def write_classes(path: Path, table: pa.Table, feature: dict) -> str:
+    info = {"info": {"features": {"label": feature, "dropped": feature}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+    return str(path)
+
+
+CLASS_LABEL = {"names": ["bad", "good"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "expected"),
+    [
+        ([1, 0, -1], CLASS_LABEL, ["good", "bad", None]),
+        ([1.0, 0.0, None], CLASS_LABEL, ["good", "bad", None]),
+        ([1.0, 0.0, float("nan")], CLASS_LABEL, ["good", "bad", None]),
+        ([[1, 0], []], {"feature": CLASS_LABEL, "_type": "Sequence"}, [["good", "bad"], []]),
+        ([[1], [], [0]], {"feature": CLASS_LABEL, "_type": "List"}, [["good"], [], ["bad"]]),
+        ([[1], [], [0]], [CLASS_LABEL], [["good"], [], ["bad"]]),
+        (["x", "y", "z"], CLASS_LABEL, ["x", "y", "z"]),
+        ([1, 0, 1], {"dtype": "int64", "_type": "Value"}, [1, 0, 1]),
+        ([1, 0, 1], {"names": [], "_type": "ClassLabel"}, [1, 0, 1]),
+    ],
+)
+def test_class_names_of_the_schema(
+    tmp_path: Path, values: list, feature: dict, expected: list
+) -> None:
+    table = pa.table({"text": ["a", "b", "c"][: len(values)], "label": values})
+    path = write_classes(tmp_path / "a.parquet", table, feature)
+    assert [row["label"] for _, row in read_file(path)] == expected
+
+
+def test_class_names_keep_the_order_of_the_schema(tmp_path: Path) -> None:
+    feature = {"names": ["positive", "negative"], "_type": "ClassLabel"}
+    table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, 1]})
+    path = write_classes(tmp_path / "a.parquet", table, feature)
+    data = load_data(DataConfig(train_file=path), LabelConfig())
+    assert data.problem.label_names == ("positive", "negative")
+    assert data.train and data.train.labels.tolist() == [1, 0, 1]
+    other = write_classes(tmp_path / "b.parquet", table, CLASS_LABEL)
+    with pytest.raises(UserError, match="name the classes differently: positive, negative"):
+        load_data(DataConfig(train_file=f"{path},{other}"), LabelConfig())
+    # A file whose schema has another order means the same names.
+    feature = {"names": ["negative", "positive"], "_type": "ClassLabel"}
+    other = write_classes(tmp_path / "b.parquet", table, feature)
+    data = load_data(DataConfig(train_file=path, validation_file=other), LabelConfig())
+    assert data.validation and data.validation.labels.tolist() == [0, 1, 0]
+
+
+def test_a_class_beyond_the_schema_and_a_column_twice(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b"], "label": [1, 2]})
+    path = write_classes(tmp_path / "a.parquet", table, CLASS_LABEL)
+    with pytest.raises(UserError, match=r"a\.parquet:row 2: the class 2, but the schema names 2"):
+        list(read_file(path))
+    table = pa.table([["a"], ["x"], ["y"]], names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="two columns are named 'label'"):
+        list(read_file(f"{tmp_path}/b.parquet"))
+
+
+def test_a_date_that_python_does_not_have(tmp_path: Path) -> None:
+    far = pa.array([2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a"], "when": far}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        list(read_file(f"{tmp_path}/a.parquet"))
 
 
 def write_examples(path: Path, examples: list[dict]) -> None:

@@ -12,17 +12,17 @@ from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 
 
-def load(path: Path, labels: list[Any], need_train: bool = True, **flags: Any) -> TextData:
+def load(path: Path, labels: list[Any], again: bool = False, **flags: Any) -> TextData:
     lines = [f"text {n}\t{label}" for n, label in enumerate(labels)]
     path.write_text("\n".join(["text\tlabel", *lines]) + "\n")
     data = {"train_file": str(path), "validation_fraction": 0.2, "test_fraction": 0.1}
     kind = flags.pop("problem_type", "auto")
     labelled = LabelConfig(problem_type=kind)
     first = load_data(DataConfig(**{**data, **flags}), labelled)
-    if need_train:
+    if not again:
         return first
     config = DataConfig(**{**data, **flags})
-    return load_data(config, labelled, need_train=False, problem=first.problem)
+    return load_data(config, labelled, problem=first.problem)
 
 
 def sizes(data: TextData) -> dict[str, int]:
@@ -44,7 +44,7 @@ def test_labels_of_any_kind_are_held_out(tmp_path: Path, labels: list[Any], kind
     assert sizes(data) == pytest.approx({"train": 210, "validation": 60, "test": 30}, abs=6)
     assert "divided by a hash of their text" in data.notices[0]
     # A trained model finds the same rows again.
-    again = load(tmp_path / "a.tsv", labels, need_train=False, problem_type=kind)
+    again = load(tmp_path / "a.tsv", labels, again=True, problem_type=kind)
     assert again.train is None and again.test and again.validation
     assert data.test and again.test.locations == data.test.locations
     assert data.validation and again.validation.texts == data.validation.texts

@@ -1,9 +1,16 @@
+import gzip
 from pathlib import Path
 
 import pytest
 
 from tf_finetune.data.file_format import find_format
-from tf_finetune.data.splits import SPLITS, file_tables, find_split_files, max_samples
+from tf_finetune.data.splits import (
+    SPLITS,
+    file_tables,
+    find_split_files,
+    max_samples,
+    passed_over,
+)
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -31,6 +38,34 @@ def test_a_flag_counts_before_the_folder_and_may_name_several_files(tmp_path: Pa
     assert find_split_files(config, KNOWN) == {"train": paths}
     texts = [row["text"] for table in file_tables(paths) for _, row in table()]
     assert texts == ["a.tsv", "b.tsv"]
+
+
+def test_names_of_a_folder_in_capitals_compressed_and_in_shards(tmp_path: Path) -> None:
+    (tmp_path / "Train.CSV").write_text("text,label\na,x\n")
+    (tmp_path / "test.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\n"))
+    for number in range(2):
+        (tmp_path / f"validation-0000{number}-of-00002.jsonl").write_text('{"text": "a"}\n')
+    found = find_split_files(DataConfig(data_dir=str(tmp_path)), KNOWN)
+    assert {split: [Path(path).name for path in paths] for split, paths in found.items()} == {
+        "train": ["Train.CSV"],
+        "validation": [f"validation-0000{number}-of-00002.jsonl" for number in range(2)],
+        "test": ["test.csv.gz"],
+    }
+
+
+def test_files_of_other_names_are_told(tmp_path: Path) -> None:
+    for name in ("train.tsv", "train.csv", "dev.csv", "val.csv"):
+        (tmp_path / name).write_text("text\na\n")
+    config = DataConfig(data_dir=str(tmp_path))
+    files = {
+        split: [find_format(path) for path in paths]
+        for split, paths in find_split_files(config, KNOWN).items()
+    }
+    one, other = passed_over(config, KNOWN, files)
+    assert one.startswith(f"{tmp_path}/train.tsv: taken for train, and not train.csv beside it")
+    assert "dev.csv: taken for validation, and not val.csv" in other
+    named = DataConfig(data_dir=str(tmp_path), train_file="a.csv", validation_file="b.csv")
+    assert passed_over(named, KNOWN, files) == []
 
 
 def test_unknown_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_finetune.data.file_format import find_format
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import load_data
 from tf_finetune.data.paths import find_files
@@ -24,8 +25,11 @@ def make(folder: Path, files: dict[str, str | bytes]) -> str:
 
 def test_the_folder_of_a_text_is_its_label(tmp_path: Path) -> None:
     others: dict[str, str | bytes] = {"urls.feat": "x", "neg/.hidden.txt": "x", ".git/a.txt": "x"}
+    others |= {"urls_pos.txt": "http://", "pos/notes.md": "x"}
     folder = make(tmp_path / "train", {**TEXTS, **others})
     assert find_files(folder) == [folder]
+    [notice] = find_format(folder).notices
+    assert "2 of its files are not read" in notice and f"{folder}/pos/notes.md" in notice
     assert list(read_file(folder)) == [
         (f"{folder}/neg/1.txt", {"text": "bad\n", "label": "neg", "file": "neg/1.txt"}),
         (f"{folder}/neg/more/2.TXT", {"text": "dull", "label": "neg", "file": "neg/more/2.TXT"}),
@@ -66,7 +70,6 @@ def test_texts_without_a_class_are_predicted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.txt": "a", "pos/b.txt": "b"}, "both in the folder (a.txt) and in folders of classes"),
         ({"pos/b.txt": b"\xff"}, "pos/b.txt: not UTF-8 at byte 0"),
         ({"pos/b.txt": b"a\0"}, "pos/b.txt: a NUL byte"),
     ],

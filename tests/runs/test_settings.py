@@ -169,7 +169,8 @@ def test_what_may_change_between_two_calls_of_one_training():
         *("model_dir", "eval_batch_size", "predict_batch_size", "max_predict_samples"),
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
         *("save_checkpoints_steps", "steps_per_loop", "distribution_strategy", "tpu"),
-        *("jit_compile", "data_report", "export_version", "label_separator"),
+        *("jit_compile", "data_report", "export_version"),
+        *("label_separator", "label_format", "id_column"),
     }
 
 
@@ -178,8 +179,7 @@ def test_what_names_data():
     assert naming == {
         *("data_dir", "train_file", "validation_file", "test_file", "tfds_name", "tfds_data_dir"),
         *("max_train_samples", "max_eval_samples", "max_predict_samples"),
-        *("validation_fraction", "test_fraction", "id_column"),
-        *("field_separator", "quoting", "header"),
+        *("validation_fraction", "test_fraction"),
     }
 
 

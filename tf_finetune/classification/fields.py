@@ -2,9 +2,8 @@
 
 import re
 
-# The characters that some reader takes for the end of a line or a file, the control characters of
-# terminals, and surrogates, which UTF-8 cannot encode.
-CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+from tf_finetune.data.label_cells import CONTROL
+
 _SPECIAL = re.compile(rf"[\\{CONTROL}]")
 _SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"\\(?:([\\tnr])|x([0-9a-f]{2})|u([0-9a-f]{4}))")

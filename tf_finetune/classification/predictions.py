@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tf_finetune.classification.fields import CONTROL, escape
+from tf_finetune.classification.fields import escape
 from tf_finetune.classification.predict import Predictions, text_columns
+from tf_finetune.data.label_cells import CONTROL
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.errors import UserError

@@ -71,11 +71,14 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     data = load_data(
         config.data,
         config.labels,
-        need_train=config.run.do_train,
         problem=problem,
         needs_all_rows={} if weights == "none" else {"class_weights": weights},
     )
     _check_data(config, data)
+    form, kind = data.read.form, data.problem.problem_type
+    if config.run.do_train and (form.multi_hot or kind == "multi_label"):
+        # Later calls read the labels of other files as those of the training were.
+        config = replaced(config, **form.settings)
     if config.run.do_train and cluster.is_chief:
         model_dir.check_free(
             config,
@@ -160,6 +163,10 @@ def _complete_for_model(
         )
     names_data = {f.name for _, _, f in settings(Config) if f.metadata["names_data"]}
     taken = set(given) | (names_data if names_data & set(given) else set())
+    # Each of the two names the labels, and takes the place of the other.
+    taken |= (
+        {"label_column", "label_columns"} if taken & {"label_column", "label_columns"} else set()
+    )
     # The actions and the hardware do not depend on the model.
     now = (taken & _names("data", "labels")) | _names("run", "runtime") | {"export_encoder"}
     # The weights come from the directory's own checkpoint.
@@ -193,10 +200,12 @@ def _check_data(config: Config, data: TextData) -> None:
     if config.run.do_eval and not any(map(can_be_evaluated, held_out)):
         raise UserError(
             "--do_eval: no labelled examples to evaluate on. Give --validation_file or a "
-            "--test_file with labels."
+            "--test_file with labels, or --validation_fraction."
         )
     if config.run.do_predict and not held_out:
         raise UserError("--do_predict: no examples. Give --test_file or --validation_file.")
     patience = config.loop.early_stopping_patience
     if config.run.do_train and patience and not can_be_evaluated(data.validation):
-        raise UserError("--early_stopping_patience needs --validation_file, with labels.")
+        raise UserError(
+            "--early_stopping_patience needs --validation_file or --validation_fraction."
+        )

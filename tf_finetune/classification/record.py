@@ -10,7 +10,6 @@ from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, list_dir
-from tf_finetune.runs.config import DataConfig
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import differences
 
@@ -23,31 +22,22 @@ def save_run(
     model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels, **files})
 
 
-def split_record(config: DataConfig, data: TextData) -> dict[str, str]:
-    """Returns `split.tsv`: which rows were held out of the training data, if any were.
+def split_record(data: TextData) -> dict[str, str]:
+    """Returns `split.tsv`, where rows were held out: the split, place and id of each.
 
     Args:
-        config: Whether rows were held out.
         data: The examples.
 
     Returns:
-        The file's content by its name: the split, place and id of each row.
+        The file's content by its name.
     """
-    held_out = [
-        split
-        for split, share in (
-            ("validation", config.validation_fraction),
-            ("test", config.test_fraction),
-        )
-        if share
-    ]
-    lines = ["split\tlocation" + "\tid" * bool(config.id_column)]
-    for split in held_out:
-        examples = data.splits[split]
-        for row, location in enumerate(examples.locations):
-            ids = [str(examples.ids[row])] if len(examples.ids) else []
-            lines.append("\t".join(map(escape, [split, location, *ids])))
-    return {"split.tsv": "\n".join(lines) + "\n"} if held_out else {}
+    lines = ["split\tlocation\tid"]
+    for split, cells in data.held_out.items():
+        if split != "train":
+            ids = cells.ids or [""] * len(cells)
+            for location, value in zip(cells.locations, ids, strict=True):
+                lines.append("\t".join(map(escape, (split, location, str(value)))))
+    return {"split.tsv": "\n".join(lines) + "\n"} if data.held_out else {}
 
 
 def claim(model_dir: ModelDir, config: Config, problem: Problem) -> None:

@@ -63,7 +63,7 @@ def _run(request: Request, runtime: Runtime) -> int:
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
-            save_run(model_dir, config, data.problem, split_record(config.data, data))
+            save_run(model_dir, config, data.problem, split_record(data))
             write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:
             check_batch_size(config.data, config.loop, runtime, data.stream is not None)

@@ -13,7 +13,7 @@ from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits, wi
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
 from tf_finetune.data.selection import hold_out, unlabel, without_labels
-from tf_finetune.data.splits import SPLITS
+from tf_finetune.data.splits import SPLITS, passed_over
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -29,6 +29,7 @@ class Cells:
         stream: All training rows, if they are not kept in memory.
         predicted: The splits whose labels may be missing or unknown: they are only predicted, and
             evaluated as far as they can be.
+        held_out: The splits that were held out of the training rows.
         notices: What was guessed of the files.
     """
 
@@ -36,13 +37,13 @@ class Cells:
     splits: dict[str, Columns]
     stream: RowStream | None
     predicted: Collection[str]
+    held_out: Mapping[str, Columns]
     notices: list[str]
 
 
 def read_cells(
     config: DataConfig,
     labels: LabelConfig,
-    need_train: bool,
     problem: Problem | None,
     needs_all_rows: Mapping[str, Any],
 ) -> Cells:
@@ -51,31 +52,40 @@ def read_cells(
     Raises:
         UserError: A file or column is missing, damaged or contradictory.
     """
-    held_out = config.validation_fraction or config.test_fraction
-    splits = SPLITS if need_train or problem is None or held_out else SPLITS[1:]
+    holds_out = bool(config.validation_fraction or config.test_fraction)
+    splits = SPLITS if problem is None or holds_out else SPLITS[1:]
     layout, tables, files = open_splits(config, labels, splits)
     notices = _file_notices([file for found in files.values() for file in found])
-    if (need_train or held_out) and "train" not in tables:
+    notices += passed_over(config, layout.known_files, files)
+    if splits is SPLITS and "train" not in tables:
         raise UserError(
             "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
             f"{layout.train_file[0]} in it."
         )
     # Published test sets often come without labels; of a trained model all files may.
-    predicted = ("test",) if need_train or problem is None else ("validation", "test")
+    predicted = ("test",) if problem is None else ("validation", "test")
     if problem:
         layout = fit_to_model(layout, problem)
     try:
+        for table in [table for found in tables.values() for table in found]:
+            layout = infer_columns(layout, table, may_lack_label=problem is not None)
+            if problem is None or layout.label_column or layout.label_columns:
+                break  # Of a trained model the first file may lack labels.
         if tables:
-            first = next(iter(tables.values()))[0]
-            layout = infer_columns(layout, first, may_lack_label=problem is not None)
             layout = with_class_names(layout, files.get("train", []))
         stream = None
-        if need_train and is_streamed(config, files.get("train"), needs_all_rows):
+        if labels.ignore_labels:
+            needs_all_rows = {**needs_all_rows, "ignore_labels": ",".join(labels.ignore_labels)}
+        if problem is None and is_streamed(config, files.get("train"), needs_all_rows):
             stream = open_stream(files["train"])
             tables["train"] = [partial(iter, stream.sample)]
         columns = {
             split: read_columns(
-                tables[split], layout, config.id_column, may_lack_labels=split in predicted
+                tables[split],
+                layout,
+                config.id_column,
+                may_lack_labels=split in predicted,
+                may_lack_ids=split not in predicted and not holds_out,
             )
             for split in tables
         }
@@ -87,12 +97,16 @@ def read_cells(
             remove = unlabel if split in predicted else without_labels
             columns[split], said = remove(columns[split], labels, split)
             notices += said
-    if held_out:
+    held_out: dict[str, Columns] = {}
+    if holds_out:
         # By what is known before a model is, so that its later calls find the same rows.
         problem_type = layout.problem_type or infer_problem_type(columns["train"].labels or [])
-        columns, said = hold_out(columns, config, problem_type)
+        held_out, said = hold_out(columns, config, labels, problem_type)
+        columns |= held_out
         notices += said
-    return Cells(layout, columns, stream, predicted, notices)
+        if problem:
+            del columns["train"]
+    return Cells(layout, columns, stream, predicted, held_out, notices)
 
 
 def _file_notices(files: Sequence[FileFormat]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from tf_finetune.data.label_cells import is_nested
 from tf_finetune.data.splits import Table
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
@@ -53,6 +54,7 @@ def read_columns(
     id_column: str | None = None,
     *,
     may_lack_labels: bool = False,
+    may_lack_ids: bool = False,
 ) -> Columns:
     """Reads the texts and label values of a split.
 
@@ -63,6 +65,7 @@ def read_columns(
         id_column: The column of ids; None: there is none.
         may_lack_labels: Whether the label column may be missing, or blank or -1 in every row, as in
             published test sets.
+        may_lack_ids: Whether the id column may be missing.
 
     Returns:
         The cells, column by column.
@@ -82,6 +85,8 @@ def read_columns(
         columns = list(zip(getters, layout.text_columns, texts, strict=True))
         get_label = _label_getter(layout, keys, first[0], may_lack_labels)
         get_id = _getter(id_column, keys, {}) if id_column else None
+        if get_id and may_lack_ids and find_column(id_column or "", keys, {}) is None:
+            get_id = None
         for location, row in itertools.chain(first, rows):
             try:
                 for get, name, column in columns:
@@ -100,8 +105,22 @@ def read_columns(
     if bool in set(map(type, labels)):
         # Python takes True for 1: as text each label stays itself.
         labels = [str(label).lower() if isinstance(label, bool) else label for label in labels]
+    nested = (
+        next((row for row, label in enumerate(labels) if is_nested(label)), None)
+        if (not {dict, list, tuple}.isdisjoint(map(type, labels)))
+        else None
+    )
+    if nested is not None:
+        inner = column_names({layout.label_column or "": labels[nested]})
+        hint = f" Name its part: --label_column={inner[0]}." if "." in inner[0] else ""
+        raise UserError(
+            f"{locations[nested]}: the label is {labels[nested]!r:.80}, an object or a list of "
+            f"them, not a label.{hint}"
+        )
     has_none = not (layout.label_column or layout.label_columns)
     unlabelled = has_none or (may_lack_labels and all(map(is_unlabelled, labels)))
+    # Of several files all or none have ids.
+    ids = ids if len(ids) == len(locations) else []
     return Columns(texts, None if unlabelled else labels, locations, ids)
 
 
@@ -202,9 +221,14 @@ def _no_column(location: str, name: str, row: Mapping[str, Any], flag: str) -> U
     if "," in name and all(part in row for part in name.split(",")):
         remedy = f"For a column of 0 and 1 for each label: --label_columns={name}."
     return UserError(
-        f"{location}: there is no column {name!r}; the columns are "
-        f"{', '.join(column_names(row))}. {remedy}"
+        f"{location}: there is no column {name!r}; the columns are {listed(column_names(row))}. "
+        f"{remedy}"
     )
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Returns names for a message, the first of many."""
+    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
 def _to_id(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Literal
 from tf_finetune.data.lines import COMPRESSED, compression, decode_line, read_head
 from tf_finetune.data.paths import extension
 from tf_finetune.data.table_dialect import Dialect, find_dialect
+from tf_finetune.data.text_folders import folder_notices
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_dir
 from tf_finetune.runs.config import DataConfig
@@ -38,7 +39,8 @@ class FileFormat:
         kind: The format of its rows.
         compressed: Whether it is compressed.
         line_end: `\n` or, in files of old Macs, `\r`.
-        dialect: How a table is written; None for other kinds.
+        dialect: How a table of text is written; None for other kinds.
+        has_header: Whether the first row of a workbook names the columns.
         notices: What was found otherwise than the name of the file tells.
     """
 
@@ -47,7 +49,13 @@ class FileFormat:
     compressed: bool = False
     line_end: bytes = b"\n"
     dialect: Dialect | None = None
+    has_header: bool = True
     notices: tuple[str, ...] = ()
+
+    @property
+    def shows_quoting(self) -> bool:
+        """Whether it is a table of quoted cells whose name does not tell."""
+        return bool(self.dialect and self.dialect.quoted) and extension(self.path) != ".csv"
 
     @property
     def has_blocks(self) -> bool:
@@ -81,12 +89,12 @@ def find_format(
             that can be read in two ways.
     """
     if is_dir(path):
-        return FileFormat(path, "folder")
+        return FileFormat(path, "folder", notices=tuple(folder_notices(path)))
     kind = _KINDS.get(extension(path))
     if kind is None:
         raise UserError(_unknown(path))
     if kind in ("parquet", "tfrecord", "workbook", "text"):
-        return FileFormat(path, kind)
+        return FileFormat(path, kind, has_header=config.header != "none")
     packed = bool(compression(path))
     head = read_head(path, _HEAD_BYTES)
     notices: list[str] = []
@@ -96,7 +104,7 @@ def find_format(
     if kind != "table":
         if kind == "jsonl" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             kind = "json"
-        return FileFormat(path, kind, packed, line_end, None, tuple(notices))
+        return FileFormat(path, kind, packed, line_end, notices=tuple(notices))
     decode_line(head.split(line_end, 1)[0], f"{path}:1", 0)
     text = head.decode(errors="replace").removeprefix("\ufeff")
     lines = text.replace("\r\n", "\n").split(line_end.decode())
@@ -104,7 +112,7 @@ def find_format(
     if len(lines) > 1 and (is_cut or lines[-1] == ""):
         lines.pop()
     dialect, found = find_dialect(path, lines, config, columns, skip_ragged, is_cut=is_cut)
-    return FileFormat(path, kind, packed, line_end, dialect, (*notices, *found))
+    return FileFormat(path, kind, packed, line_end, dialect, notices=(*notices, *found))
 
 
 def _unknown(path: str) -> str:

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-import unicodedata
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
+
+from tf_finetune.data.normalize import normalized
 
 # The lengths of the stretches within which shares are met: the first that is close enough is taken.
 _LENGTHS = (10, 20, 50, 100, 1000, 10_000)
@@ -23,7 +24,7 @@ def held_out_rows(
     a hash of the text chooses which are (selection sampling: Knuth, The Art of Computer
     Programming, 3.4.2, algorithm S). So the same file is always divided alike, rows that are added
     to its end never move those before them, and the first text of each class is trained on. Rows
-    with the same text, but for letter case and blanks, go where the first of them went.
+    whose texts are equal once they are `normalized` go where the first of them went.
 
     Args:
         texts: For each text column the text of each row.
@@ -80,5 +81,5 @@ def _choose(stretch: dict[str, int], quotas: dict[str, int], length: int, digest
 
 
 def _digest(texts: Sequence[str]) -> bytes:
-    plain = [" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts]
-    return hashlib.blake2b("\0".join(plain).encode(errors="replace"), digest_size=16).digest()
+    plain = "\0".join(map(normalized, texts))
+    return hashlib.blake2b(plain.encode(errors="replace"), digest_size=16).digest()

@@ -9,7 +9,8 @@ from tf_finetune.data.lines import read_lines
 from tf_finetune.errors import UserError
 
 _EXAMPLE = 'an object such as {"text": "...", "label": "..."}'
-_BLANK = re.compile(r"[\s,]*")
+# Between two rows one comma may stand.
+_BETWEEN = re.compile(r"\s*,?\s*")
 
 
 def parse_json(line: str, location: str) -> dict[str, Any] | None:
@@ -77,8 +78,8 @@ def _objects(
     decode = json.JSONDecoder().raw_decode
     escapes = re.search(r"\\u[dD]", text) is not None
     while True:
-        blank = _BLANK.match(text, position)
-        position = blank.end() if blank else position
+        between = _BETWEEN.match(text, position)
+        position = between.end() if between else position
         if position == len(text) or (end and text.startswith(end, position)):
             break
         location = place(position)
@@ -105,6 +106,11 @@ def _objects(
 def _rows_of_table(table: Mapping[str, Any], location: str) -> list[dict[str, Any]]:
     """Returns the rows of a single object; itself, if it is one row."""
     values = list(table.values())
+    if table.keys() >= {"columns", "data"} and table.keys() <= {"columns", "data", "index"}:
+        names, rows = table["columns"], table["data"]
+        if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            raise UserError(f"{location}: a row of 'data' has not a value for each of 'columns'.")
+        return [dict(zip(map(str, names), row, strict=True)) for row in rows]
     arrays = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
     if len(arrays) == 1 and all(isinstance(row, dict) for row in arrays[0]):
         return arrays[0]

@@ -43,6 +43,7 @@ class LabelConfig:
         "auto",
         "lists of numbers: multi_hot, a 0 or 1 for each label; list: the row's classes",
         choices=("auto", "list", "multi_hot"),
+        may_change=True,
     )
     ignore_labels: tuple[str, ...] = setting(
         (), "rows of these labels are left out, comma-separated; of test files only the labels are"

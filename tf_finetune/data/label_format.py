@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tf_finetune.data.label_cells import clean, distinct, is_list, number, parse_list
+from tf_finetune.data.label_cells import (
+    PLACEHOLDERS,
+    clean,
+    distinct,
+    has_lists,
+    is_list,
+    is_nested,
+    number,
+    parse_list,
+)
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.problem import ProblemType
 from tf_finetune.errors import UserError
@@ -27,12 +36,20 @@ class LabelFormat:
     literal: bool = False
     multi_hot: bool = False
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that say how cells of several labels are read."""
+        written = {" ": "space", "\t": "tab"}.get(self.separator, self.separator)
+        return {
+            "label_separator": written,
+            "label_format": "multi_hot" if self.multi_hot else "list",
+        }
+
     def parts(self, value: Any) -> list[str]:
         """Returns the labels of a multi-label cell that is not multi-hot."""
-        if is_list(value := self.as_list(value)):
-            return [clean(part) for part in value]
-        text = clean(value)
-        return [part.strip() for part in text.split(self.separator)] if text else []
+        value = self.as_list(value)
+        parts = value if is_list(value) else clean(value).split(self.separator)
+        return [name for part in parts if (name := clean(part))]
 
     def as_list(self, value: Any) -> Any:
         """Returns a list that is written as text as a list, and any other value as it is."""
@@ -72,11 +89,16 @@ def find_label_format(
     """
     notices = []
     texts = _texts(values)
-    bracketed = [text for text in texts if parse_list(text) is not None]
+    lists = {text: found for text in texts if (found := parse_list(text)) is not None}
+    bracketed = [text for text in lists if text.lower() not in PLACEHOLDERS]
+    if nested := [text for text in bracketed if is_nested(lists[text])]:
+        raise UserError(
+            f"The label {nested[0]!r:.80} is an object or a list of them. Write what is to be "
+            "learnt of it into a column of its own."
+        )
     wanted = problem_type == "multi_label" or config.label_format == "multi_hot"
-    literal = bool(bracketed) and (
-        wanted or (problem_type is None and len(bracketed) == len(texts))
-    )
+    real = [text for text in texts if text.lower() not in PLACEHOLDERS]
+    literal = bool(bracketed) and (wanted or (problem_type is None and len(bracketed) == len(real)))
     if literal:
         keeps = "" if wanted else "; --problem_type=single_label keeps them as names"
         notices.append(f"Label cells such as {bracketed[0]!r:.60} are read as lists{keeps}.")
@@ -85,6 +107,8 @@ def find_label_format(
             f"Labels such as {bracketed[0]!r:.60} are kept as names, as others stand in no "
             "brackets; --problem_type=multi_label reads them as lists."
         )
+    # Other files may have lists as text where these have none.
+    literal = literal or problem_type == "multi_label" or has_lists(values)
     form = LabelFormat(literal=literal)
     if config.label_columns:
         return LabelFormat(literal=literal, multi_hot=True), notices
@@ -124,6 +148,8 @@ def _is_multi_hot(
     """Decides whether lists are vectors of zeros and ones, or hold class numbers or names."""
     if config.label_format != "auto":
         return config.label_format == "multi_hot"
+    if not (form.literal or has_lists(values)):
+        return False
     places: dict[tuple[Any, ...], int] = {}
     for row, value in enumerate(values):
         if is_list(found := form.as_list(value)):
@@ -170,10 +196,11 @@ def _find_separator(
 ) -> tuple[str, list[str]]:
     if names:
         known = {*names, *map(str, range(len(names)))}
-        for mark in SEPARATORS:
-            if all(part.strip() in known for text in texts for part in text.split(mark)):
-                return mark, []
-        return SEPARATORS[0], []
+
+        def num_known(mark: str) -> int:
+            return sum({part.strip() for part in text.split(mark)} <= known for text in texts)
+
+        return max(SEPARATORS, key=num_known), []
     used = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
     if problem_type == "multi_label":
         if len(used) > 1:

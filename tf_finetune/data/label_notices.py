@@ -1,7 +1,7 @@
 """What is told of the labels before training: guesses that matter, and how to overrule them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tf_finetune.data.label_cells import (
@@ -50,20 +50,20 @@ def label_notices(
             return [ONE_LABEL.format(problem.num_outputs)]
         return []
     counts = count_spellings(values, problem.problem_type, form)
-    notices = _nothing_notices(values, locations, counts, problem, form)
     if problem.problem_type == "regression":
-        return notices + (_numbers_notice(len(values), list(counts)) if is_inferred else [])
-    if is_inferred and values and all(is_list(value) and len(value) == 1 for value in values):
+        return _numbers_notice(len(values), list(counts)) if is_inferred else []
+    notices = _nothing_notices(values, locations, counts, form)
+    if is_inferred and values and all(map(_is_single, map(form.as_list, values))):
         notices.append(ONE_LABEL.format(problem.num_outputs))
     if is_inferred and problem.problem_type == "single_label" and has_names_of_digits(counts):
         notices.append(
             f"Labels such as {_odd_number(counts)!r} are learnt as names, as they are written as "
             "codes or versions are. If they are amounts: --problem_type=regression."
         )
-    elif counts and all(re.fullmatch(r"-?\d+,\d+", name) for name in counts):
+    elif written := _amounts_as_text(counts):
         notices.append(
-            f"Labels such as {min(counts)!r} are learnt as names. If they are numbers, write them "
-            "with a decimal point."
+            f"Labels such as {written!r} are learnt as names. If they are amounts, write them as "
+            "numbers with a decimal point."
         )
     elif is_inferred and problem.problem_type == "single_label":
         numbers = [found for name in counts if (found := number(name)) is not None]
@@ -75,11 +75,33 @@ def label_notices(
     return notices + _spelling_notices(values, counts, problem)
 
 
+def index_notices(values: Sequence[Any], problem: Problem, form: LabelFormat) -> list[str]:
+    """Tells where whole numbers are read as indices of label names, unless they begin at 0.
+
+    Args:
+        values: The labels of a file.
+        problem: Its label names.
+        form: How the labels are read.
+    """
+    if problem.problem_type == "regression" or form.multi_hot:
+        return []
+    counts = count_spellings(values, problem.problem_type, form)
+    numbers = sorted(int(key) for key in set(spelling_key(counts).values()) if key.isdigit())
+    if not numbers or 0 in numbers or str(numbers[0]) in problem.label_names:
+        return []
+    read = [n for n in numbers if n < len(problem.label_names)]
+    if not read:
+        return []
+    return [
+        f"Whole numbers are read as indices of the label names, from 0: {read[0]} is "
+        f"{problem.label_names[read[0]]!r}. No label is 0: if they count from 1, correct them."
+    ]
+
+
 def _nothing_notices(
     values: Sequence[Any],
     locations: Sequence[str],
     counts: dict[str, int],
-    problem: Problem,
     form: LabelFormat,
 ) -> list[str]:
     """Tells which labels may stand for none."""
@@ -90,9 +112,8 @@ def _nothing_notices(
         found.append(f"{name!r} ({rows_text(counts[name])}, first {locations[row]})")
     if not found:
         return []
-    what = "no numbers" if problem.problem_type == "regression" else "learnt as labels"
     return [
-        f"{', '.join(found)}: {what}. Where it means that there is none: "
+        f"{', '.join(found)}: learnt as labels. Where it means that there is none: "
         f"--ignore_labels={','.join(names)}."
     ]
 
@@ -110,7 +131,7 @@ def _spelling_notices(values: Sequence[Any], counts: dict[str, int], problem: Pr
             found.append(f"{' and '.join(parts)} are {chosen!r}")
     notices = [f"Labels of several spellings are one: {'; '.join(found[:3])}."] if found else []
     changed = sorted(name for name in counts if name not in problem.label_names)
-    if changed and not found and not problem_has_indices(counts, problem):
+    if changed and not found and not _has_indices(counts, problem):
         notices.append(f"Labels such as {changed[0]!r} are read as {keys[changed[0]]!r}.")
     written: dict[str, list[str]] = {}
     for value in sorted(value for value in distinct(values) if isinstance(value, str)):
@@ -124,7 +145,7 @@ def _spelling_notices(values: Sequence[Any], counts: dict[str, int], problem: Pr
     return notices
 
 
-def problem_has_indices(counts: dict[str, int], problem: Problem) -> bool:
+def _has_indices(counts: dict[str, int], problem: Problem) -> bool:
     """Whether labels are written as indices of the label names."""
     return not set(spelling_key(counts).values()) & set(problem.label_names)
 
@@ -141,6 +162,17 @@ def _may_be_nothing(name: str, counts: dict[str, int]) -> bool:
         and all(other is not None and other >= 0 for other in others)
         and (set(others) != {1.0})
     )
+
+
+def _amounts_as_text(names: Collection[str]) -> str | None:
+    """Returns a label that is an amount with a comma, a sign or a unit, if all are like it."""
+    amounts = [re.fullmatch(r"[-+]?[$€£]?\s?\d+([.,]\d+)*\s?[%€]?", name) for name in names]
+    odd = [name for name in names if re.search("[,$€£%]", name)]
+    return min(odd) if odd and all(amounts) else None
+
+
+def _is_single(value: Any) -> bool:
+    return is_list(value) and len(value) == 1
 
 
 def _numbers_notice(num_rows: int, names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The labelled examples of a run: found, read, checked, their labels learnt and encoded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from tf_finetune.data.columns import Columns, read_columns
 from tf_finetune.data.label_cells import rows_text
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat, find_label_format
-from tf_finetune.data.label_notices import label_notices
+from tf_finetune.data.label_notices import index_notices, label_notices
 from tf_finetune.data.labels import encode_labels, unknown_label
 from tf_finetune.data.learn import check_classes, learn_problem
 from tf_finetune.data.problem import DEFAULT_METRICS, Problem, known_labels
@@ -99,15 +99,15 @@ class ExampleReader:
             cells.labels, self.problem, self.form, by_index=bool(self.layout.label_names)
         )
         examples = Examples(cells.texts, encoded.labels, cells.locations, cells.ids)
-        for label, row in encoded.unknown.items():
-            if not may_be_unknown:
-                raise unknown_label(label, cells.locations[row], self.problem, self.form)
-            return examples, [
-                f"{rows_text(encoded.num_unknown)} with a label that is not learnt, such as "
-                f"{label!r:.60} (first {cells.locations[row]}): predicted, and left out of the "
-                "metrics."
-            ]
-        return examples, []
+        if not encoded.unknown:
+            return examples, []
+        label, row = next(iter(encoded.unknown.items()))
+        if not may_be_unknown:
+            raise unknown_label(label, cells.locations[row], self.problem, self.form)
+        return examples, [
+            f"{rows_text(encoded.num_unknown)} with a label that is not learnt, such as "
+            f"{label!r:.60} (first {cells.locations[row]}): predicted, and left out of the metrics."
+        ]
 
     def __call__(self, rows: Sequence[Row]) -> Examples:
         """Turns rows, at least one, into labelled examples.
@@ -132,6 +132,7 @@ class TextData:
         read: Turns further rows into examples.
         metric_for_best_model: See the flag.
         stream: All training rows, if they are not kept in memory.
+        held_out: The cells of the splits that were held out of the training rows, all of them.
         notices: What was guessed of the files and labels, why, and the flag that overrules it.
     """
 
@@ -141,6 +142,7 @@ class TextData:
     read: ExampleReader
     metric_for_best_model: str
     stream: RowStream | None = None
+    held_out: Mapping[str, Columns] = field(default_factory=dict)
     notices: Sequence[str] = ()
 
     @property
@@ -159,7 +161,6 @@ def load_data(
     config: DataConfig,
     labels: LabelConfig,
     *,
-    need_train: bool = True,
     problem: Problem | None = None,
     needs_all_rows: Mapping[str, Any] | None = None,
 ) -> TextData:
@@ -170,17 +171,15 @@ def load_data(
     Args:
         config: Where the data are.
         labels: The user's settings of columns and labels.
-        need_train: Whether the run trains. If not, training data are read only where `problem` is
-            not given and must be learnt, or other splits are held out of them.
-        problem: The problem of a trained model, which the data must fit; None: it is learnt.
+        problem: The problem of a trained model, which the data must fit; training rows are then
+            read only where others are held out of them. None: it is learnt from the training rows.
         needs_all_rows: See `is_streamed`.
 
     Raises:
         UserError: Something is missing, damaged or contradictory; the message says where.
     """
-    cells = read_cells(config, labels, need_train, problem, needs_all_rows or {})
+    cells = read_cells(config, labels, problem, needs_all_rows or {})
     layout, stream, notices = cells.layout, cells.stream, cells.notices
-    is_learnt = problem is None
     form, values, places = _find_form(cells, labels, problem)
     if problem is None:
         problem = learn_problem(layout, values, labels, form, stream is not None)
@@ -195,14 +194,15 @@ def load_data(
         elif split not in cells.predicted:
             whole, missing = _labelled_only(whole, split)
             said += missing
-        if split == "train" and (need_train or is_learnt):
+        if split == "train":
             check_classes(whole.labels, whole.locations[0], problem, is_whole=stream is None)
-        if split != "train" or need_train or is_learnt:
-            examples[split] = whole.first(max_samples(config, split))
-            notices += said
+        if layout.label_names:
+            said += index_notices(labelled_rows(columns)[0], problem, form)
+        examples[split] = whole.first(max_samples(config, split))
+        notices += said
     train, validation, test = map(examples.get, SPLITS)
     metric = layout.metric_for_best_model or DEFAULT_METRICS[problem.problem_type]
-    return TextData(train, validation, test, read, metric, stream, notices)
+    return TextData(train, validation, test, read, metric, stream, cells.held_out, notices)
 
 
 def _find_form(

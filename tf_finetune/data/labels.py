@@ -1,7 +1,7 @@
 """Turns the label values of the data into a problem type, label names and arrays."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from tf_finetune.data.label_cells import (
     PLACEHOLDERS,
     clean,
-    distinct,
+    has_lists,
     has_names_of_digits,
     is_list,
     number,
@@ -45,9 +45,9 @@ def infer_problem_type(
         label_names: The label names, if they are known.
         form: How the cells are read.
     """
-    if form.multi_hot or form.literal or any(map(is_list, values)):
+    if form.multi_hot or form.literal or has_lists(values):
         return "multi_label"
-    names = {clean(value) for value in distinct(values)} - {""}
+    names = count_spellings(values, "single_label", form)
     if label_names:
         index = LabelIndex(label_names, by_index=True)
         if all(index.find(name) is not None for name in names):
@@ -127,7 +127,7 @@ class LabelIndex:
     @cached_property
     def _spelled(self) -> dict[str, int]:
         """The keys of `spelling_key` that belong to one name only."""
-        keys = spelling_key(self._exact)
+        keys = spelling_key(map(clean, self.names))
         counts = Counter(keys.values())
         return {key: self._exact[name] for name, key in keys.items() if counts[key] == 1}
 
@@ -135,7 +135,8 @@ class LabelIndex:
         """Returns the index of a label, as `clean` returns it; None: it is unknown."""
         found = self._exact.get(label)
         if found is None and label:
-            found = self._spelled.get(spelling_key([label])[label])
+            key = spelling_key([label])[label]
+            found = self._spelled.get(key, self._exact.get(key))
         return found
 
 
@@ -254,8 +255,8 @@ def unknown_label(label: str, location: str, problem: Problem, form: LabelFormat
         return UserError(
             f"{location}: the label is {label:.80}; it must be a 0 or 1 for each of the "
             f"{problem.num_outputs} labels ({', '.join(problem.label_names[:10])}), and for "
-            "single_label exactly one 1. Correct the row, or say how lists are read: "
-            "--label_format."
+            "single_label exactly one 1. Correct the row (of lists, --label_format says another "
+            "reading)."
         )
     if problem.problem_type == "regression":
         return UserError(
@@ -271,9 +272,9 @@ def unknown_label(label: str, location: str, problem: Problem, form: LabelFormat
     )
 
 
-def _numbers(names: set[str]) -> list[float]:
+def _numbers(names: Iterable[str]) -> list[float]:
     """Returns labels as numbers, placeholders left out; an empty list, if one is none."""
-    real = {name for name in names if name.lower() not in PLACEHOLDERS - {"-1", "nan"}}
+    real = {name for name in names if name.lower() not in PLACEHOLDERS - {"-1"}}
     found = [value for name in real if (value := number(name)) is not None]
     return found if len(found) == len(real) else []
 

@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Sequence
 from typing import cast
 
-from tf_finetune.data.columns import FIRST_ROWS, column_names, find_column, first_keys
+from tf_finetune.data.columns import FIRST_ROWS, column_names, find_column, first_keys, listed
 from tf_finetune.data.file_format import FileFormat, find_format
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.problem import Problem, ProblemType
@@ -47,6 +47,7 @@ def open_splits(
         split: [find_format(path, data, layout.header, layout.skip_ragged) for path in paths]
         for split, paths in find_split_files(data, layout.known_files, splits).items()
     }
+    files = _with_like_quoting(files, data, layout)
     if data.data_dir:
         layout = _with_label_file(layout, data.data_dir)
     tables: dict[str, list[Table]] = {}
@@ -108,7 +109,7 @@ def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) ->
             if len(found) != 1:
                 raise UserError(
                     f"{location}: which columns hold the text? Set --text_columns to one or two of "
-                    f"{', '.join(names)}.{_SEPARATOR_HINT if len(names) == 1 else ''}"
+                    f"{listed(names)}.{_SEPARATOR_HINT if len(names) == 1 else ''}"
                 )
             text_columns = found[0]
         others = [name for name in names if name not in text_columns]
@@ -117,7 +118,7 @@ def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) ->
         if others and len(obvious) != 1 and not is_given:
             raise UserError(
                 f"{location}: which column holds the label? Set --label_column to one of "
-                f"{', '.join(others)}; or --label_columns to several of 0 and 1."
+                f"{listed(others)}; or --label_columns to several of 0 and 1."
             )
         label_column = layout.label_column
         if not layout.label_columns and len(obvious) == 1:
@@ -177,6 +178,24 @@ def fit_to_model(layout: Layout, problem: Problem) -> Layout:
             f"{len(problem.text_columns)} text column(s), {', '.join(problem.text_columns)}."
         )
     return dataclasses.replace(layout, text_columns=text_columns, label_names=problem.label_names)
+
+
+def _with_like_quoting(
+    files: dict[str, list[FileFormat]], data: DataConfig, layout: Layout
+) -> dict[str, list[FileFormat]]:
+    """Reads quotes alike in all tables of a run: in small ones nothing may show that they quote."""
+    if not any(file.shows_quoting for found in files.values() for file in found):
+        return files
+    quoted = dataclasses.replace(data, quoting="minimal")
+    return {
+        split: [
+            find_format(file.path, quoted, layout.header, layout.skip_ragged)
+            if file.dialect and file.dialect.may_be_quoted
+            else file
+            for file in found
+        ]
+        for split, found in files.items()
+    }
 
 
 def _find_layout(task_name: str | None, tfds_name: str | None) -> Layout:

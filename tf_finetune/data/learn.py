@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from tf_finetune.data.label_cells import CONTROL
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.labels import infer_problem_type, learn_label_names
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def learn_problem(
@@ -50,12 +49,13 @@ def learn_problem(
     names = names or learn_label_names(values, problem_type, form)
     if not names:
         raise UserError(
-            "The labels are not known. Give --train_file to learn them from, or --label_names."
+            f"The labels are not known: no training row has one in --label_column="
+            f"{layout.label_column}. Name another column, or give --label_names."
         )
     if len(set(names)) < len(names):
         raise UserError(f"--label_names={','.join(names)}: a label stands there twice.")
     for name in names:
-        if _CONTROL.search(name):
+        if re.search(f"[{CONTROL}]", name):
             raise UserError(
                 f"The label {name!r} holds a line end or another control character, which files of "
                 "label names cannot hold. Rename it in the data."

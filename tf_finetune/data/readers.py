@@ -10,8 +10,9 @@ from typing import Any
 from tf_finetune.data.file_format import FileFormat, Kind, find_format
 from tf_finetune.data.json_rows import parse_json, read_json
 from tf_finetune.data.lines import read_lines
+from tf_finetune.data.quoting import quoted_reader
 from tf_finetune.data.records import read_parquet, read_tfrecord
-from tf_finetune.data.table_dialect import Dialect, quoted_reader
+from tf_finetune.data.table_dialect import Dialect
 from tf_finetune.data.text_folders import read_folder, read_text
 from tf_finetune.data.workbooks import read_workbook
 from tf_finetune.errors import UserError
@@ -89,6 +90,7 @@ def _read_quoted(path: str, lines: Iterator[tuple[int, str]], dialect: Dialect) 
             if header:
                 header = False
             elif len(cells) == len(columns):
+                _check_no_header(cells, location, dialect)
                 yield location, dict(zip(columns, cells, strict=True))
             elif not cells and len(columns) == 1:
                 yield location, {columns[0]: ""}
@@ -116,7 +118,7 @@ _READERS: dict[Kind, Callable[[FileFormat], Iterator[Row]]] = {
     "json": lambda file: read_json(file.path, file.line_end),
     "parquet": lambda file: read_parquet(file.path),
     "tfrecord": lambda file: read_tfrecord(file.path),
-    "workbook": lambda file: read_workbook(file.path),
+    "workbook": lambda file: read_workbook(file.path, file.has_header),
     "text": lambda file: read_text(file.path),
     "folder": lambda file: read_folder(file.path),
 }
@@ -130,11 +132,23 @@ def parse_cells(line: str, location: str, dialect: Dialect) -> dict[str, Any] | 
     """
     cells, columns = line.split(dialect.separator), dialect.columns
     if len(cells) == len(columns):
+        _check_no_header(cells, location, dialect)
         return dict(zip(columns, cells, strict=True))
     # A blank line is a row only in a file of one column: an empty cell.
     if not line or (dialect.skip_ragged and len(cells) < len(columns)):
         return None
     raise _ragged(location, dialect, cells)
+
+
+def _check_no_header(cells: Sequence[str], location: str, dialect: Dialect) -> None:
+    columns = dialect.columns
+    # The first cell alone is looked at in nearly all rows.
+    is_header = cells[0] == columns[0] and dialect.has_header and len(columns) > 1
+    if is_header and [cell.strip() for cell in cells] == list(columns):
+        raise UserError(
+            f"{location}: the column names stand here again, as where files were joined. Remove "
+            "this line."
+        )
 
 
 def _ragged(location: str, dialect: Dialect, cells: Sequence[str]) -> UserError:

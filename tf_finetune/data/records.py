@@ -26,14 +26,19 @@ def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with open_file(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
-            classes = _class_labels(file.schema_arrow.metadata)
+            schema = file.schema_arrow
+            twice = [name for name in schema.names if schema.names.count(name) > 1]
+            if twice:
+                raise UserError(f"{path}: two columns are named {twice[0]!r}. Rename one.")
+            classes = _class_labels(schema.metadata)
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    for name in classes:
+                    for name in classes.keys() & row.keys():
                         row[name] = _class_names(row[name], classes[name], f"{path}:row {number}")
                     yield f"{path}:row {number}", row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    # Of a value that Python cannot hold, such as a date in the year 300,000, ValueError and others.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({error}).") from None
 
 
@@ -197,8 +202,11 @@ def _class_names(value: Any, names: Sequence[str], location: str) -> Any:
     """Replaces indices by names; -1, a label that was not published, becomes None."""
     if isinstance(value, list):
         return [_class_names(part, names, location) for part in value]
-    if isinstance(value, str) or value is None:
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         return value
+    value = int(value)
     if value >= len(names):
         raise UserError(f"{location}: the class {value}, but the schema names {len(names)} only.")
     return names[value] if value >= 0 else None

@@ -1,20 +1,16 @@
 """Texts that stand in the data more than once: within a split, and in several."""
 
-import string
-import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_finetune.data.labelled import Examples
+from tf_finetune.data.normalize import normalized
 from tf_finetune.data.problem import known_labels
 
 # At most so many pairs of rows are told of each kind.
 MOST_PAIRS = 1000
-# What is dropped at both ends of a text.
-_ENDS = string.whitespace + string.punctuation + "“”„‘’‚«»‹›–—―•·…¡¿。、「」『』【】《》〈〉"
-
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -43,18 +39,6 @@ def describe_repeats(splits: Mapping[str, Examples]) -> dict[str, Any]:
         other = _with_other_label(rows.labels, pairs)
         within[split] = {**_told(pairs, rows, rows), "other_label": _told(other, rows, rows)}
     return {"within": within, "across": _across(splits, first)}
-
-
-def normalized(text: str) -> str:
-    """Returns a text without what rarely changes its meaning.
-
-    It is in NFKC, case-folded, each run of blanks is one space, and punctuation at its ends is
-    dropped unless there is nothing else.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    text = " ".join(text.casefold().split())
-    return text.strip(_ENDS) or text
 
 
 def _across(

@@ -73,20 +73,21 @@ def _find_ignored(
 
 
 def hold_out(
-    splits: dict[str, Columns], config: DataConfig, problem_type: ProblemType
+    splits: dict[str, Columns], config: DataConfig, labels: LabelConfig, problem_type: ProblemType
 ) -> tuple[dict[str, Columns], list[str]]:
     """Divides the training rows as `validation_fraction` and `test_fraction` say.
 
-    Each class gives its share; of rows with several labels the first one counts, and amounts are
-    one class. Rows without a label are not held out.
+    Each class gives its share; of rows with several labels the first by alphabet counts, and
+    amounts are one class. Rows without a label are not held out.
 
     Args:
         splits: The cells of each split.
         config: The fractions.
+        labels: How several labels of one row are written.
         problem_type: What the labels are.
 
     Returns:
-        The cells of each split now, and a notice.
+        The cells of `train` now and of those that were held out, and a notice.
 
     Raises:
         UserError: A split is there already, or one would be empty.
@@ -102,10 +103,15 @@ def hold_out(
     values = train.labels or [None] * len(train)
     classes: list[str | None]
     if problem_type == "multi_label":
-        classes = [None if value is None else _first_label(value) for value in values]
+        classes = [
+            None if value is None or value != value else _first_label(value, labels)
+            for value in values
+        ]
     else:
         amounts = problem_type == "regression"
         classes = [("amount" if amounts else name) if (name := clean(v)) else None for v in values]
+    if not any(name is not None for name in classes):
+        raise UserError(f"{train.locations[0]}: no row has a label to be divided by. Add labels.")
     rows = held_out_rows(train.texts, classes, config.validation_fraction, config.test_fraction)
     for split, found in rows.items():
         if not found:
@@ -119,7 +125,7 @@ def hold_out(
         "together, and rows that are added at the end move none; split.tsv in the model directory "
         "lists what was held out."
     )
-    return {**splits, **{split: train.take(found) for split, found in rows.items()}}, [notice]
+    return {split: train.take(found) for split, found in rows.items()}, [notice]
 
 
 def _parts(value: Any, config: LabelConfig) -> list[str]:
@@ -134,8 +140,7 @@ def _parts(value: Any, config: LabelConfig) -> list[str]:
     return [part.strip() for part in re.split(marks, clean(value))]
 
 
-def _first_label(value: Any) -> str:
+def _first_label(value: Any, config: LabelConfig) -> str:
     if vector := LabelFormat().vector(value):
         return str(vector.index(1)) if 1 in vector else ""
-    parts = map(clean, value) if is_list(value) else re.split("[,;|]", clean(value))
-    return min(parts, default="")
+    return min(_parts(value, config), default=clean(value))

@@ -1,15 +1,17 @@
 """The files and tables of a run's splits: train, validation and test."""
 
 import os.path
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from tf_finetune.data.file_format import FileFormat
+from tf_finetune.data.lines import COMPRESSED
 from tf_finetune.data.paths import find_files
 from tf_finetune.data.readers import Row, read_file
 from tf_finetune.data.text_folders import is_text_folder
 from tf_finetune.errors import UserError
-from tf_finetune.files import is_dir, is_file
+from tf_finetune.files import is_dir, is_file, list_dir
 from tf_finetune.runs.config import DataConfig
 
 Table = Callable[[], Iterator[Row]]
@@ -25,7 +27,8 @@ def find_split_files(
 
     Args:
         config: Where the data are.
-        known: File names to look for in `data_dir`, by split; the first that exists is taken.
+        known: File names to look for in `data_dir`, by split; the first that exists is taken. The
+            case of letters, an ending of compression and the numbers of shards do not count.
         splits: The splits to look for.
 
     Returns:
@@ -40,11 +43,53 @@ def find_split_files(
     for split in splits:
         paths = find_files(getattr(config, f"{split}_file") or "")
         if config.data_dir and not paths:
-            candidates = (os.path.join(config.data_dir, name) for name in known[split])
-            paths = [path for path in candidates if is_file(path) or is_text_folder(path)][:1]
+            paths = next(iter(_in_folder(config.data_dir, known[split]).values()), [])
         if paths:
             found[split] = paths
     return found
+
+
+def passed_over(
+    config: DataConfig,
+    known: Mapping[str, Sequence[str]],
+    found: Mapping[str, Sequence[FileFormat]],
+) -> list[str]:
+    """Returns a notice for each split of which the data folder holds files of several names.
+
+    Args:
+        config: Where the data are.
+        known: See `find_split_files`.
+        found: The files that are read.
+    """
+    notices = []
+    for split, files in found.items():
+        if config.data_dir and not getattr(config, f"{split}_file"):
+            _, *others = _in_folder(config.data_dir, known[split])
+            if others:
+                notices.append(
+                    f"{files[0].path}: taken for {split}, and not {', '.join(others)} beside it "
+                    f"(--{split}_file says another)."
+                )
+    return notices
+
+
+def _in_folder(folder: str, known: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the files of each known name that is there, in the order of the names."""
+    sets: dict[str, list[str]] = {}
+    for name in list_dir(folder):
+        sets.setdefault(_plain_name(name), []).append(os.path.join(folder, name))
+    return {
+        name: sets[name]
+        for name in known
+        if all(is_file(path) or is_text_folder(path) for path in sets.get(name, [""]))
+    }
+
+
+def _plain_name(name: str) -> str:
+    name = name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return re.sub(r"-\d+-of-\d+(?=\.|$)", "", name)
 
 
 def file_tables(files: Sequence[FileFormat | str]) -> list[Table]:

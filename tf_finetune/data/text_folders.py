@@ -14,40 +14,55 @@ def is_text_folder(path: str) -> bool:
     if not is_dir(path):
         return False
     names = list_dir(path)
-    if any(map(_is_text, names)):
-        return True
     folders = (os.path.join(path, name) for name in names if not name.startswith("."))
-    return any(_is_text(name) for folder in folders for name in list_dir(folder))
+    return any(map(_is_text, names)) or any(
+        _is_text(name) for folder in folders for name in list_dir(folder)
+    )
 
 
 def read_folder(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Reads the texts of a folder: those of `<path>/<class>/`, with the class as their label.
 
-    Texts in the folder itself, where there are no classes, have no label. Other files and hidden
-    ones are left out.
+    Where there are no classes, the texts in the folder itself are read; they have no label.
 
     Yields:
         The file of each text; its `text`, `label` and `file`, a path relative to the folder.
 
     Raises:
-        UserError: A text is not UTF-8, or texts stand both in the folder and in classes.
+        UserError: A text is not UTF-8.
     """
-    names = [name for name in list_dir(path) if not name.startswith(".")]
-    classes = [name for name in names if is_dir(os.path.join(path, name))]
-    texts = [name for name in names if _is_text(name)]
-    with_texts = {name: list(_texts_below(os.path.join(path, name))) for name in classes}
-    if texts and any(with_texts.values()):
-        raise UserError(
-            f"{path}: texts stand both in the folder ({texts[0]}) and in folders of classes "
-            f"({', '.join(classes[:5])}). Move those without a class away."
-        )
-    for name in texts:
-        for location, row in read_text(os.path.join(path, name)):
-            yield location, {"text": row["text"], "file": name}
-    for label, files in with_texts.items():
-        for file in files:
+    for label, files in _files_by_class(path).items():
+        for file in filter(_is_text, files):
             for location, row in read_text(file):
-                yield location, {**row, "label": label, "file": os.path.relpath(file, path)}
+                labelled = {"label": label} if label else {}
+                yield (
+                    location,
+                    {"text": row["text"], **labelled, "file": os.path.relpath(file, path)},
+                )
+
+
+def folder_notices(path: str) -> list[str]:
+    """Tells which files of a folder of texts are not read."""
+    classes = _files_by_class(path)
+    others = [file for files in classes.values() for file in files if not _is_text(file)]
+    if "" not in classes:
+        others += [os.path.join(path, name) for name in list_dir(path) if _is_text(name)]
+    if not others:
+        return []
+    return [
+        f"{len(others):,} of its files are not read, such as {others[0]}: texts are .txt files, "
+        "in a folder for each class."
+    ]
+
+
+def _files_by_class(path: str) -> dict[str, list[str]]:
+    """Returns the files below each folder that holds texts; without one, those in the folder."""
+    folders = [name for name in list_dir(path) if not name.startswith(".")]
+    found = {name: list(_files_below(os.path.join(path, name))) for name in folders}
+    found = {name: files for name, files in found.items() if files}
+    if any(map(_is_text, (file for files in found.values() for file in files))):
+        return found
+    return {"": [os.path.join(path, name) for name in folders if _is_text(name)]}
 
 
 def read_text(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,14 +76,17 @@ def read_text(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield path, {"text": decode_line(data, path, 0), "label": label, "file": name}
 
 
-def _texts_below(folder: str) -> Iterator[str]:
+def _files_below(folder: str) -> Iterator[str]:
     for name in list_dir(folder):
         path = os.path.join(folder, name)
-        if _is_text(name):
+        if name.startswith("."):
+            continue
+        if is_dir(path):
+            yield from _files_below(path)
+        else:
             yield path
-        elif not name.startswith(".") and is_dir(path):
-            yield from _texts_below(path)
 
 
-def _is_text(name: str) -> bool:
+def _is_text(path: str) -> bool:
+    name = os.path.basename(path)
     return name.lower().endswith(".txt") and not name.startswith(".")

@@ -93,7 +93,8 @@ class TorchFile:
                 f"tensor {name!r} of shape {shape} reaches beyond its storage of {data.size}"
             )
         steps = [step * data.itemsize for step in strides]
-        return np.lib.stride_tricks.as_strided(data[offset:], shape, steps, writeable=False)
+        # A copy, so that the rest of the storage, which tensors may share, is not kept.
+        return np.lib.stride_tricks.as_strided(data[offset:], shape, steps).copy()
 
     def _read_pickle(self) -> tuple[str, dict[str, "_Tensor"]]:
         """Returns the archive's folder and the tensors that its pickle describes."""

@@ -58,6 +58,10 @@ def _files(directory: Path, name: str) -> list[Path]:
     names = {name} if (directory / name).is_file() else set()
     if index.is_file():
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if outside := [part for part in names if Path(part).name != part]:
+        raise UserError(
+            f"{index} names {outside[0]!r}, which is not a file beside it. Its parts must be."
+        )
     files = [directory / part for part in sorted(names)]
     for file in files:
         with file.open("rb") as opened:

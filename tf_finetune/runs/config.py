@@ -58,24 +58,21 @@ class DataConfig:
         "auto",
         "between the cells of .csv and .tsv: a character, or tab, space, comma, semicolon, bar; "
         "auto: as the file's first lines show",
-        names_data=True,
     )
     quoting: str = setting(
         "auto",
         "minimal: cells of .csv and .tsv may stand in double quotes; none: quotes are text; auto: "
         "as the file's first lines show",
         choices=("auto", "minimal", "none"),
-        names_data=True,
     )
     header: str = setting(
         "auto",
         "first_row: it names the columns; none: they are named 1, 2, ...; auto: first_row, with a "
         "notice if it looks like data",
         choices=("auto", "first_row", "none"),
-        names_data=True,
     )
     id_column: str | None = setting(
-        None, "column that identifies a row; it is copied into the predictions", names_data=True
+        None, "column that identifies a row; it is copied into the predictions", may_change=True
     )
     tfds_name: str | None = setting(
         None, "TensorFlow Datasets name, e.g. glue/mrpc", names_data=True

@@ -14,7 +14,7 @@ from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.config import RunConfig
-from tf_finetune.runs.exports import check_export, versions
+from tf_finetune.runs.exports import check_export
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import (
@@ -139,7 +139,8 @@ class ModelDir:
 
     def check_export(self, run: RunConfig) -> None:
         """Checks, before its work, that a run may write its export; see `exports.check_export`."""
-        is_cleared = run.do_train and run.overwrite and not versions(self.export)
+        # The export of the model that is replaced goes first.
+        is_cleared = run.do_train and run.overwrite and exists(f"{self.export}/saved_model.pb")
         if run.do_export and not is_cleared:
             check_export(self.export_of(run.export_version))
 
@@ -235,7 +236,9 @@ class ModelDir:
     def _clear(self) -> None:
         for name in _OWN:
             path = self._join(name)
-            if name == "export" and versions(path):
+            # A folder of this name without it is not of a run, or holds numbered exports.
+            made = {"export": "saved_model.pb", "encoder": "encoder/saved_model.pb"}.get(name, "")
+            if made and not exists(os.path.join(path, made)):
                 continue
             if name not in (*_EVENTS, "checkpoints"):
                 remove(path)
