@@ -70,6 +70,15 @@ def test_h5_in_several_files(tiny_bert_dir, read_bert, tmp_path):
     assert_same(directory, tiny_bert_dir)
 
 
+@pytest.mark.parametrize("part", ["../model.safetensors", "/etc/hostname", "a/b.safetensors"])
+def test_an_index_names_no_file_elsewhere(tiny_bert_dir, tmp_path, part):
+    directory = without_weights(tiny_bert_dir, tmp_path / "bert")
+    index = {"weight_map": {"embeddings.word_embeddings.weight": part}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="is not a file beside it"):
+        load_encoder(str(directory))
+
+
 def test_h5_refers_to_no_other_file_and_to_nothing_that_is_not_there(h5_dir, tmp_path):
     (tmp_path / "secret").write_bytes(bytes(64))
     bias = "bert/tf_bert_model/bert/pooler/dense/bias:0"
