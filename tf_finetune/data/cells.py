@@ -55,8 +55,8 @@ def read_cells(
     holds_out = bool(config.validation_fraction or config.test_fraction)
     splits = SPLITS if problem is None or holds_out else SPLITS[1:]
     layout, tables, files = open_splits(config, labels, splits)
-    notices = _file_notices([file for found in files.values() for file in found])
-    notices += passed_over(config, layout.known_files, files)
+    of_files = _file_notices([file for found in files.values() for file in found])
+    notices = [*of_files, *passed_over(config, layout.known_files, files)]
     if splits is SPLITS and "train" not in tables:
         raise UserError(
             "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
@@ -91,7 +91,7 @@ def read_cells(
         }
     except UserError as error:
         # A wrong guess at the file's format makes columns that are not there.
-        raise UserError(" ".join([str(error), *notices])) from None
+        raise UserError(" ".join([str(error), *of_files])) from None
     if labels.ignore_labels:
         for split in columns:
             remove = unlabel if split in predicted else without_labels

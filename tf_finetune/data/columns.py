@@ -102,26 +102,33 @@ def read_columns(
                 raise _no_column(location, name, row, flag) from None
             labels.append(get_label(row))
             locations.append(location)
-    if bool in set(map(type, labels)):
-        # Python takes True for 1: as text each label stays itself.
-        labels = [str(label).lower() if isinstance(label, bool) else label for label in labels]
-    nested = (
-        next((row for row, label in enumerate(labels) if is_nested(label)), None)
-        if (not {dict, list, tuple}.isdisjoint(map(type, labels)))
-        else None
-    )
-    if nested is not None:
-        inner = column_names({layout.label_column or "": labels[nested]})
-        hint = f" Name its part: --label_column={inner[0]}." if "." in inner[0] else ""
-        raise UserError(
-            f"{locations[nested]}: the label is {labels[nested]!r:.80}, an object or a list of "
-            f"them, not a label.{hint}"
-        )
+    labels = _checked_labels(labels, locations, layout.label_column or "")
     has_none = not (layout.label_column or layout.label_columns)
     unlabelled = has_none or (may_lack_labels and all(map(is_unlabelled, labels)))
     # Of several files all or none have ids.
     ids = ids if len(ids) == len(locations) else []
     return Columns(texts, None if unlabelled else labels, locations, ids)
+
+
+def _checked_labels(labels: list[Any], locations: Sequence[str], column: str) -> list[Any]:
+    """Returns label values; truth values as text, as Python takes True for 1.
+
+    Raises:
+        UserError: One is an object, or a list of them.
+    """
+    kinds = set(map(type, labels))
+    if bool in kinds:
+        labels = [str(label).lower() if isinstance(label, bool) else label for label in labels]
+    if not kinds.isdisjoint((dict, list, tuple)):
+        for label, location in zip(labels, locations, strict=True):
+            if is_nested(label):
+                inner = column_names({column: label})[0]
+                hint = f" Name its part: --label_column={inner}." if inner != column else ""
+                raise UserError(
+                    f"{location}: the label is {label!r:.80}, an object or a list of them, not a "
+                    f"label.{hint}"
+                )
+    return labels
 
 
 def first_keys(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

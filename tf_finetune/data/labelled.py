@@ -72,13 +72,11 @@ class ExampleReader:
         layout: The columns.
         problem: The labels.
         form: How the cells of labels are read.
-        id_column: The column of the user's own ids; None: there is none.
     """
 
     layout: Layout
     problem: Problem
     form: LabelFormat = LabelFormat()
-    id_column: str | None = None
 
     def encode(self, cells: Columns, *, may_be_unknown: bool = False) -> tuple[Examples, list[str]]:
         """Turns checked cells into examples.
@@ -115,7 +113,7 @@ class ExampleReader:
         Raises:
             UserError: A cell is no text, or a label is missing, unknown, or not a finite number.
         """
-        cells = read_columns([partial(iter, rows)], self.layout, self.id_column)
+        cells = read_columns([partial(iter, rows)], self.layout)
         examples, _ = self.encode(cells)
         _check_labels_are_there(examples)
         return examples
@@ -185,7 +183,7 @@ def load_data(
         problem = learn_problem(layout, values, labels, form, stream is not None)
         is_inferred = layout.problem_type is None
         notices += label_notices(values, places, problem, form, is_inferred=is_inferred)
-    read = ExampleReader(layout, problem, form, config.id_column)
+    read = ExampleReader(layout, problem, form)
     examples: dict[str, Examples] = {}
     for split, columns in cells.splits.items():
         whole, said = read.encode(columns, may_be_unknown=split in cells.predicted)
