@@ -197,7 +197,9 @@ def test_truth_values_of_any_spelling_are_those_of_a_model(
 
 def test_brackets_in_some_cells_only(tmp_path: Path) -> None:
     data = load(tmp_path, ["[a]", "b", "c"])
-    assert data.problem.label_names == ("[a]", "b", "c") and "kept as names" in data.notices[0]
+    assert data.problem.label_names == ("[a]", "b", "c") and not data.notices
+    data = load(tmp_path, ["[a]", "[b]", "c"])
+    assert data.problem.label_names == ("[a]", "[b]", "c") and "kept as names" in data.notices[0]
     data = load(tmp_path, ["[a]", "b", "a,b"], problem_type="multi_label")
     assert data.problem.label_names == ("a", "b") and labels(data) == [[1, 0], [0, 1], [1, 1]]
 

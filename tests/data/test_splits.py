@@ -68,6 +68,22 @@ def test_files_of_other_names_are_told(tmp_path: Path) -> None:
     assert passed_over(named, KNOWN, files) == []
 
 
+def test_copies_and_broken_sets_are_not_joined(tmp_path: Path) -> None:
+    content = "text,label\na,x\n"
+    (tmp_path / "train.csv").write_text(content)
+    (tmp_path / "train.csv.gz").write_bytes(gzip.compress(content.encode()))
+    (tmp_path / "Train.csv").write_text(content)
+    (tmp_path / "train-00000-of-00001.csv").write_text(content)
+    config = DataConfig(data_dir=str(tmp_path))
+    found = find_split_files(config, KNOWN)
+    assert len(found["train"]) == 1
+    [notice] = passed_over(config, KNOWN, {"train": [find_format(found["train"][0])]})
+    assert "train.csv.gz" in notice and "train-*-of-00001.csv" in notice
+    (tmp_path / "test-00000-of-00002.csv").write_text(content)
+    with pytest.raises(UserError, match=r"test-\*-of-00002.csv: 1 of 2 shards are there"):
+        find_split_files(config, KNOWN)
+
+
 def test_unknown_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--data_dir=.*none: no such folder"):
         find_split_files(DataConfig(data_dir=str(tmp_path / "none")), KNOWN)

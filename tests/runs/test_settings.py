@@ -170,7 +170,7 @@ def test_what_may_change_between_two_calls_of_one_training():
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
         *("save_checkpoints_steps", "steps_per_loop", "distribution_strategy", "tpu"),
         *("jit_compile", "data_report", "export_version"),
-        *("label_separator", "label_format", "id_column"),
+        *("label_separator", "label_format", "id_column", "quoting"),
     }
 
 

@@ -75,10 +75,8 @@ def prepare(config: Config, given: Collection[str]) -> Request:
         needs_all_rows={} if weights == "none" else {"class_weights": weights},
     )
     _check_data(config, data)
-    form, kind = data.read.form, data.problem.problem_type
-    if config.run.do_train and (form.multi_hot or kind == "multi_label"):
-        # Later calls read the labels of other files as those of the training were.
-        config = replaced(config, **form.settings)
+    if config.run.do_train:
+        config = replaced(config, **data.found)
     if config.run.do_train and cluster.is_chief:
         model_dir.check_free(
             config,

@@ -9,7 +9,13 @@ from tf_finetune.data.columns import Columns, read_columns
 from tf_finetune.data.file_format import FileFormat
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labels import infer_problem_type
-from tf_finetune.data.layout import fit_to_model, infer_columns, open_splits, with_class_names
+from tf_finetune.data.layout import (
+    fit_to_model,
+    infer_columns,
+    open_splits,
+    with_class_names,
+    with_label_columns,
+)
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
 from tf_finetune.data.selection import hold_out, unlabel, without_labels
@@ -30,6 +36,8 @@ class Cells:
         predicted: The splits whose labels may be missing or unknown: they are only predicted, and
             evaluated as far as they can be.
         held_out: The splits that were held out of the training rows.
+        found: Settings that were found in the files; see `TextData`.
+        whole: The training rows before others were held out, from which labels are learnt.
         notices: What was guessed of the files.
     """
 
@@ -38,6 +46,8 @@ class Cells:
     stream: RowStream | None
     predicted: Collection[str]
     held_out: Mapping[str, Columns]
+    found: Mapping[str, str]
+    whole: Columns | None
     notices: list[str]
 
 
@@ -66,6 +76,9 @@ def read_cells(
     predicted = ("test",) if problem is None else ("validation", "test")
     if problem:
         layout = fit_to_model(layout, problem)
+    layout, said = with_label_columns(layout)
+    notices += said
+    has_ids = bool(config.id_column) and problem is None and not holds_out
     try:
         for table in [table for found in tables.values() for table in found]:
             layout = infer_columns(layout, table, may_lack_label=problem is not None)
@@ -92,12 +105,18 @@ def read_cells(
     except UserError as error:
         # A wrong guess at the file's format makes columns that are not there.
         raise UserError(" ".join([str(error), *of_files])) from None
+    if has_ids and not any(cells.ids for cells in columns.values()):
+        raise UserError(f"--id_column={config.id_column}: no file has such a column.")
     if labels.ignore_labels:
         for split in columns:
             remove = unlabel if split in predicted else without_labels
             columns[split], said = remove(columns[split], labels, split)
             notices += said
+        notices += _not_found(labels, notices)
+    is_quoted = any(file.shows_quoting for some in files.values() for file in some)
+    found = {"quoting": "minimal"} if is_quoted else {}
     held_out: dict[str, Columns] = {}
+    whole = columns.get("train")
     if holds_out:
         # By what is known before a model is, so that its later calls find the same rows.
         problem_type = layout.problem_type or infer_problem_type(columns["train"].labels or [])
@@ -106,7 +125,16 @@ def read_cells(
         notices += said
         if problem:
             del columns["train"]
-    return Cells(layout, columns, stream, predicted, held_out, notices)
+    return Cells(layout, columns, stream, predicted, held_out, found, whole, notices)
+
+
+def _not_found(labels: LabelConfig, notices: Sequence[str]) -> list[str]:
+    """Tells which of `ignore_labels` stand nowhere."""
+    return [
+        f"--ignore_labels={name}: no row has this label."
+        for name in labels.ignore_labels
+        if not any(f"the label {name!r} " in notice for notice in notices)
+    ]
 
 
 def _file_notices(files: Sequence[FileFormat]) -> list[str]:

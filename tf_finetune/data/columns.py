@@ -225,6 +225,8 @@ def _label_getter(
 
 def _no_column(location: str, name: str, row: Mapping[str, Any], flag: str) -> UserError:
     remedy = f"Correct the file or --{flag}."
+    if flag == "id_column":
+        remedy += " --id_column= reads no ids."
     if "," in name and all(part in row for part in name.split(",")):
         remedy = f"For a column of 0 and 1 for each label: --label_columns={name}."
     return UserError(

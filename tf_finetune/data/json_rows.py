@@ -106,8 +106,12 @@ def _objects(
 def _rows_of_table(table: Mapping[str, Any], location: str) -> list[dict[str, Any]]:
     """Returns the rows of a single object; itself, if it is one row."""
     values = list(table.values())
-    if table.keys() >= {"columns", "data"} and table.keys() <= {"columns", "data", "index"}:
-        names, rows = table["columns"], table["data"]
+    names, rows = (table.get(key) or () for key in ("columns", "data"))
+    is_split = isinstance(names, list) and isinstance(rows, list)
+    if is_split and all(map(_is_scalar, names)) and all(isinstance(row, list) for row in rows):
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UserError(f"{location}: two columns are named {twice[0]!r}. Rename one.")
         if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
             raise UserError(f"{location}: a row of 'data' has not a value for each of 'columns'.")
         return [dict(zip(map(str, names), row, strict=True)) for row in rows]
@@ -132,6 +136,10 @@ def _rows_of_table(table: Mapping[str, Any], location: str) -> list[dict[str, An
             {name: list(enumerate(value)) for name, value in table.items()}, location
         )
     return [dict(table)]
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def _transposed(

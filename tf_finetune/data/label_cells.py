@@ -100,6 +100,8 @@ def parse_list(text: str) -> list[Any] | None:
         if isinstance(found, list | tuple):
             return list(found)
         return [found] if found or not isinstance(found, dict) else []
+    if not {*"[](){}"}.isdisjoint(inner):
+        return None  # Several names in brackets, such as (a),(b).
     parts = inner.split(",") if "," in inner else inner.split()
     numbers = [number(part) for part in parts]
     if parts and None not in numbers and not any(_LEADING_ZERO.match(part) for part in parts):

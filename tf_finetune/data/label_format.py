@@ -36,15 +36,6 @@ class LabelFormat:
     literal: bool = False
     multi_hot: bool = False
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """The settings that say how cells of several labels are read."""
-        written = {" ": "space", "\t": "tab"}.get(self.separator, self.separator)
-        return {
-            "label_separator": written,
-            "label_format": "multi_hot" if self.multi_hot else "list",
-        }
-
     def parts(self, value: Any) -> list[str]:
         """Returns the labels of a multi-label cell that is not multi-hot."""
         value = self.as_list(value)
@@ -90,7 +81,7 @@ def find_label_format(
     notices = []
     texts = _texts(values)
     lists = {text: found for text in texts if (found := parse_list(text)) is not None}
-    bracketed = [text for text in lists if text.lower() not in PLACEHOLDERS]
+    bracketed = [text for text in lists if text.lower() not in PLACEHOLDERS and text not in names]
     if nested := [text for text in bracketed if is_nested(lists[text])]:
         raise UserError(
             f"The label {nested[0]!r:.80} is an object or a list of them. Write what is to be "
@@ -102,7 +93,7 @@ def find_label_format(
     if literal:
         keeps = "" if wanted else "; --problem_type=single_label keeps them as names"
         notices.append(f"Label cells such as {bracketed[0]!r:.60} are read as lists{keeps}.")
-    elif bracketed and problem_type is None:
+    elif len(bracketed) > len(real) / 2 and problem_type is None:
         notices.append(
             f"Labels such as {bracketed[0]!r:.60} are kept as names, as others stand in no "
             "brackets; --problem_type=multi_label reads them as lists."

@@ -16,7 +16,7 @@ from tf_finetune.data.label_cells import (
     spelling_key,
 )
 from tf_finetune.data.label_format import LabelFormat
-from tf_finetune.data.labels import count_spellings
+from tf_finetune.data.labels import LabelIndex, count_spellings
 from tf_finetune.data.problem import Problem
 
 # Fewer different numbers than this, not all whole, may be classes.
@@ -75,26 +75,32 @@ def label_notices(
     return notices + _spelling_notices(values, counts, problem)
 
 
-def index_notices(values: Sequence[Any], problem: Problem, form: LabelFormat) -> list[str]:
-    """Tells where whole numbers are read as indices of label names, unless they begin at 0.
+def index_notices(
+    values: Sequence[Any], problem: Problem, form: LabelFormat, *, is_model: bool
+) -> list[str]:
+    """Tells where whole numbers are read as indices of label names and that may be wrong.
 
     Args:
         values: The labels of a file.
-        problem: Its label names.
+        problem: The label names.
         form: How the labels are read.
+        is_model: Whether the names are those of a trained model. If not, numbers that begin at 0
+            are no surprise.
     """
     if problem.problem_type == "regression" or form.multi_hot:
         return []
     counts = count_spellings(values, problem.problem_type, form)
     numbers = sorted(int(key) for key in set(spelling_key(counts).values()) if key.isdigit())
-    if not numbers or 0 in numbers or str(numbers[0]) in problem.label_names:
+    names = problem.label_names
+    read = [number for number in numbers if number < len(names)]
+    index = LabelIndex(names, by_index=True)
+    is_read = read and str(read[0]) not in names and index.find(str(read[0])) == read[0]
+    if not is_read or (0 in read and not is_model):
         return []
-    read = [n for n in numbers if n < len(problem.label_names)]
-    if not read:
-        return []
+    hint = "" if 0 in read else " No label is 0: if they count from 1, correct them."
     return [
         f"Whole numbers are read as indices of the label names, from 0: {read[0]} is "
-        f"{problem.label_names[read[0]]!r}. No label is 0: if they count from 1, correct them."
+        f"{names[read[0]]!r}.{hint}"
     ]
 
 
@@ -132,7 +138,10 @@ def _spelling_notices(values: Sequence[Any], counts: dict[str, int], problem: Pr
     notices = [f"Labels of several spellings are one: {'; '.join(found[:3])}."] if found else []
     changed = sorted(name for name in counts if name not in problem.label_names)
     if changed and not found and not _has_indices(counts, problem):
-        notices.append(f"Labels such as {changed[0]!r} are read as {keys[changed[0]]!r}.")
+        place = LabelIndex(problem.label_names, by_index=True).find(changed[0])
+        if place is not None:
+            name = problem.label_names[place]
+            notices.append(f"Labels such as {changed[0]!r} are read as {name!r}.")
     written: dict[str, list[str]] = {}
     for value in sorted(value for value in distinct(values) if isinstance(value, str)):
         written.setdefault(clean(value), []).append(value)
@@ -155,7 +164,7 @@ def _may_be_nothing(name: str, counts: dict[str, int]) -> bool:
         return False
     if name != "-1":
         return True
-    # A class -1 has a class 1 beside it and nothing else but 0.
+    # Beside 1 alone it is a class; beside 0 and 1 it is as often a label that is not known.
     others = [number(other) for other in counts if other != "-1"]
     return (
         bool(others)

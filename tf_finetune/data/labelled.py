@@ -10,7 +10,7 @@ import numpy as np
 from tf_finetune.data.cells import Cells, read_cells
 from tf_finetune.data.checks import check_numbers, check_texts
 from tf_finetune.data.columns import Columns, read_columns
-from tf_finetune.data.label_cells import rows_text
+from tf_finetune.data.label_cells import distinct, rows_text
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat, find_label_format
 from tf_finetune.data.label_notices import index_notices, label_notices
@@ -131,6 +131,7 @@ class TextData:
         metric_for_best_model: See the flag.
         stream: All training rows, if they are not kept in memory.
         held_out: The cells of the splits that were held out of the training rows, all of them.
+        found: Settings that were found in the data, by which later calls read other files.
         notices: What was guessed of the files and labels, why, and the flag that overrules it.
     """
 
@@ -141,6 +142,7 @@ class TextData:
     metric_for_best_model: str
     stream: RowStream | None = None
     held_out: Mapping[str, Columns] = field(default_factory=dict)
+    found: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[str] = ()
 
     @property
@@ -178,6 +180,7 @@ def load_data(
     """
     cells = read_cells(config, labels, problem, needs_all_rows or {})
     layout, stream, notices = cells.layout, cells.stream, cells.notices
+    is_model = problem is not None
     form, values, places = _find_form(cells, labels, problem)
     if problem is None:
         problem = learn_problem(layout, values, labels, form, stream is not None)
@@ -195,12 +198,13 @@ def load_data(
         if split == "train":
             check_classes(whole.labels, whole.locations[0], problem, is_whole=stream is None)
         if layout.label_names:
-            said += index_notices(labelled_rows(columns)[0], problem, form)
+            said += index_notices(labelled_rows(columns)[0], problem, form, is_model=is_model)
         examples[split] = whole.first(max_samples(config, split))
         notices += said
     train, validation, test = map(examples.get, SPLITS)
     metric = layout.metric_for_best_model or DEFAULT_METRICS[problem.problem_type]
-    return TextData(train, validation, test, read, metric, stream, cells.held_out, notices)
+    found = {**cells.found, **_label_settings(form, problem, values)}
+    return TextData(train, validation, test, read, metric, stream, cells.held_out, found, notices)
 
 
 def _find_form(
@@ -208,13 +212,25 @@ def _find_form(
 ) -> tuple[LabelFormat, list[Any], list[str]]:
     """Finds out how labels are read; returns the labels and places that show it, too."""
     # Labels are learnt from the training data alone; a model's are only to be recognised.
-    splits = [split for split in cells.splits if problem or split == "train"]
-    known = next((c for s in splits if (c := cells.splits[s]).labels is not None), None)
+    known = cells.whole
+    if problem:
+        known = next((c for c in cells.splits.values() if c.labels is not None), None)
     values, places = ([], []) if known is None else labelled_rows(known)
     problem_type = problem.problem_type if problem else cells.layout.problem_type
     form, said = find_label_format(values, places, labels, problem_type, cells.layout.label_names)
     cells.notices.extend(said)
     return form, values, places
+
+
+def _label_settings(form: LabelFormat, problem: Problem, values: Sequence[Any]) -> dict[str, str]:
+    """Returns the settings that say how the labels were read, where the data have shown it."""
+    if problem.problem_type != "multi_label" and not form.multi_hot:
+        return {}
+    found = {"label_format": "multi_hot" if form.multi_hot else "list"}
+    if any(isinstance(value, str) and form.separator in value for value in distinct(values)):
+        written = {" ": "space", "\t": "tab"}.get(form.separator, form.separator)
+        found["label_separator"] = written
+    return found
 
 
 def _check_labels_are_there(examples: Examples) -> None:

@@ -120,7 +120,8 @@ class LabelIndex:
     @cached_property
     def _exact(self) -> dict[str, int]:
         index = {clean(name): place for place, name in enumerate(self.names)}
-        if self.by_index and not any(name.lstrip("-").isdigit() for name in self.names):
+        keys = spelling_key(index).values()
+        if self.by_index and not any(key.lstrip("-").isdigit() for key in keys):
             index |= {str(place): place for place in range(len(self.names))}
         return index
 
@@ -225,6 +226,8 @@ def _encode(
         # A cell that is there but empty says that the row has no label.
         if value is None or value != value:
             return None
+        if not is_list(value) and (place := index.find(clean(value))) is not None:
+            return [place]  # A name may have brackets or the separator in it.
         places = []
         for part in form.parts(value):
             place = index.find(part)

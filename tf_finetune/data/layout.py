@@ -134,6 +134,27 @@ def infer_columns(layout: Layout, table: Table, may_lack_label: bool = False) ->
     return layout
 
 
+def with_label_columns(layout: Layout) -> tuple[Layout, list[str]]:
+    """Brings the label columns into the order of the label names.
+
+    Returns:
+        The layout, and a notice where columns have other names than their labels.
+
+    Raises:
+        UserError: There are more or fewer columns than names.
+    """
+    columns, names = layout.label_columns, layout.label_names
+    if not columns or set(columns) == set(names):
+        return dataclasses.replace(layout, label_columns=names if columns else ()), []
+    if len(columns) != len(names):
+        raise UserError(
+            f"--label_columns={','.join(columns)}: {len(columns)} columns for the {len(names)} "
+            f"labels {listed(names)}. There must be a column for each."
+        )
+    pairs = ", ".join(f"{c} is {n!r}" for c, n in zip(columns[:3], names[:3], strict=True))
+    return layout, [f"The label columns stand in the order of the label names: {pairs}, ..."]
+
+
 def with_class_names(layout: Layout, files: Sequence[FileFormat]) -> Layout:
     """Takes the label names from the schema of a Parquet file, if they are not known otherwise.
 
@@ -187,15 +208,18 @@ def _with_like_quoting(
     if not any(file.shows_quoting for found in files.values() for file in found):
         return files
     quoted = dataclasses.replace(data, quoting="minimal")
-    return {
-        split: [
-            find_format(file.path, quoted, layout.header, layout.skip_ragged)
-            if file.dialect and file.dialect.may_be_quoted
-            else file
-            for file in found
-        ]
-        for split, found in files.items()
-    }
+    notice = (
+        "cells in quotes are read without them, as those of another file of the run show "
+        "(--quoting=none overrules it)."
+    )
+
+    def alike(file: FileFormat) -> FileFormat:
+        if not (file.dialect and file.dialect.may_be_quoted):
+            return file
+        file = find_format(file.path, quoted, layout.header, layout.skip_ragged)
+        return dataclasses.replace(file, notices=(*file.notices, notice))
+
+    return {split: list(map(alike, found)) for split, found in files.items()}
 
 
 def _find_layout(task_name: str | None, tfds_name: str | None) -> Layout:

@@ -36,7 +36,7 @@ def quoted_reader(
 
 def find_quoting(
     path: str, lines: Sequence[str], separator: str, usual: bool, is_cut: bool
-) -> tuple[bool, list[str]]:
+) -> tuple[bool, bool, list[str]]:
     """Finds out whether the cells of a table are quoted.
 
     Args:
@@ -47,7 +47,7 @@ def find_quoting(
         is_cut: Whether the table has more lines.
 
     Returns:
-        Whether they are, and what is to be said of it.
+        Whether they are; whether they may be, where nothing shows it; what is to be said of it.
 
     Raises:
         UserError: Both readings are valid, and have other rows.
@@ -57,12 +57,12 @@ def find_quoting(
     )
     opened = [cell for row in cells for cell in row if cell.startswith('"')]
     if not opened:
-        return usual, []
+        return usual, False, []
     wrapped = [cell for cell in opened if len(cell) > 1 and cell.rstrip().endswith('"')]
     quoted_rows = _strict_records(lines, separator, is_cut=is_cut)
     is_even = len(set(map(len, cells))) == 1 < len(cells[0])
     if usual:
-        if quoted_rows and len(quoted_rows) < len(cells) and is_even and not is_cut:
+        if quoted_rows and len(quoted_rows) < len(cells) and is_even:
             raise UserError(
                 f"{path}: a line end within quotes, as in a row of several lines; or quotes that "
                 f"are text, as each line has {len(cells[0])} cells too. Say which: "
@@ -71,31 +71,47 @@ def find_quoting(
         # Quotes that open no cell are text: all of them close within, as in: "oh" she said.
         within = not wrapped and all('"' in cell[1:] for cell in opened)
         if quoted_rows is None and is_even and within:
-            return False, [
-                "quotes at the start of cells are read as text, as they close within them "
-                "(--quoting=none says it, minimal overrules it)."
-            ]
-        return True, []
+            return (
+                False,
+                False,
+                [
+                    "quotes at the start of cells are read as text, as they close within them "
+                    "(--quoting=none says it, minimal overrules it)."
+                ],
+            )
+        return True, False, []
     named_in_quotes = all(cell.startswith('"') for cell in cells[0])
     if quoted_rows is None:
         if named_in_quotes or len(wrapped) > len(cells) / 2:
-            return False, [
-                "cells stand in quotes, which are read as text, as they do not pair up in all "
-                "(--quoting=none says it)."
-            ]
-        return False, []
+            return (
+                False,
+                False,
+                [
+                    "cells stand in quotes, which are read as text, as they do not pair up in all "
+                    "(--quoting=none says it)."
+                ],
+            )
+        return False, False, []
     # A writer quotes what it must: a cell with a quote, a separator or a line end in it.
     needed = any('""' in cell[1:-1] for cell in wrapped)
     ragged = len(set(map(len, cells))) > 1 and len(set(map(len, quoted_rows))) == 1
     if needed or ragged or named_in_quotes:
-        return True, [
-            "cells in quotes are read without them, as these pair up and some are needed "
-            "(--quoting=minimal says it, none overrules it)."
-        ]
-    return False, [
-        "cells stand in quotes, which are read as text (--quoting=none says it, minimal removes "
-        "them)."
-    ]
+        return (
+            True,
+            False,
+            [
+                "cells in quotes are read without them, as these pair up and some are needed "
+                "(--quoting=minimal says it, none overrules it)."
+            ],
+        )
+    return (
+        False,
+        True,
+        [
+            "cells stand in quotes, which are read as text (--quoting=none says it, minimal "
+            "removes them)."
+        ],
+    )
 
 
 def has_blanks_around_quotes(lines: Sequence[str], separator: str) -> bool:

@@ -201,7 +201,8 @@ def _read_tfds(
 def _class_names(value: Any, names: Sequence[str], location: str) -> Any:
     """Replaces indices by names; -1, a label that was not published, becomes None."""
     if isinstance(value, list):
-        return [_class_names(part, names, location) for part in value]
+        parts = [_class_names(part, names, location) for part in value]
+        return None if parts and parts.count(None) == len(parts) else parts
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):

@@ -5,7 +5,7 @@ from typing import Any
 
 from tf_finetune.data.columns import Columns
 from tf_finetune.data.held_out import held_out_rows
-from tf_finetune.data.label_cells import clean, is_list, parse_list, rows_text
+from tf_finetune.data.label_cells import clean, is_list, number, parse_list, rows_text, spelling_key
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.problem import ProblemType
@@ -59,11 +59,11 @@ def _find_ignored(
     cells: Columns, config: LabelConfig, split: str, what: str
 ) -> tuple[set[int], list[str]]:
     """Returns the rows that have one of the labels, and a notice for each label."""
-    names = {clean(label) for label in config.ignore_labels}
+    ignored = {_key(clean(label)): label for label in config.ignore_labels}
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(cells.labels or ()):
-        if found := names & {clean(value), *_parts(value, config)}:
-            rows.setdefault(min(found), []).append(row)
+        if found := ignored.keys() & map(_key, (clean(value), *_parts(value, config))):
+            rows.setdefault(ignored[min(found)], []).append(row)
     notices = [
         f"{rows_text(len(found))} of {split} with the label {name!r} {what} "
         f"(first {cells.locations[found[0]]}), as --ignore_labels says."
@@ -126,6 +126,11 @@ def hold_out(
         "lists what was held out."
     )
     return {split: train.take(found) for split, found in rows.items()}, [notice]
+
+
+def _key(name: str) -> str:
+    """Returns one spelling of a label: 9.0 is 9."""
+    return name if number(name) is None else spelling_key([name])[name]
 
 
 def _parts(value: Any, config: LabelConfig) -> list[str]:

@@ -18,6 +18,7 @@ Table = Callable[[], Iterator[Row]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""
 
 SPLITS = ("train", "validation", "test")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)(?=\.|$)")
 
 
 def find_split_files(
@@ -74,22 +75,30 @@ def passed_over(
 
 
 def _in_folder(folder: str, known: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the files of each known name that is there, in the order of the names."""
-    sets: dict[str, list[str]] = {}
+    """Returns the files of each known name that are there, in the order of the names.
+
+    Each is one file, or one whole set of shards.
+
+    Raises:
+        UserError: A shard is missing.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
     for name in list_dir(folder):
-        sets.setdefault(_plain_name(name), []).append(os.path.join(folder, name))
-    return {
-        name: sets[name]
-        for name in known
-        if all(is_file(path) or is_text_folder(path) for path in sets.get(name, [""]))
-    }
-
-
-def _plain_name(name: str) -> str:
-    name = name.lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    return re.sub(r"-\d+-of-\d+(?=\.|$)", "", name)
+        path = os.path.join(folder, name)
+        shown = _SHARD.sub(r"-*-of-\2", name)
+        plain = _SHARD.sub("", name).lower()
+        for ending in COMPRESSED:
+            plain = plain.removesuffix(ending)
+        if plain in known and (is_file(path) or is_text_folder(path)):
+            found.setdefault(plain, {}).setdefault(shown, []).append(path)
+    sets = {shown: paths for name in known for shown, paths in found.get(name, {}).items()}
+    for shown, paths in sets.items():
+        if (shard := _SHARD.search(paths[0])) and len(paths) != int(shard[2]):
+            raise UserError(
+                f"{os.path.join(folder, shown)}: {len(paths)} of {int(shard[2])} shards are there. "
+                "Bring the others, or name the files by flags."
+            )
+    return sets
 
 
 def file_tables(files: Sequence[FileFormat | str]) -> list[Table]:

@@ -110,9 +110,7 @@ def find_dialect(
             )
     may_be_quoted = False
     if config.quoting == "auto":
-        is_quoted, said = find_quoting(path, lines, separator, quoted, is_cut)
-        may_be_quoted = bool(said) and not quoted and not is_quoted
-        quoted = is_quoted
+        quoted, may_be_quoted, said = find_quoting(path, lines, separator, quoted, is_cut)
         notices += said
     skip_blanks = quoted and has_blanks_around_quotes(lines, separator)
     if skip_blanks:
@@ -209,7 +207,9 @@ def _looks_like_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> boo
 
 
 def _looks_like_names(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a column of numbers begins with something else."""
+    """Whether a record has a usual name of a column, or something else above numbers."""
+    if {cell.strip().casefold() for cell in first} & _USUAL_NAMES:
+        return True
     rows = [row for row in rows if len(row) == len(first)]
     return bool(rows) and any(
         cell and not _is_number(cell) and all(map(_is_number, below))

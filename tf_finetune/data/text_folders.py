@@ -13,11 +13,7 @@ def is_text_folder(path: str) -> bool:
     """Whether a folder holds texts (`.txt`), or folders that do."""
     if not is_dir(path):
         return False
-    names = list_dir(path)
-    folders = (os.path.join(path, name) for name in names if not name.startswith("."))
-    return any(map(_is_text, names)) or any(
-        _is_text(name) for folder in folders for name in list_dir(folder)
-    )
+    return any(map(_is_text, _files_below(path)))
 
 
 def read_folder(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -79,8 +75,8 @@ def read_text(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _files_below(folder: str) -> Iterator[str]:
     for name in list_dir(folder):
         path = os.path.join(folder, name)
-        if name.startswith("."):
-            continue
+        if name.startswith(".") or (os.path.islink(path) and is_dir(path)):
+            continue  # A link may lead back.
         if is_dir(path):
             yield from _files_below(path)
         else:

@@ -64,6 +64,7 @@ class DataConfig:
         "minimal: cells of .csv and .tsv may stand in double quotes; none: quotes are text; auto: "
         "as the file's first lines show",
         choices=("auto", "minimal", "none"),
+        may_change=True,
     )
     header: str = setting(
         "auto",
