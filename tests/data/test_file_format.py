@@ -219,14 +219,19 @@ def test_a_header_is_a_header(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
 def test_column_names_that_stand_in_the_file_again(tmp_path: Path, name: str, mark: str) -> None:
-    content = f"text{mark}label\na{mark}x\n text{mark}label \nb{mark}y\n".replace(" text", "text")
-    message = complaint(tmp_path / name, content)
-    assert f"{name}:3: the column names stand here again" in message
+    for again in (f"text{mark}label", f"\ufefftext{mark}label", f" text {mark} label"):
+        content = f"text{mark}label\na{mark}x\n{again}\nb{mark}y\n"
+        message = complaint(tmp_path / name, content)
+        assert f"{name}:3: the column names stand here again" in message
 
 
 def test_a_header_line_where_none_was_said_is_told(tmp_path: Path) -> None:
     rows, file = found(tmp_path / "a.csv", "label,text\n1,a\n0,b\n", header="none")
     assert len(rows) == 3 and "--header=first_row" in file.notices[0]
+    for content in ("text\nfoo\nbar\n", "id,text\nq1,foo\nq2,bar\n"):
+        _, file = found(tmp_path / "a.csv", content, header="none")
+        assert "--header=first_row" in file.notices[0]
+    assert not found(tmp_path / "a.csv", "q1,foo\nq2,bar\n", header="none")[1].notices
 
 
 def test_columns_without_a_name(tmp_path: Path) -> None:
@@ -245,6 +250,9 @@ def test_quotes_that_may_end_lines_or_be_text_are_refused(tmp_path: Path) -> Non
     assert "--quoting=minimal or --quoting=none" in message
     assert len(found(tmp_path / "a.csv", content, quoting="none")[0]) == 4
     assert len(found(tmp_path / "a.csv", content, quoting="minimal")[0]) == 2
+    # It is seen in the first part of a larger file too.
+    content += "more,neg\n" * 500_000
+    assert "--quoting=minimal or" in complaint(tmp_path / "a.csv", content)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +279,8 @@ def test_small_files_are_quoted_as_others_of_the_run(tmp_path: Path) -> None:
     data = load_data(DataConfig(data_dir=str(tmp_path)), LabelConfig())
     assert data.train and data.train.texts[0][0] == 'he said "oh"'
     assert data.test and data.test.texts[0] == ["plain"]
+    assert data.found == {"quoting": "minimal"}
+    assert any("test.tsv" in n and "another file of the run" in n for n in data.notices)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])

@@ -29,6 +29,7 @@ def test_lines_and_arrays_under_any_name(tmp_path: Path, name: str, content: str
     "content",
     [
         json.dumps({"version": 1, "data": ROWS}),
+        json.dumps({"columns": ["text", "label"], "data": ROWS}),
         json.dumps({"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}),
         json.dumps({"0": ROWS[0], "1": ROWS[1]}),
         json.dumps({"text": ["a", "b"], "label": ["x", "y"]}),
@@ -42,7 +43,9 @@ def test_tables_and_objects_one_after_the_other(tmp_path: Path, content: str) ->
 
 
 def test_one_object_is_one_row(tmp_path: Path) -> None:
-    for row in ({"text": "a", "label": "x"}, {"text": "a", "labels": ["x", "y"]}, {"data": {}}):
+    rows = [{"text": "a", "label": "x"}, {"text": "a", "labels": ["x", "y"]}, {"data": {}}]
+    rows += [{"columns": 3, "data": [["a", "x"]]}, {"columns": ["text"], "data": None}]
+    for row in rows:
         assert [row for _, row in read(tmp_path / "a.json", json.dumps(row))] == [row]
 
 
@@ -64,6 +67,7 @@ def test_rows_have_the_lines_where_they_begin(tmp_path: Path) -> None:
         ('{"a": ["x", "y"], "b": ["z"]}', "'b' has other rows than 'a' (1 and 2)"),
         ('{"a": {"0": "x"}, "b": {"1": "z"}}', "'b' has other rows than 'a'"),
         ('{"columns": ["a"], "data": [[1, 2]]}', "has not a value for each of 'columns'"),
+        ('{"columns": ["a", "a"], "data": [[1, 2]]}', "two columns are named 'a'"),
         ('[{"a": 1},, {"a": 2}]', "a.json:1: not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
         ("[]", "no rows"),

@@ -166,6 +166,14 @@ def test_objects_are_no_labels(tmp_path: Path, value: Any, kind: str) -> None:
         assert ("--label_column=label.x" in message) == isinstance(value, dict)
 
 
+def test_brackets_of_several_names_are_no_list(tmp_path: Path) -> None:
+    data = load(tmp_path, ["(a),(b)", "(a)", "c"], "tsv", problem_type="multi_label")
+    assert data.problem.label_names == ("(a)", "(b)", "c")
+    assert labels(data) == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
+    data = load(tmp_path, ["[O]", "x", "[O],x"], "tsv", label_names=("[O]", "x"))
+    assert labels(data) == [[1, 0], [0, 1], [1, 1]]
+
+
 def test_empty_parts_are_no_labels(tmp_path: Path) -> None:
     data = load(tmp_path, ["x;y;", "x;;z", ";x;"], "tsv", problem_type="multi_label")
     assert data.problem.label_names == ("x", "y", "z")
@@ -254,6 +262,22 @@ def test_a_column_of_zeros_and_ones_for_each_label(tmp_path: Path) -> None:
         of("1,a,0,1\n2,b,,1\n")
     data = of("1,a,0,1\n2,b,1,0\n3,c,,\n", problem_type="single_label")
     assert labels(data) == [1, 0] and "1 row of train without a label" in data.notices[-1]
+
+
+def test_label_columns_are_matched_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,toxic,obscene\na,1,0\nb,0,1\n")
+    config = DataConfig(test_file=f"{tmp_path}/a.csv")
+    problem = Problem("multi_label", ("text",), ("toxic", "obscene"))
+    for columns in (("toxic", "obscene"), ("obscene", "toxic")):
+        data = load_data(config, LabelConfig(label_columns=columns), problem=problem)
+        assert data.test and data.test.labels is not None and not data.notices
+        assert data.test.labels.tolist() == [[1, 0], [0, 1]]
+    problem = Problem("multi_label", ("text",), ("x", "y"))
+    data = load_data(config, LabelConfig(label_columns=("toxic", "obscene")), problem=problem)
+    assert "toxic is 'x', obscene is 'y'" in data.notices[0]
+    problem = Problem("multi_label", ("text",), ("x", "y", "z"))
+    with pytest.raises(UserError, match="2 columns for the 3 labels"):
+        load_data(config, LabelConfig(label_columns=("toxic", "obscene")), problem=problem)
 
 
 def test_label_columns_that_cannot_be_meant() -> None:

@@ -150,6 +150,37 @@ def test_ignored_labels_of_several(tmp_path: Path, values: list[Any]) -> None:
         assert data.problem.label_names == ("a", "a,-", "b")
 
 
+def test_ignored_labels_of_another_spelling_and_of_no_row(tmp_path: Path) -> None:
+    data = load(tmp_path, ["1", "2", "9.0"], ignore_labels=("9",))
+    assert data.problem.label_names == ("1", "2") and "the label '9' left out" in data.notices[0]
+    data = load(tmp_path, ["1", "2", "true"], ignore_labels=("1", "zz"))
+    assert data.problem.label_names == ("2", "true")
+    assert data.notices[-1] == "--ignore_labels=zz: no row has this label."
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "encoded"),
+    [
+        (("1.0", "2.0", "3.0"), ["1", "2", "3.0"], [0, 1, 2]),
+        (("True", "False"), ["1", "0", "true"], [0, 1, 0]),
+    ],
+)
+def test_numbers_that_spell_a_name_are_no_index(
+    tmp_path: Path, names: tuple[str, ...], values: list[str], encoded: list[int]
+) -> None:
+    assert labels(load(tmp_path, values, label_names=names)) == encoded
+
+
+def test_indices_are_told_of_a_model(tmp_path: Path) -> None:
+    problem = load(tmp_path, ["no", "yes"]).problem
+    config = DataConfig(test_file=write(tmp_path / "b.jsonl", [0, 1]))
+    data = load_data(config, LabelConfig(), problem=problem)
+    assert data.test and data.test.labels is not None and data.test.labels.tolist() == [0, 1]
+    assert data.notices == [
+        "Whole numbers are read as indices of the label names, from 0: 0 is 'no'."
+    ]
+
+
 def test_ignored_labels_of_a_test_file_are_predicted(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", ["a", "b", "?"])
     config = DataConfig(train_file=train, test_file=write(tmp_path / "b.jsonl", ["?", "b"]))

@@ -192,6 +192,8 @@ def test_ids_may_be_in_the_predicted_file_alone(train_file: str, tmp_path: Path)
     config = DataConfig(train_file=train_file, test_file=other, id_column="id")
     data = load_data(config, LabelConfig())
     assert data.test and data.test.ids == ["7"] and data.train and not data.train.ids
+    with pytest.raises(UserError, match="--id_column=idd: no file has such a column"):
+        load_data(DataConfig(train_file=train_file, id_column="idd"), LabelConfig())
     config = DataConfig(train_file=train_file, test_file=train_file, id_column="id")
     with pytest.raises(UserError, match=r"no column 'id'; .*--id_column"):
         load_data(config, LabelConfig())

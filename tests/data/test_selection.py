@@ -59,6 +59,18 @@ def test_a_split_that_is_there_already(tmp_path: Path) -> None:
         load(tmp_path / "train.tsv", ["x", "y"] * 20, train_file=None, data_dir=str(tmp_path))
 
 
+def test_labels_are_learnt_of_all_rows_before_they_are_divided(tmp_path: Path) -> None:
+    labels: list[Any] = [n % 5 for n in range(60)]
+    labels[54:56] = [3.5, 3.5]
+    data = load(tmp_path / "a.tsv", labels)
+    assert data.problem.problem_type == "regression"
+    many = [f"a,{'bc'[n % 2]}" for n in range(60)]
+    for row in range(len(many)):  # Wherever the rare label falls, it is learnt.
+        rare = [*many[:row], "a,rare", *many[row + 1 :]]
+        data = load(tmp_path / "a.tsv", rare, problem_type="multi_label")
+        assert data.problem.label_names == ("a", "b", "c", "rare")
+
+
 def test_too_few_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 2 rows falls into validation"):
         load(tmp_path / "a.tsv", ["x", "y"])

@@ -60,6 +60,13 @@ def test_folders_by_name_and_by_pattern(tmp_path: Path) -> None:
     assert data.train.ids == ["1.txt", "1.txt"]
 
 
+def test_texts_may_lie_deeper_and_links_are_not_followed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "train", {"pos/a/1.txt": "a", "neg/b/2.txt": "b"})
+    (tmp_path / "train" / "pos" / "self").symlink_to(tmp_path / "train" / "pos")
+    assert find_files(folder) == [folder]
+    assert [row["label"] for _, row in read_file(folder)] == ["neg", "pos"]
+
+
 def test_texts_without_a_class_are_predicted(tmp_path: Path) -> None:
     train = make(tmp_path / "train", dict(TEXTS))
     new = make(tmp_path / "new", {"b.txt": "b", "a.txt": "a"})

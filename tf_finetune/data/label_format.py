@@ -1,5 +1,6 @@
 """`LabelFormat`: how the cells of labels are read, found on the training data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,15 @@ def find_label_format(
             f"The label {nested[0]!r:.80} is an object or a list of them. Write what is to be "
             "learnt of it into a column of its own."
         )
+    # In (a),(b) the brackets belong to the names, and so they do in (a) elsewhere.
+    in_names = any(
+        parse_list(part) is not None
+        for text in texts
+        if text not in lists
+        for part in re.split("[,;|]", text)
+    )
+    if in_names:
+        bracketed = []
     wanted = problem_type == "multi_label" or config.label_format == "multi_hot"
     real = [text for text in texts if text.lower() not in PLACEHOLDERS]
     literal = bool(bracketed) and (wanted or (problem_type is None and len(bracketed) == len(real)))
@@ -99,7 +109,7 @@ def find_label_format(
             "brackets; --problem_type=multi_label reads them as lists."
         )
     # Other files may have lists as text where these have none.
-    literal = literal or problem_type == "multi_label" or has_lists(values)
+    literal = literal or (not in_names and (problem_type == "multi_label" or has_lists(values)))
     form = LabelFormat(literal=literal)
     if config.label_columns:
         return LabelFormat(literal=literal, multi_hot=True), notices
