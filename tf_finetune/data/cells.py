@@ -19,7 +19,7 @@ from tf_finetune.data.layout import (
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
 from tf_finetune.data.selection import hold_out, unlabel, without_labels
-from tf_finetune.data.splits import SPLITS, passed_over
+from tf_finetune.data.splits import SPLITS, Table, passed_over
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -80,12 +80,7 @@ def read_cells(
     notices += said
     has_ids = bool(config.id_column) and problem is None and not holds_out
     try:
-        for table in [table for found in tables.values() for table in found]:
-            layout = infer_columns(layout, table, may_lack_label=problem is not None)
-            if problem is None or layout.label_column or layout.label_columns:
-                break  # Of a trained model the first file may lack labels.
-        if tables:
-            layout = with_class_names(layout, files.get("train", []))
+        layout = _infer_layout(layout, tables, files, is_model=problem is not None)
         stream = None
         if labels.ignore_labels:
             needs_all_rows = {**needs_all_rows, "ignore_labels": ",".join(labels.ignore_labels)}
@@ -107,12 +102,7 @@ def read_cells(
         raise UserError(" ".join([str(error), *of_files])) from None
     if has_ids and not any(cells.ids for cells in columns.values()):
         raise UserError(f"--id_column={config.id_column}: no file has such a column.")
-    if labels.ignore_labels:
-        for split in columns:
-            remove = unlabel if split in predicted else without_labels
-            columns[split], said = remove(columns[split], labels, split)
-            notices += said
-        notices += _not_found(labels, notices)
+    notices += _leave_out(columns, labels, predicted)
     is_quoted = any(file.shows_quoting for some in files.values() for file in some)
     found = {"quoting": "minimal"} if is_quoted else {}
     held_out: dict[str, Columns] = {}
@@ -128,13 +118,38 @@ def read_cells(
     return Cells(layout, columns, stream, predicted, held_out, found, whole, notices)
 
 
-def _not_found(labels: LabelConfig, notices: Sequence[str]) -> list[str]:
-    """Tells which of `ignore_labels` stand nowhere."""
-    return [
-        f"--ignore_labels={name}: no row has this label."
-        for name in labels.ignore_labels
-        if not any(f"the label {name!r} " in notice for notice in notices)
-    ]
+def _infer_layout(
+    layout: Layout,
+    tables: Mapping[str, Sequence[Table]],
+    files: Mapping[str, Sequence[FileFormat]],
+    is_model: bool,
+) -> Layout:
+    """Completes the layout by the columns of the tables, and the names in a schema."""
+    for table in [table for found in tables.values() for table in found]:
+        layout = infer_columns(layout, table, may_lack_label=is_model)
+        if not is_model or layout.label_column or layout.label_columns:
+            break  # Of a trained model the first file may lack labels.
+    return with_class_names(layout, files.get("train", [])) if tables else layout
+
+
+def _leave_out(
+    columns: dict[str, Columns], labels: LabelConfig, predicted: Collection[str]
+) -> list[str]:
+    """Leaves out `ignore_labels` in all splits; returns what is to be said of it."""
+    if not labels.ignore_labels:
+        return []
+    notices: list[str] = []
+    for split in columns:
+        remove = unlabel if split in predicted else without_labels
+        columns[split], said = remove(columns[split], labels, split)
+        notices += said
+    if "train" in columns:
+        notices += [
+            f"--ignore_labels={name}: no row has this label."
+            for name in labels.ignore_labels
+            if not any(f"the label {name!r} " in notice for notice in notices)
+        ]
+    return notices
 
 
 def _file_notices(files: Sequence[FileFormat]) -> list[str]:
