@@ -352,12 +352,14 @@ def test_overwrite_removes_only_what_a_run_has_written(finished, capsys):
     (files / "out" / "train" / "rows.tsv").write_text("mine")
     (files / "out" / "log.jsonl").write_text("another run's")
     (files / "elsewhere").mkdir()
+    (files / "elsewhere" / "saved_model.pb").touch()
     (files / "out" / "export").symlink_to(files / "elsewhere")
     assert run_classifier.main([*command, "--seed=7", "--overwrite"]) == 0
     assert (files / "out" / "train" / "rows.tsv").read_text() == "mine"
     assert len(list((files / "out" / "train").glob("events*"))) > 0
     assert "another" not in (files / "out" / "log.jsonl").read_text()
-    assert (files / "elsewhere").is_dir() and not (files / "out" / "export").exists()
+    assert os.listdir(files / "elsewhere") == ["saved_model.pb"]
+    assert not (files / "out" / "export").exists()
 
 
 def test_a_model_directory_without_checkpoints_is_still_taken(finished, capsys):
