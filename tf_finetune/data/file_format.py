@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tf_finetune.data.lines import COMPRESSED, compression, decode_line, read_head
+from tf_finetune.data.lines import COMPRESSED, decode_line, read_head
 from tf_finetune.data.paths import extension
 from tf_finetune.data.table_dialect import Dialect, find_dialect
 from tf_finetune.data.text_folders import folder_notices
@@ -95,8 +95,7 @@ def find_format(
         raise UserError(_unknown(path))
     if kind in ("parquet", "tfrecord", "workbook", "text"):
         return FileFormat(path, kind, has_header=config.header != "none")
-    packed = bool(compression(path))
-    head = read_head(path, _HEAD_BYTES)
+    head, packed = read_head(path, _HEAD_BYTES)
     notices: list[str] = []
     line_end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
     if line_end == b"\r":

@@ -24,29 +24,16 @@ _READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _CHUNK = 1 << 20
 
 
-def compression(path: str) -> str:
-    """Returns how a file is compressed, by its first bytes: `gzip`, `zstd`, ...; empty: it is not.
+def read_head(path: str, size: int) -> tuple[bytes, bool]:
+    """Returns the first bytes of a file's content, and whether it is compressed.
 
     Raises:
         UserError: It cannot be read.
     """
     try:
-        with open_file(path) as file:
-            head = file.read(6)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
-    return next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
-
-
-def read_head(path: str, size: int) -> bytes:
-    """Returns the first bytes of a file's content.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        with _open(path) as stream:
-            return stream.read(size)
+        stream, kind = _open(path)
+        with stream:
+            return stream.read(size), bool(kind)
     except _READ_ERRORS as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
 
@@ -63,7 +50,8 @@ def read_lines(path: str, line_end: bytes = b"\n") -> Iterator[tuple[int, str]]:
     """
     offset = 0
     try:
-        with _open(path) as stream:
+        stream, _ = _open(path)
+        with stream:
             lines = stream if line_end == b"\n" else _split(stream, line_end)
             for number, line in enumerate(lines, 1):
                 text = decode_line(line, f"{path}:{number}", offset)
@@ -94,17 +82,20 @@ def decode_line(line: bytes, location: str, offset: int) -> str:
     return text if offset else text.removeprefix("\ufeff")
 
 
-def _open(path: str) -> BinaryIO:
-    kind = compression(path)
-    if kind == "zip":
-        raise UserError(f"{path}: a zip archive. Unpack it, and name the file in it.")
+def _open(path: str) -> tuple[BinaryIO, str]:
+    """Opens the content of a file; returns its compression too, by its first bytes."""
     file: Any = open_file(path)
+    head = file.peek(max(map(len, _MAGIC.values())))
+    kind = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
+    if kind == "zip":
+        file.close()
+        raise UserError(f"{path}: a zip archive. Unpack it, and name the file in it.")
     if kind == "zstd":
         import pyarrow
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))
+        return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd")), kind
     unpack: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-    return cast(BinaryIO, unpack[kind](file) if kind in unpack else file)
+    return cast(BinaryIO, unpack[kind](file) if kind in unpack else file), kind
 
 
 def _split(stream: BinaryIO, line_end: bytes) -> Iterator[bytes]:

@@ -11,6 +11,8 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import glob_files, is_dir, is_file, list_dir
 from tf_finetune.runs.paths import check_utf8
 
+# The number of a shard and how many there are, at the end of a name or before its extension.
+SHARD = re.compile(r"-(\d+)-of-(\d+)(?=\.|$)")
 # What is not read over the network, and the command that brings it here.
 _DOWNLOADS = {
     "http": "curl -L -O {path}",
@@ -48,20 +50,20 @@ def find_files(pattern: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def name_of_set(path: str) -> str:
-    """Returns a file's name; for a shard (`data.tfrecord-00000-of-00010`), that of its set."""
-    return re.sub(r"-\d+-of-\d+$", "", os.path.basename(path))
+def plain_name(path: str) -> str:
+    """Returns a file's name in small letters, without the ending of a compression.
+
+    For a shard (`data.tfrecord-00000-of-00010`, `data-00000-of-00010.csv`) it is that of its set.
+    """
+    name = SHARD.sub("", os.path.basename(path)).lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return name
 
 
 def extension(path: str) -> str:
-    """Returns a file's extension in small letters, without that of a compression.
-
-    For a shard it is the extension of its set.
-    """
-    name = name_of_set(path).lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    return os.path.splitext(name)[1]
+    """Returns the extension of a file's `plain_name`."""
+    return os.path.splitext(plain_name(path))[1]
 
 
 def _exists(path: str) -> bool:

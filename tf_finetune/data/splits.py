@@ -1,13 +1,11 @@
 """The files and tables of a run's splits: train, validation and test."""
 
 import os.path
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from tf_finetune.data.file_format import FileFormat
-from tf_finetune.data.lines import COMPRESSED
-from tf_finetune.data.paths import find_files
+from tf_finetune.data.paths import SHARD, find_files, plain_name
 from tf_finetune.data.readers import Row, read_file
 from tf_finetune.data.text_folders import is_text_folder
 from tf_finetune.errors import UserError
@@ -18,7 +16,6 @@ Table = Callable[[], Iterator[Row]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""
 
 SPLITS = ("train", "validation", "test")
-_SHARD = re.compile(r"-(\d+)-of-(\d+)(?=\.|$)")
 
 
 def find_split_files(
@@ -85,15 +82,13 @@ def _in_folder(folder: str, known: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, dict[str, list[str]]] = {}
     for name in list_dir(folder):
         path = os.path.join(folder, name)
-        shown = _SHARD.sub(r"-*-of-\2", name)
-        plain = _SHARD.sub("", name).lower()
-        for ending in COMPRESSED:
-            plain = plain.removesuffix(ending)
+        plain = plain_name(name)
         if plain in known and (is_file(path) or is_text_folder(path)):
+            shown = SHARD.sub(r"-*-of-\2", name)
             found.setdefault(plain, {}).setdefault(shown, []).append(path)
     sets = {shown: paths for name in known for shown, paths in found.get(name, {}).items()}
     for shown, paths in sets.items():
-        if (shard := _SHARD.search(paths[0])) and len(paths) != int(shard[2]):
+        if (shard := SHARD.search(paths[0])) and len(paths) != int(shard[2]):
             raise UserError(
                 f"{os.path.join(folder, shown)}: {len(paths)} of {int(shard[2])} shards are there. "
                 "Bring the others, or name the files by flags."
