@@ -2,14 +2,18 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tf_finetune.classification.config import Config
 from tf_finetune.errors import UserError
+from tf_finetune.runs.config import DataConfig, LoopConfig
 from tf_finetune.runs.flags import flagfile_text, help_text, parse_flags
-from tf_finetune.runs.settings import settings
+from tf_finetune.runs.lora_config import LoraConfig
+from tf_finetune.runs.settings import replaced, settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -55,6 +59,43 @@ def test_the_later_of_two_values_counts(tmp_path):
     assert parse("--seed=2", f"--flagfile={file}").runtime.seed == 1
 
 
+@dataclass(frozen=True)
+class Other:
+    """Shared sections with defaults of its own."""
+
+    program: ClassVar[str] = "other.py"
+
+    data: DataConfig = DataConfig(max_seq_length=1024, validation_fraction=0.15)
+    lora: LoraConfig = LoraConfig(lora_rank=12, lora_targets=("q_proj", "v_proj"))
+    loop: LoopConfig = LoopConfig(load_best_model_at_end=False)
+
+
+def test_a_configuration_has_defaults_of_its_own(tmp_path):
+    parsed = parse_flags(Other, ["other.py", "--lora_rank=8"])
+    assert parsed == (replaced(Other(), lora_rank=8), {"lora_rank"})
+    assert parse().lora == LoraConfig(lora_rank=0)
+    text = help_text(Other, "other.py")
+    for shown in ("Default: 1024.", "Default: 12.", "Default: q_proj,v_proj.", "Default: 0.15."):
+        assert shown in text and shown not in help_text(Config, "run_classifier.py")
+    # Their own defaults stay, and those of the section have to be said.
+    config = replaced(
+        Other(),
+        max_seq_length=128,
+        validation_fraction=None,
+        lora_targets=(),
+        load_best_model_at_end=True,
+    )
+    lines = flagfile_text(config).split()
+    assert sorted(lines) == [
+        *("--load_best_model_at_end=true", "--lora_targets=", "--max_seq_length=128"),
+        "--validation_fraction=",
+    ]
+    (tmp_path / "run.cfg").write_text(flagfile_text(config))
+    parsed = parse_flags(Other, ["other.py", f"--flagfile={tmp_path}/run.cfg"])
+    assert parsed is not None and parsed[0] == config
+    assert not flagfile_text(Other()).strip()
+
+
 def test_help_names_every_flag_with_its_default():
     text = help_text(Config, "run_classifier.py")
     assert text.startswith("Usage: python run_classifier.py ")
@@ -68,7 +109,7 @@ def test_help_has_a_part_for_every_section():
     text = help_text(Config, "run_classifier.py")
     parts = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert parts == [
-        *("Data:", "Labels:", "Model:", "Optimizer:", "Training:", "Hardware:", "Run:"),
+        *("Data:", "Labels:", "Model:", "LoRA:", "Optimizer:", "Training:", "Hardware:", "Run:"),
     ]
 
 

@@ -32,10 +32,10 @@ def test_names_of_its_files(tmp_path):
     model_dir = ModelDir(f"{tmp_path}/out")
     assert str(model_dir) == f"{tmp_path}/out"
     names = ("config", "checkpoints", "metrics", "predictions", "predictions_jsonl", "export")
-    names += ("encoder", "log")
+    names += ("encoder", "log", "adapter", "saved_model")
     assert [os.path.relpath(getattr(model_dir, name), str(model_dir)) for name in names] == [
         *("config.json", "checkpoints", "metrics.json", "predictions.tsv", "predictions.jsonl"),
-        *("export", "encoder", "log.jsonl"),
+        *("export", "encoder", "log.jsonl", "adapter", "saved_model"),
     ]
     assert model_dir.export_of(None) == model_dir.export
     assert model_dir.export_of(12) == f"{tmp_path}/out/export/12"
@@ -190,9 +190,9 @@ def test_overwriting_removes_what_runs_have_written_and_nothing_else(tmp_path, c
         (["3/saved_model.pb", "20/saved_model.pb"], None, r"versions 3, 20, .*_version=21\)"),
         (["0007/saved_model.pb"], None, r"the versions 7, .*_version=8\)"),
         (["saved_model.pb"], 1, "holds a SavedModel without a version"),
-        (["notes.txt"], None, "holds notes.txt and no SavedModel"),
+        (["notes.txt"], None, "holds notes.txt and no saved_model.pb"),
         (["notes.txt"], 1, None),
-        (["1/notes.txt"], 1, "export/1 holds notes.txt and no SavedModel"),
+        (["1/notes.txt"], 1, "export/1 holds notes.txt and no saved_model.pb"),
         ([".1.abcd1234/saved_model.pb"], None, None),  # Left behind by a killed run.
     ],
 )
@@ -215,6 +215,54 @@ def test_an_export_removes_nothing_but_what_it_replaces(tmp_path, there, version
             model_dir.check_export(again)
     else:
         model_dir.check_export(run)
+
+
+# What each folder of a generator's export holds first of all.
+MARKS = {
+    "export": "generation_config.json",
+    "adapter": "adapter_config.json",
+    "saved_model": "saved_model.pb",
+}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_generators_exports_remove_nothing_but_earlier_ones(tmp_path, config, name):
+    model_dir, run = ModelDir(str(tmp_path)), RunConfig(do_export=True)
+    model_dir.check_exports(run)
+    (tmp_path / name).mkdir()
+    model_dir.check_exports(run)
+    (tmp_path / name / "notes.txt").touch()
+    with pytest.raises(UserError, match=f"{name} holds notes.txt and no {MARKS[name]}"):
+        model_dir.check_exports(run)
+    model_dir.check_exports(RunConfig())
+    again = replaced(config, do_train=True, do_export=True, overwrite=True)
+    with pytest.raises(UserError, match=r"holds notes\.txt"):
+        model_dir.check_exports(again.run)
+    model_dir.save(again, LEARNT, {})
+    assert (tmp_path / name / "notes.txt").exists()
+    (tmp_path / name / MARKS[name]).touch()
+    model_dir.check_exports(run)
+    model_dir.check_exports(again.run)
+    model_dir.save(again, LEARNT, {})
+    assert not (tmp_path / name).exists()
+
+
+def test_a_classifiers_export_may_go_with_its_model_but_is_no_generators(tmp_path, config):
+    model_dir = ModelDir(str(tmp_path))
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "saved_model.pb").touch()
+    with pytest.raises(UserError, match=r"saved_model\.pb and no generation_config\.json"):
+        model_dir.check_exports(RunConfig(do_export=True))
+    model_dir.check_exports(RunConfig(do_export=True, do_train=True, overwrite=True))
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_leftovers_of_a_killed_export_are_removed(tmp_path, name):
+    """One was killed while it made all, another between moving the old one away and the new in."""
+    (tmp_path / ".export.abcd1234" / "adapter").mkdir(parents=True)
+    (tmp_path / f".{name}.old.abcd1234" / name).mkdir(parents=True)
+    ModelDir(str(tmp_path)).remove_leftovers()
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_versions_outlive_the_model_of_their_run(tmp_path, config):

@@ -47,6 +47,14 @@ class Two:
 
 
 @dataclass(frozen=True)
+class OtherPair:
+    """The same sections, with other defaults."""
+
+    one: One = One(names=("x",), rate=0.25)
+    two: Two = Two(steps=4)
+
+
+@dataclass(frozen=True)
 class Pair:
     one: One = One()
     two: Two = Two()
@@ -104,7 +112,9 @@ def test_a_record_gives_the_config_back():
     config = replaced(Config(), text_columns=("a", "b"), max_steps=3, do_eval=True)
     record = json.loads(json.dumps(to_record(config)))
     assert from_record(Config, record) == config
-    assert list(record) == ["data", "labels", "encoder", "optimizer", "loop", "runtime", "run"]
+    assert list(record) == [
+        *("data", "labels", "encoder", "lora", "optimizer", "loop", "runtime", "run"),
+    ]
 
 
 def test_a_record_is_read_by_names_however_it_was_grouped():
@@ -131,6 +141,13 @@ def test_a_record_is_read_by_names_however_it_was_grouped():
     )
     assert config.encoder.class_weights == "balanced" and config.labels.text_columns == ("a", "b")
     assert from_record(Config, {}) == Config()
+
+
+def test_what_a_record_lacks_is_as_in_the_configuration_without_arguments():
+    record = {"any": {"steps": 5, "names": [], "kind": "b"}}
+    assert from_record(OtherPair, record) == OtherPair(One((), 0.25, "b"), Two(5))
+    assert from_record(Pair, record) == Pair(One((), 0.5, "b"), Two(5))
+    assert from_record(OtherPair, {"two": {"steps": None}}) == OtherPair(two=Two())
 
 
 @pytest.mark.parametrize(
@@ -187,6 +204,8 @@ def test_settings_are_replaced_and_taken_by_name():
     config = replaced(Pair(), kind="b", steps=2)
     assert config == Pair(One(kind="b"), Two(steps=2))
     assert values_of(config, ("steps", "kind", "no_such")) == {"kind": "b", "steps": 2}
+    every = {"names": (), "rate": 0.5, "kind": "b", "steps": 2, "eager": False}
+    assert values_of(config) == every
     assert replaced(Pair(), **values_of(config, ("steps",))) == Pair(two=Two(steps=2))
     with pytest.raises(TypeError, match="no such settings: speed"):
         replaced(config, kind="a", speed=3)

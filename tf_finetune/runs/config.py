@@ -253,7 +253,10 @@ class RunConfig:
         False, "write predictions.tsv and .jsonl for the test examples", may_change=True
     )
     do_export: bool = setting(
-        False, "write export/, a SavedModel that takes raw strings", may_change=True
+        False,
+        "write export/: a classifier as a SavedModel that takes raw strings, a language model "
+        "in Hugging Face's format",
+        may_change=True,
     )
     data_report: str | None = setting(
         None, "JSON file that gets all that is known of the data", may_change=True, path="one"

@@ -18,11 +18,13 @@ from tf_finetune.runs.settings import (
     ConfigT,
     Field,
     allowed_range,
-    sections,
+    replaced,
     settings,
     value_type,
+    values_of,
 )
 
+_NUMBERS: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -57,30 +59,31 @@ def parse_flags(
     if rest:
         before = [a.lstrip("-") for a, b in itertools.pairwise(arguments) if b == rest[0]]
         raise UserError(f"Stray argument {rest[0]!r}: {_stray_hint(rest[0], before, values)}")
-    chosen: dict[str, dict[str, Any]] = {name: {} for name in sections(config_class)}
+    chosen: dict[str, Any] = {}
     given = set()
-    for name, section, field in settings(config_class):
+    for _, section, field in settings(config_class):
         value = values[field.name].value
         if value == "":
             value = None
         if value is not None or value_type(section, field.name)[1]:
-            chosen[name][field.name] = tuple(value) if isinstance(value, list) else value
+            chosen[field.name] = tuple(value) if isinstance(value, list) else value
         if values[field.name].present:
             given.add(field.name)
-    made = {n: section(**chosen[n]) for n, section in sections(config_class).items()}
-    return config_class(**made), frozenset(given)
+    return replaced(config_class(), **chosen), frozenset(given)
 
 
 def help_text(config_class: type, program: str) -> str:
     """Returns the text of `--help`: every flag with its meaning, default and allowed values."""
     lines = [f"Usage: python {program} [--flagfile=FILE] [--FLAG=VALUE ...]"]
+    defaults = values_of(config_class())
     before = None
     for name, section, field in settings(config_class):
         if name != before:
             lines += ["", f"{section.title}:"]  # type: ignore[attr-defined]
             before = name
         lines.append(f"  --{field.name}")
-        lines.append(textwrap.indent(textwrap.fill(_help(section, field), 90), " " * 6))
+        text = _help(section, field, defaults[field.name])
+        lines.append(textwrap.indent(textwrap.fill(text, 90), " " * 6))
     lines += ["", "  --flagfile\n      read flags from this file; later flags win"]
     return "\n".join(lines)
 
@@ -93,10 +96,10 @@ def flagfile_text(config: Any, header: str = "") -> str:
         header: Comment lines for the top, without the leading `#`.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    for name, _, field in settings(config):
-        value = getattr(getattr(config, name), field.name)
-        if value != field.default:
-            lines.append(f"--{field.name}={_format(value)}")
+    defaults = values_of(type(config)())
+    for name, value in values_of(config).items():
+        if value != defaults[name]:
+            lines.append(f"--{name}={_format(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -104,8 +107,15 @@ def _define(config_class: type) -> flags.FlagValues:
     """Defines all flags in a registry of their own: other libraries define flags too."""
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    defaults = values_of(config_class())
     for _, section, field in settings(config_class):
-        python_type, _ = value_type(section, field.name)
+        python_type, may_be_none = value_type(section, field.name)
+        default = defaults[field.name]
+        text = _help(section, field, default)
+        if python_type in _NUMBERS and may_be_none:
+            parser = _NumberOrNone(_NUMBERS[python_type]())
+            flags.DEFINE(parser, field.name, default, text, flag_values=values)
+            continue
         define = {
             str: flags.DEFINE_string,
             int: flags.DEFINE_integer,
@@ -113,11 +123,24 @@ def _define(config_class: type) -> flags.FlagValues:
             bool: flags.DEFINE_bool,
             tuple: flags.DEFINE_list,
         }[python_type]
-        default: Any = field.default
         if python_type is tuple:
             default = list(default)
-        define(field.name, default, _help(section, field), flag_values=values)
+        define(field.name, default, text, flag_values=values)
     return values
+
+
+class _NumberOrNone(flags.ArgumentParser):
+    """Reads a number; an empty argument is None."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+        self.syntactic_help = parser.syntactic_help
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument == "" else self._parser.parse(argument)
+
+    def flag_type(self) -> str:
+        return str(self._parser.flag_type())
 
 
 def _unknown_hint(name: str, values: flags.FlagValues) -> str:
@@ -150,13 +173,13 @@ def _stray_hint(argument: str, before: Sequence[str], values: flags.FlagValues) 
     return "every value belongs to a flag, as in --train_file=FILE; files are joined by commas."
 
 
-def _help(section: type, field: Field) -> str:
+def _help(section: type, field: Field, default: Any) -> str:
     python_type, _ = value_type(section, field.name)
     allowed = ", ".join(field.metadata["choices"]) or allowed_range(field)
     unit = {int: "an integer", float: "a number", bool: "true or false"}.get(python_type, "")
     unit = " ".join(part for part in (unit, allowed) if part)
-    default = "none" if field.default in (None, ()) else _format(field.default)
-    return f"{field.metadata['help']}. {f'Allowed: {unit}. ' if unit else ''}Default: {default}."
+    shown = "none" if default in (None, ()) else _format(default)
+    return f"{field.metadata['help']}. {f'Allowed: {unit}. ' if unit else ''}Default: {shown}."
 
 
 def _format(value: Any) -> str:

@@ -14,7 +14,7 @@ from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.config import RunConfig
-from tf_finetune.runs.exports import check_export
+from tf_finetune.runs.exports import HUGGING_FACE, PEFT, SAVED_MODEL, check_export, check_replaced
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import (
@@ -29,8 +29,16 @@ from tf_finetune.runs.settings import (
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json"),
-    *("predictions.tsv", "predictions.jsonl", "export", "encoder"),
+    "reference.npz",
+    *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
 )
+# By one of these files a folder is known to be of a run: others of its name are left alone.
+_MADE = {
+    "export": (SAVED_MODEL, HUGGING_FACE),
+    "encoder": ("encoder/saved_model.pb",),
+    "adapter": (PEFT,),
+    "saved_model": (SAVED_MODEL,),
+}
 _EVENTS = ("train", "validation")
 _LOG = "log.jsonl"
 _CHECKPOINT = re.compile(r"(step|best)-\d+")
@@ -73,6 +81,11 @@ class ModelDir:
         return self._join("metrics.json")
 
     @property
+    def reference(self) -> str:
+        """What the model said of preferences before its training, as numpy arrays."""
+        return self._join("reference.npz")
+
+    @property
     def predictions(self) -> str:
         """The predictions for the test examples, as a table."""
         return self._join("predictions.tsv")
@@ -95,6 +108,16 @@ class ModelDir:
     def encoder(self) -> str:
         """The folder of the exported encoder."""
         return self._join("encoder")
+
+    @property
+    def adapter(self) -> str:
+        """The folder of the exported adapter."""
+        return self._join("adapter")
+
+    @property
+    def saved_model(self) -> str:
+        """The folder of a generator's SavedModel; that of a classifier is `export`."""
+        return self._join("saved_model")
 
     @property
     def log(self) -> str:
@@ -138,11 +161,16 @@ class ModelDir:
             )
 
     def check_export(self, run: RunConfig) -> None:
-        """Checks, before its work, that a run may write its export; see `exports.check_export`."""
-        # The export of the model that is replaced goes first.
-        is_cleared = run.do_train and run.overwrite and exists(f"{self.export}/saved_model.pb")
-        if run.do_export and not is_cleared:
+        """Checks, before its work, that a classifier's run may write its SavedModel."""
+        if run.do_export and not self._is_cleared("export", run):
             check_export(self.export_of(run.export_version))
+
+    def check_exports(self, run: RunConfig) -> None:
+        """Checks, before its work, that a generator's run may write its three folders."""
+        marks = {"export": HUGGING_FACE, "adapter": PEFT, "saved_model": SAVED_MODEL}
+        for name, mark in marks.items():
+            if run.do_export and not self._is_cleared(name, run):
+                check_replaced(self._join(name), mark)
 
     def save(self, config: Any, learnt: Mapping[str, Any], files: Mapping[str, str]) -> None:
         """Writes the record of a run; with `overwrite` it first removes an earlier run's files.
@@ -197,17 +225,25 @@ class ModelDir:
         """Returns the error for a `config.json` whose content is wrong."""
         return UserError(f"{self.config} is damaged: {error!r}. Train again with --overwrite.")
 
+    def of_another_program(self, program: str) -> UserError:
+        """Returns the error for a model that another program than this one has made."""
+        return UserError(f"{self} holds a model that {program} did not make. Give it to its own.")
+
     def save_metrics(self, parts: Mapping[str, Any]) -> None:
         """Adds parts (`train`, `eval`, `test`) and the versions of packages to the results."""
-        try:
-            metrics = dict(json.loads(read_bytes(self.metrics))) if exists(self.metrics) else {}
-        except (ValueError, TypeError):
-            print(f"warning: {self.metrics} is damaged; it is written anew.", file=sys.stderr)
-            metrics = {}
+        metrics = self.load_metrics()
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         versions |= {"tf_finetune": __version__, "python": platform.python_version()}
         metrics = {**metrics, **parts, "versions": versions}
         write_text_atomic(self.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+    def load_metrics(self) -> dict[str, Any]:
+        """Returns the results so far; without a file that can be read there are none."""
+        try:
+            return dict(json.loads(read_bytes(self.metrics))) if exists(self.metrics) else {}
+        except (ValueError, TypeError):
+            print(f"warning: {self.metrics} is damaged; it is written anew.", file=sys.stderr)
+            return {}
 
     def remove_leftovers(self) -> None:
         """Removes the temporary files and folders of killed runs; see `files.py`.
@@ -233,12 +269,18 @@ class ModelDir:
         except (OSError, ValueError, TypeError):
             return False
 
+    def _is_made(self, name: str) -> bool:
+        return any(exists(os.path.join(self._join(name), made)) for made in _MADE[name])
+
+    def _is_cleared(self, name: str, run: RunConfig) -> bool:
+        """Whether the folder goes with the model that the run replaces."""
+        return run.do_train and run.overwrite and self._is_made(name)
+
     def _clear(self) -> None:
         for name in _OWN:
             path = self._join(name)
-            # A folder of this name without it is not of a run, or holds numbered exports.
-            made = {"export": "saved_model.pb", "encoder": "encoder/saved_model.pb"}.get(name, "")
-            if made and not exists(os.path.join(path, made)):
+            # Without such a file it is not of a run, or holds numbered exports.
+            if name in _MADE and not self._is_made(name):
                 continue
             if name not in (*_EVENTS, "checkpoints"):
                 remove(path)

@@ -57,6 +57,8 @@ _SAME = {
     "dropout": "classifier_dropout dropout_rate dropout_prob",
     "encoder_dropout": "hidden_dropout_prob hidden_dropout",
     "freeze=encoder": "freeze_encoder freeze_base freeze_bert",
+    "lora_rank": "lora_r rank r",
+    "lora_targets": "lora_target_modules target_modules lora_target lora_modules",
     "precision=mixed_float16": "fp16 amp use_fp16",
     "precision=mixed_bfloat16": "bf16 use_bf16 mixed_bfloat16",
     "precision": "mixed_precision dtype dtype_policy",

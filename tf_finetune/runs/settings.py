@@ -2,7 +2,9 @@
 
 A *section* is a dataclass of settings; a *configuration* is a dataclass of sections. Flags, checks,
 `--help`, the saved configuration and the flagfile are all made from the fields. Names of settings
-are unique within a configuration, so a saved one is read by name, however it was grouped.
+are unique within a configuration, so a saved one is read by name, however it was grouped. Two
+configurations that share a section may have other defaults in it: a configuration's defaults are
+the values of the configuration that is made without arguments.
 """
 
 import dataclasses
@@ -34,7 +36,7 @@ def setting(
     """Declares a setting as a dataclass field.
 
     Args:
-        default: Its default.
+        default: Its default, unless the configuration has another one.
         help: Its meaning, for `--help`.
         choices: The values that are allowed; empty: any.
         may_change: Whether it may differ between two calls of one training.
@@ -123,8 +125,8 @@ def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> Confi
     saved: dict[str, Any] = {}
     for part in record.values():
         saved |= {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
-    chosen: dict[str, dict[str, Any]] = {name: {} for name in sections(config_class)}
-    for name, section, field in settings(config_class):
+    values = {}
+    for _, section, field in settings(config_class):
         if field.name not in saved:
             continue
         value = saved[field.name]
@@ -132,9 +134,8 @@ def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> Confi
         allowed = (int, float) if python_type is float else python_type
         if not (isinstance(value, allowed) or (value is None and may_be_none)):
             raise TypeError(f"{field.name} is {value!r}")
-        chosen[name][field.name] = value
-    made = {name: section(**chosen[name]) for name, section in sections(config_class).items()}
-    return config_class(**made)
+        values[field.name] = value
+    return replaced(config_class(), **values)
 
 
 def differences(earlier: Any, now: Any, names: Collection[str] | None = None) -> list[str]:
@@ -168,12 +169,12 @@ def replaced(config: ConfigT, **values: Any) -> ConfigT:
     return dataclasses.replace(config, **parts)  # type: ignore[type-var]
 
 
-def values_of(config: Any, names: Collection[str]) -> dict[str, Any]:
-    """Returns the values of those of the named settings that the configuration has."""
+def values_of(config: Any, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Returns the values of those of the named settings that the configuration has; None: all."""
     return {
         field.name: getattr(getattr(config, section), field.name)
         for section, _, field in settings(config)
-        if field.name in names
+        if names is None or field.name in names
     }
 
 
