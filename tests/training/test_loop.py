@@ -523,11 +523,15 @@ def test_weights_of_tokens_count_rows_and_divide_by_targets():
     model = next_token_model()
     losses = model.loss.call(ids + 1, model(ids)).numpy()
     expected = float((losses * weights).sum() / 3)
+    model.loss.measures = {"one": lambda labels, outputs: tf.ones_like(labels, tf.float32)}
+    model.loss.measures["next"] = lambda labels, outputs: tf.cast(labels, tf.float32)
     loop = make_train_loop(model, Runtime())
     model.optimizer.build(model.trainable_variables)
-    found, examples, _ = loop(iter(batches), tf.constant(1))
-    assert float(found[0]) == pytest.approx(expected, rel=1e-6)
-    assert float(examples) == 2
+    found = loop(iter(batches), tf.constant(1))
+    assert float(found.losses[0]) == pytest.approx(expected, rel=1e-6)
+    assert float(found.counts.examples) == 2 and float(found.counts.targets) == 3
+    assert float(found.measures["one"]) == pytest.approx(1)
+    assert float(found.measures["next"]) == pytest.approx((1 + 2 + 4) / 3)
 
 
 def test_a_frozen_base_need_not_be_in_the_checkpoints(tmp_path):

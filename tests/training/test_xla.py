@@ -34,7 +34,7 @@ rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=xla_buckets
 dataset = make_train_dataset(rows, 10, num_epochs=5)
 lengths = {features["input_word_ids"].shape[1] for features, _, _ in dataset}
 loop = make_train_loop(model, runtime)
-losses, _, _ = loop(iter(dataset), tf.constant(50))
+losses, *_ = loop(iter(dataset), tf.constant(50))
 logits_fn = make_logits_fn(model, runtime)
 held_out = make_eval_dataset(rows, 16)
 loss = evaluate(logits_fn, held_out, problem)["loss"]

@@ -158,19 +158,22 @@ class _Training:
         self, remaining: Iterator[Any], count: int, started: float, first: bool = False
     ) -> None:
         with self.batches.own_errors():
-            losses, examples, tokens = (
-                value.numpy() for value in self.run_steps(remaining, tf.constant(count))
+            losses, counts, measures = tf.nest.map_structure(
+                lambda value: value.numpy(), self.run_steps(remaining, tf.constant(count))
             )
         seconds = time.perf_counter() - started
         gradient_norm = _gradient_norm(self.model.optimizer)
         self._require_finite(losses, gradient_norm)
-        self.state.add(count, int(examples), int(tokens), seconds, first)
+        counts = counts._asdict()
+        self.state.add(count, counts, seconds, first)
+        if counts["targets"] == counts["examples"]:
+            del counts["targets"]
         scalars = {
             "loss": float(losses.mean()),
             "learning_rate": _number(self.model.optimizer.learning_rate),
             **({} if gradient_norm is None else {"gradient_norm": gradient_norm}),
-            "examples_per_second": float(examples) / seconds,
-            "tokens_per_second": float(tokens) / seconds,
+            **{name: float(value) for name, value in measures.items()},
+            **{f"{name}_per_second": float(value) / seconds for name, value in counts.items()},
         }
         self.progress.steps(self.state.step, scalars, first)
 

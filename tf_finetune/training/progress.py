@@ -22,6 +22,8 @@ from tf_finetune.runs.model_dir import ModelDir
 
 _FRAME = 16  # Bytes of an event's length and checksums in its file.
 _RUNS = ("train", "validation")
+# The measures of losses that the bar shows.
+_SHOWN = ("token_accuracy", "reward_accuracy", "reward_margin")
 
 
 class Progress:
@@ -65,18 +67,18 @@ class Progress:
         Args:
             step: Steps done.
             scalars: `loss`, `learning_rate`, `gradient_norm`, `examples_per_second`,
-                `tokens_per_second`.
+                `tokens_per_second`, `targets_per_second`, and the measures of the loss.
             first: Whether it is the first of the process, which was traced and compiled.
         """
         if first:  # The bar estimates the remaining time without this step.
             self.bar.leave = False
             self.bar.close()
             self.bar, self._shown = self._make_bar(step), step
-        self.bar.set_postfix_str(
-            f"loss={scalars['loss']:.4f} lr={scalars['learning_rate']:.1e} "
-            f"{scalars['examples_per_second']:.0f} examples/s",
-            refresh=False,
-        )
+        unit = "targets" if "targets_per_second" in scalars else "examples"
+        shown = [f"loss={scalars['loss']:.4f}", f"lr={scalars['learning_rate']:.1e}"]
+        shown += [f"{name}={scalars[name]:.3f}" for name in _SHOWN if name in scalars]
+        shown.append(f"{scalars[f'{unit}_per_second']:.0f} {unit}/s")
+        self.bar.set_postfix_str(" ".join(shown), refresh=False)
         self.bar.update(step - self._shown)
         self._shown = step
         # The grid counts from step 0, so that a resumed training has its points at the same steps.

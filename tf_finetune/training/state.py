@@ -1,6 +1,7 @@
 """`TrainState`: the progress of a training, and its cost."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ class TrainState:
         seconds: Time of all steps, from making the batches' iterator on, tracing and compiling
             included, evaluation and checkpoints left out.
         examples: Rows with a weight that were trained on, however many targets a row has.
+        targets: What was learnt of them: one a row, or the tokens of the answers.
         tokens: The tokens of these rows, padding left out.
         first_step_seconds: Time of the last process' first step, with tracing and compiling.
         steady_seconds: As `seconds`, without the first step of each process.
         steady_examples: Examples of those seconds.
+        steady_targets: Targets of those seconds.
         best_value: The metric's best value so far.
         best_step: The step of that evaluation.
         stale: The number of evaluations since then.
@@ -27,26 +30,37 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     examples: int = 0
+    targets: int = 0
     tokens: int = 0
     first_step_seconds: float = 0.0
     steady_seconds: float = 0.0
     steady_examples: int = 0
+    steady_targets: int = 0
     best_value: float | None = None
     best_step: int = 0
     stale: int = 0
     stopped_early: bool = False
 
-    def add(self, steps: int, examples: int, tokens: int, seconds: float, first: bool) -> None:
-        """Adds steps that were done; `first`: they are the first of this process."""
+    def add(self, steps: int, counts: Mapping[str, float], seconds: float, first: bool) -> None:
+        """Adds steps that were done.
+
+        Args:
+            steps: How many.
+            counts: Their `examples`, `targets` and `tokens`.
+            seconds: Their time.
+            first: Whether they are the first of this process.
+        """
         self.step += steps
         self.seconds += seconds
-        self.examples += examples
-        self.tokens += tokens
+        self.examples += int(counts["examples"])
+        self.targets += int(counts["targets"])
+        self.tokens += int(counts["tokens"])
         if first:
             self.first_step_seconds = seconds
         else:
             self.steady_seconds += seconds
-            self.steady_examples += examples
+            self.steady_examples += int(counts["examples"])
+            self.steady_targets += int(counts["targets"])
 
     def improved(self, value: float | None, greater_is_better: bool) -> bool:
         """Records an evaluation, and returns whether it is the best so far.
@@ -73,6 +87,8 @@ class TrainState:
             "examples_per_second": self.examples / max(self.seconds, 1e-9),
             "steady_examples_per_second": self.steady_examples / max(self.steady_seconds, 1e-9),
             "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+            "targets_per_second": self.targets / max(self.seconds, 1e-9),
+            "steady_targets_per_second": self.steady_targets / max(self.steady_seconds, 1e-9),
             "first_step_seconds": self.first_step_seconds,
             "best_step": self.best_step or self.step,
             "stopped_early": self.stopped_early,
