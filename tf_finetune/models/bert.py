@@ -1,19 +1,16 @@
 """A BERT encoder that trains fast: KerasHub's `BertBackbone` in fewer and larger operations."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from tf_finetune.models.bert_layers import (
-    BertEmbeddings,
-    BertLayer,
-    Initializer,
-    Tensor,
-    batch_shape,
-    derive_seed,
-)
+from tf_finetune.models.bert_embeddings import BertEmbeddings, Initializer, Tensor
+from tf_finetune.models.bert_layers import BertLayer, batch_shape
+from tf_finetune.models.lora import Lora
+from tf_finetune.models.seeds import derive_seed, draw_seed
 
 # google-research/bert, modeling.py
 EPSILON = 1e-12
@@ -42,6 +39,8 @@ class BertEncoder(keras.layers.Layer):
         approximate_gelu: GELU by its tanh formula, as in google-research/bert, or exact.
         seed: For dropout; None: random.
         initializer: For embedding tables and kernels.
+        lora: The adapters in its layers, beside weights that are then frozen, those of the
+            embeddings too; None: none. The pooler has none, and is trained.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -59,6 +58,7 @@ class BertEncoder(keras.layers.Layer):
         approximate_gelu: bool = True,
         seed: int | None = None,
         initializer: Initializer = INITIALIZER,
+        lora: Lora | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "encoder")
@@ -68,6 +68,7 @@ class BertEncoder(keras.layers.Layer):
         self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
         self.num_types, self.dropout, self.seed = num_types, dropout, seed
         self.epsilon, self.approximate_gelu = epsilon, approximate_gelu
+        self.lora = lora
         self.seed_generator = keras.random.SeedGenerator(seed)
         policy = self.dtype_policy
         self.embeddings = BertEmbeddings(
@@ -90,6 +91,7 @@ class BertEncoder(keras.layers.Layer):
                 epsilon,
                 approximate_gelu,
                 initializer,
+                lora,
                 dtype=policy,
                 name=f"layer_{index}",
             )
@@ -110,6 +112,8 @@ class BertEncoder(keras.layers.Layer):
         for layer in self.layers:
             layer.build()
         self.pooler.build((None, self.hidden_size))
+        if self.lora is not None:
+            self.embeddings.trainable = False
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> dict[str, Tensor]:
         """Encodes token ids.
@@ -122,7 +126,8 @@ class BertEncoder(keras.layers.Layer):
             `pooled_output` [batch, hidden] and `sequence_output` [batch, seq_length, hidden].
         """
         ids, mask = inputs["input_word_ids"], inputs["input_mask"]
-        seed = self._draw_seed() if training and self.dropout else ops.zeros((2,), "int32")
+        drops = training and (self.dropout or (self.lora is not None and self.lora.dropout))
+        seed = draw_seed(self.seed_generator) if drops else ops.zeros((2,), "int32")
         x = self.embeddings(ids, inputs["input_type_ids"], seed, training=training)
         for index, layer in enumerate(self.layers[:-1]):
             x = layer(x, mask, derive_seed(seed, 3 * index + 1), training=training)
@@ -172,20 +177,18 @@ class BertEncoder(keras.layers.Layer):
         spec = tf.TensorSpec(shape, "int32")
         return tf.function(run, autograph=False).get_concrete_function(spec, spec)
 
-    def _draw_seed(self) -> Tensor:
-        seed = ops.cast(self.seed_generator.next(), "int32")
-        if keras.config.backend() != "tensorflow":
-            return seed
-        import tensorflow as tf
-
-        # Replicas hold the same seed state but must drop different elements.
-        replica = tf.distribute.get_replica_context()
-        return derive_seed(seed, 2**16 * replica.replica_id_in_sync_group) if replica else seed
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the layer; Keras loads its weights afterwards."""
         names = (
             *("vocabulary_size", "num_layers", "num_heads", "hidden_size", "intermediate_size"),
             *("max_seq_length", "num_types", "dropout", "epsilon", "approximate_gelu", "seed"),
         )
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        return config if self.lora is None else {**config, "lora": dataclasses.asdict(self.lora)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BertEncoder":
+        """Makes the layer that `get_config` describes."""
+        if lora := config.get("lora"):
+            config = {**config, "lora": Lora(**{**lora, "targets": tuple(lora["targets"])})}
+        return cls(**config)

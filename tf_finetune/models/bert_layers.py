@@ -1,111 +1,26 @@
-"""The layers of a BERT: normalisation, embeddings, and the transformer layer."""
+"""The transformer layer of a BERT."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 from keras import ops
 
 from tf_finetune.models import fused
+from tf_finetune.models.bert_embeddings import Initializer, Norm, fuses, kernel_rate
 from tf_finetune.models.kernels import traced_once
+from tf_finetune.models.linear import LinearForm, LinearTensors, linear_products
+from tf_finetune.models.lora import Adapter, Lora, add_adapters
+from tf_finetune.models.seeds import derive_seed
 
 Tensor = Any
-Initializer: TypeAlias = keras.initializers.Initializer | str
-
-
-class Norm(keras.layers.Layer):
-    """Layer normalisation of a sum; its parameters are never rounded to half precision.
-
-    Args:
-        dropout: The layers' rate. `call` drops nothing, but takes the kernel for a rate above zero.
-        epsilon: Added to the variance.
-        **kwargs: Passed to `keras.layers.Layer`.
-    """
-
-    def __init__(self, dropout: float, epsilon: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dropout, self.epsilon = dropout, epsilon
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        """Makes the weights."""
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape, "ones", autocast=False, name="gamma")
-        self.beta = self.add_weight(shape, "zeros", autocast=False, name="beta")
-
-    def call(
-        self,
-        x: Tensor,
-        bias: Tensor,
-        residual: Tensor,
-        training: bool = False,
-        fuse: bool = False,
-    ) -> Tensor:
-        """Returns norm(residual + x + bias)."""
-        # A rate of 0 as a tensor: as a number it would need a kernel of its own.
-        rate, seed = 0.0 * _rate(self.dropout, training), ops.zeros((2,), "int32")
-        options = {"rate": rate, "epsilon": self.epsilon, "training": training, "fuse": fuse}
-        return fused.fused_residual_norm(x, bias, residual, *self.tensors(), seed, **options)
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns gamma and beta."""
-        return ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-
-
-class BertEmbeddings(keras.layers.Layer):
-    """The normalised sum of token, position and type embeddings.
-
-    Args:
-        vocabulary_size: Number of tokens.
-        max_seq_length: Number of positions.
-        num_types: Number of token types.
-        hidden_size: The width.
-        dropout: The dropout rate.
-        epsilon: Added to the variance.
-        initializer: For the tables.
-        **kwargs: Passed to `keras.layers.Layer`.
-    """
-
-    def __init__(
-        self,
-        vocabulary_size: int,
-        max_seq_length: int,
-        num_types: int,
-        hidden_size: int,
-        dropout: float,
-        epsilon: float,
-        initializer: Initializer,
-        **kwargs: Any,
-    ) -> None:
-        # `autocast` would cast whole embedding tables at every step.
-        super().__init__(autocast=False, **kwargs)
-        self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
-        self.hidden_size, self.initializer, self.dropout = hidden_size, initializer, dropout
-        self.norm = Norm(dropout, epsilon, dtype=self.dtype_policy, name="norm")
-
-    def build(self, input_shape: Any = None) -> None:
-        """Makes the weights."""
-        self.token, self.position, self.type = (
-            self.add_weight(
-                (size, self.hidden_size), self.initializer, autocast=False, name=f"{name}_embedding"
-            )
-            for name, size in self.sizes.items()
-        )
-        self.norm.build((None, self.hidden_size))
-
-    def call(self, ids: Tensor, types: Tensor, seed: Tensor, training: bool = False) -> Tensor:
-        """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
-        types = ops.take(self.type, types, axis=0)
-        others = types + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
-        x, residual = (
-            ops.cast(ops.reshape(part, (-1, self.hidden_size)), self.compute_dtype)
-            for part in (ops.take(self.token, ids, axis=0), others)
-        )
-        # Shapes and dtypes as in the layers' norms, to share their kernel.
-        bias, fuse = ops.zeros((self.hidden_size,), x.dtype), _fuses(self, training)
-        x = self.norm(x, bias, residual, training=training, fuse=fuse)
-        if not (training and self.dropout):
-            return x
-        return fused.fused_dropout(x, seed, rate=_rate(self.dropout, training), fuse=fuse)
+# The modules of each product, as they are called in Hugging Face's checkpoints.
+MODULES = (
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    ("attention.output.dense",),
+    ("intermediate.dense",),
+    ("output.dense",),
+)
 
 
 class BertLayer(keras.layers.Layer):
@@ -119,6 +34,7 @@ class BertLayer(keras.layers.Layer):
         epsilon: Added to the variance.
         approximate_gelu: GELU by its tanh formula.
         initializer: For the kernels.
+        lora: The adapters beside the layer's weights, which are then frozen; None: none.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
@@ -131,9 +47,12 @@ class BertLayer(keras.layers.Layer):
         epsilon: float,
         approximate_gelu: bool,
         initializer: Initializer,
+        lora: Lora | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.lora, self.forms = lora, (LinearForm(),) * len(MODULES)
+        self.adapters: dict[str, Adapter] = {}
         self.num_heads, self.hidden_size = num_heads, hidden_size
         self.dropout, self.epsilon, self.approximate_gelu = dropout, epsilon, approximate_gelu
 
@@ -157,6 +76,39 @@ class BertLayer(keras.layers.Layer):
         self.intermediate.build(rows)
         self.output_dense.build((None, self.intermediate.units))
         self.output_norm.build(rows)
+        if self.lora is not None:
+            self._add_adapters(self.lora)
+
+    @property
+    def products(self) -> tuple[keras.layers.Dense, ...]:
+        """The layers of the four products, in the order of `MODULES`."""
+        return self.query_key_value, self.attention_output, self.intermediate, self.output_dense
+
+    def _add_adapters(self, lora: Lora) -> None:
+        forms = []
+        for dense, names in zip(self.products, MODULES, strict=True):
+            modules = dict.fromkeys(names, dense.units // len(names))
+            adapters, places = add_adapters(self, lora, dense.kernel.shape[0], modules)
+            self.adapters.update(adapters)
+            forms.append(LinearForm(places, lora.scaling))
+        self.forms = tuple(forms)
+        for layer in (*self.products, self.attention_norm, self.output_norm):
+            layer.trainable = False
+
+    def _linears(self) -> list[LinearTensors]:
+        """Reads the weights of the products, where Keras casts them."""
+        return [
+            LinearTensors(
+                ops.convert_to_tensor(dense.kernel),
+                ops.convert_to_tensor(dense.bias),
+                tuple(
+                    tuple(map(ops.convert_to_tensor, self.adapters[name]))
+                    for name in names
+                    if name in self.adapters
+                ),
+            )
+            for dense, names in zip(self.products, MODULES, strict=True)
+        ]
 
     def call(
         self,
@@ -178,10 +130,9 @@ class BertLayer(keras.layers.Layer):
         Returns:
             [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
         """
-        products = self.query_key_value, self.attention_output, self.intermediate, self.output_dense
         norms = self.attention_norm, self.output_norm
         # For one token of each text a kernel saves less time than its compilation takes.
-        fuse = _fuses(self, training) and not first_token_only
+        fuse = fuses(self, training) and not first_token_only
         # Share the trace where it saves time: a single layer computes first tokens only, and
         # predictions would be slower (docs/decisions.md).
         shares = training and not first_token_only
@@ -190,9 +141,10 @@ class BertLayer(keras.layers.Layer):
             x,
             mask,
             seed,
-            # Read the weights here, where Keras casts them and LoRA adds its product.
-            [(ops.convert_to_tensor(p.kernel), ops.convert_to_tensor(p.bias)) for p in products],
+            self._linears(),
             [norm.tensors() for norm in norms],
+            forms=self.forms,
+            lora_dropout=self.lora.dropout if self.lora else 0.0,
             num_heads=self.num_heads,
             dropout=self.dropout,
             epsilon=self.epsilon,
@@ -207,9 +159,11 @@ def _transform(
     x: Tensor,
     mask: Tensor,
     seed: Tensor,
-    products: Sequence[tuple[Tensor, Tensor]],
+    linears: Sequence[LinearTensors],
     norms: Sequence[tuple[Tensor, Tensor]],
     *,
+    forms: Sequence[LinearForm],
+    lora_dropout: float,
     num_heads: int,
     dropout: float,
     epsilon: float,
@@ -224,8 +178,10 @@ def _transform(
         x: [batch * seq_length, hidden].
         mask: int32 [batch, seq_length], 0 for padding.
         seed: int32 [2].
-        products: Kernel and bias of the four `Dense` layers.
+        linears: The weights of the four products.
         norms: Gamma and beta of the two `Norm` layers.
+        forms: The places of the adapters in the products.
+        lora_dropout: The rate of the adapters' dropout.
         num_heads: See `BertLayer`.
         dropout: See `BertLayer`.
         epsilon: See `BertLayer`.
@@ -237,10 +193,18 @@ def _transform(
     Returns:
         [batch * seq_length, hidden], or [batch, hidden] of the first tokens.
     """
-    (query_key_value, bias), (output, output_bias), (inner, inner_bias), (outer, outer_bias) = (
-        products
-    )
-    hidden, rate = x.shape[-1], _rate(dropout, training)
+    bias, output_bias, inner_bias, outer_bias = (linear.bias for linear in linears)
+    hidden, rate = x.shape[-1], kernel_rate(dropout, training)
+    drops = training and lora_dropout > 0
+    lora_rate = ops.convert_to_tensor(lora_dropout, "float32") if drops else None
+
+    def product(number: int, rows: Tensor) -> Tensor:
+        # Far from the seeds of the other layers and replicas.
+        lora_seed = derive_seed(seed, 2**24 * (number + 1))
+        linear = linears[number]._replace(bias=None)
+        parts = linear_products(rows, linear, forms[number], lora_rate, lora_seed)
+        return sum(parts[1:], parts[0])
+
     options = {"training": training, "fuse": fuse}
     random = {"rate": rate, **options}
     # The key's bias is left out: it shifts all scores of a query alike, which softmax ignores.
@@ -249,7 +213,7 @@ def _transform(
     # The reshape separates product and sum: TensorFlow would fuse them into one operation, which is
     # slower than the two.
     batch, length = batch_shape(mask)
-    heads = ops.reshape(ops.matmul(x, query_key_value), (batch, length, 3 * hidden))
+    heads = ops.reshape(product(0, x), (batch, length, 3 * hidden))
     heads = fused.add_bias(heads, bias)
     heads = ops.reshape(heads, (batch, length, 3, num_heads, hidden // num_heads))
     # One transposition for all three: one each would take twice as long.
@@ -259,7 +223,7 @@ def _transform(
     scale = (hidden // num_heads) ** -0.5
     weights = fused.fused_attention_weights(scores, mask, seed, scale=scale, **random)
     context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-    attended = ops.matmul(ops.reshape(context, (-1, hidden)), output)
+    attended = product(1, ops.reshape(context, (-1, hidden)))
     if first_token_only:
         x = ops.reshape(x, (batch, length, hidden))[:, 0]
 
@@ -267,11 +231,9 @@ def _transform(
     x = fused.fused_residual_norm(
         attended, output_bias, x, *norms[0], derive_seed(seed, 1), **random
     )
-    product = ops.matmul(x, inner)
-    product = fused.fused_gelu(product, inner_bias, approximate=approximate_gelu, **options)
-    product = ops.matmul(product, outer)
+    inner = fused.fused_gelu(product(2, x), inner_bias, approximate=approximate_gelu, **options)
     return fused.fused_residual_norm(
-        product, outer_bias, x, *norms[1], derive_seed(seed, 2), **random
+        product(3, inner), outer_bias, x, *norms[1], derive_seed(seed, 2), **random
     )
 
 
@@ -282,18 +244,3 @@ def batch_shape(ids: Tensor) -> tuple[Any, Any]:
     """Returns batch and length of ids or mask, [batch, length]."""
     shape = ops.shape(ids)
     return shape[0], shape[1]
-
-
-def _fuses(layer: keras.layers.Layer, training: bool) -> bool:
-    """Whether XLA kernels run between the products: not in float32 predictions and exports."""
-    return training or layer.compute_dtype != "float32"
-
-
-def _rate(dropout: float, training: bool) -> float | Tensor:
-    """Returns the dropout rate, as a tensor if it is not zero; see `fused.dropout`."""
-    return ops.convert_to_tensor(dropout, "float32") if training and dropout else 0.0
-
-
-def derive_seed(seed: Tensor, number: int | Tensor) -> Tensor:
-    """Returns another seed for each number, int32 [2], so that no two uses drop alike."""
-    return seed + ops.stack([number, 0])

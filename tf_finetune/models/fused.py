@@ -51,14 +51,22 @@ def dropout(x: Tensor, seed: Tensor, rate: float | Tensor) -> Tensor:
     return ops.where(kept, x / (1 - rate), ops.zeros((), x.dtype))
 
 
-def _normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Returns the rows of `x`, float32, at mean 0 and variance 1, and their factors, [rows, 1]."""
-    centred = x - _reduce(operator.add, x) / x.shape[-1]
-    factor = ops.rsqrt(_reduce(operator.add, ops.square(centred)) / x.shape[-1] + epsilon)
+    centred = x - reduce_last(operator.add, x) / x.shape[-1]
+    factor = ops.rsqrt(reduce_last(operator.add, ops.square(centred)) / x.shape[-1] + epsilon)
     return centred * factor, factor
 
 
-def _reduce(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+def normalize_gradient(upstream: Tensor, normalized: Tensor, factor: Tensor) -> Tensor:
+    """The gradient of the first result of `normalize` by `x`."""
+    common = reduce_last(operator.add, upstream) + normalized * reduce_last(
+        operator.add, upstream * normalized
+    )
+    return factor * (upstream - common / normalized.shape[-1])
+
+
+def reduce_last(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
     """Reduces the last axis to one element by `operator.add` or `ops.maximum`.
 
     XLA:CPU does not vectorise a reduction of neighbours, least of all of a long last axis. So a
@@ -110,7 +118,7 @@ def residual_norm(
         before gamma and beta, and the factor of each row, float32 [rows, 1].
     """
     total = ops.cast(residual, "float32") + dropout(_biased(x, bias), seed, rate)
-    normalized, factor = _normalize(total, epsilon)
+    normalized, factor = normalize(total, epsilon)
     result = ops.cast(normalized * gamma + beta, x.dtype)
     return result, (ops.cast(normalized, x.dtype), factor)
 
@@ -130,9 +138,7 @@ def residual_norm_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `residual_norm` by each of its arguments."""
     upstream, normalized, factor = (ops.cast(part, "float32") for part in (upstream, *kept))
-    change = upstream * gamma
-    common = _reduce(operator.add, change) + normalized * _reduce(operator.add, change * normalized)
-    change = factor * (change - common / normalized.shape[-1])
+    change = normalize_gradient(upstream * gamma, normalized, factor)
     by_x = dropout(change, seed, rate)
     return (
         ops.cast(by_x, x.dtype),
@@ -203,8 +209,8 @@ def attention_weights(
     """
     allowed = ops.cast(mask, "bool")[:, None, None, :]
     logits = ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9)
-    weights = ops.exp(logits - _reduce(ops.maximum, logits))
-    weights = weights / _reduce(operator.add, weights)
+    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
+    weights = weights / reduce_last(operator.add, weights)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -221,7 +227,7 @@ def attention_weights_gradients(
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
     change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * _reduce(operator.add, change)) * scale
+    change = (change - weights * reduce_last(operator.add, change)) * scale
     return ops.cast(change, scores.dtype), None, None
 
 

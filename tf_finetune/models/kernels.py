@@ -11,24 +11,25 @@ Tensor = Any
 
 def fused(
     function: Callable[..., Any], gradients: Callable[..., Any] | None = None
-) -> Callable[..., Tensor]:
+) -> Callable[..., Any]:
     """Compiles a function of tensors as one XLA kernel forward and one backward, in TensorFlow.
 
     Where XLA compiles the whole step, and with other backends, the results are the same.
 
     Args:
         function: Takes tensors, and Python values as keywords. Returns one tensor, or a pair: the
-            tensor, and tensors in any structure that are kept for `gradients`.
+            result, a tensor or a tuple of them, and tensors in any structure that are kept for
+            `gradients`.
         gradients: Takes the gradient of the result, the kept tensors and the arguments; returns the
             gradient of each argument. None: automatic differentiation, which computes `function`
             again instead of keeping its intermediate tensors.
 
     Returns:
-        A function that returns one tensor. `fuse=False` runs it op by op; `training=False` runs a
+        A function that returns the result. `fuse=False` runs it op by op; `training=False` runs a
         kernel that keeps nothing. Both then have TensorFlow's own gradient.
     """
 
-    def plain(*tensors: Tensor, **static: Any) -> Tensor:
+    def plain(*tensors: Tensor, **static: Any) -> Any:
         return _split(function(*tensors, **static))[0]
 
     if keras.config.backend() != "tensorflow":
@@ -39,7 +40,7 @@ def fused(
         real = [tensor for tensor in tensors if tensor.dtype.is_floating]
         with tf.GradientTape() as tape:
             tape.watch(real)
-            result = function(*tensors, **static)
+            result = plain(*tensors, **static)
         found = iter(tape.gradient(result, real, upstream))
         return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
 
@@ -48,7 +49,7 @@ def fused(
         for part in (plain, function, gradients or automatic)
     )
 
-    def call(*tensors: Tensor, fuse: bool = True, training: bool = True, **static: Any) -> Tensor:
+    def call(*tensors: Tensor, fuse: bool = True, training: bool = True, **static: Any) -> Any:
         if not fuse:
             return plain(*tensors, **static)
         tensors = tuple(map(tf.convert_to_tensor, tensors))
@@ -56,9 +57,14 @@ def fused(
             return predict(*tensors, **static)
 
         @tf.custom_gradient
-        def kernel(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        def kernel(*tensors: Tensor) -> tuple[Any, Callable[..., Any]]:
             result, kept = _split(forward(*tensors, **static))
-            return result, lambda upstream: backward(upstream, kept, *tensors, **static)
+
+            def gradient(*upstream: Tensor) -> Any:
+                changes = upstream if isinstance(result, tuple) else upstream[0]
+                return backward(changes, kept, *tensors, **static)
+
+            return result, gradient
 
         return kernel(*tensors)
 
@@ -92,7 +98,7 @@ def _split(results: Any) -> tuple[Tensor, Any]:
     return tuple(results) if isinstance(results, (list, tuple)) else (results, None)
 
 
-def traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets all calls in a graph share one trace of a function, gradient included; TensorFlow only.
 
     Other shapes, dtypes and keywords make another trace. TensorFlow inlines the calls before it
@@ -109,10 +115,22 @@ def traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     traced = tf.function(function, autograph=False)
 
-    def call(*tensors: Any, **static: Any) -> Tensor:
+    def call(*tensors: Any, **static: Any) -> Any:
         if tf.executing_eagerly() or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
             return function(*tensors, **static)
         # A tf.function does not accept Keras variables.
-        return traced(*tf.nest.map_structure(tf.convert_to_tensor, tensors), **static)
+        tensors = tf.nest.map_structure(
+            lambda x: x if x is None else tf.convert_to_tensor(x), tensors
+        )
+        return traced(*tensors, **static)
 
     return call
+
+
+def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps the arguments of a function alone, and computes it again for its gradient."""
+    if keras.config.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.recompute_grad(function)

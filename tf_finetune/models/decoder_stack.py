@@ -1,0 +1,107 @@
+"""What the decoders of all families do alike: the way from token ids through their layers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_finetune.models.causal_attention import MaybeMemory, Seen
+from tf_finetune.models.kernels import recomputed, traced_once
+from tf_finetune.models.linear import zero_products
+from tf_finetune.models.lora import Adapter
+from tf_finetune.models.seeds import derive_seed, draw_seed
+
+Tensor = Any
+# How many seeds a layer uses.
+SEEDS = 4
+
+
+def add_table(decoder: Any, size: int, name: str) -> keras.Variable:
+    """Adds an embedding table to a decoder, [size, hidden]."""
+    return decoder.add_weight(
+        (size, decoder.config.hidden_size),
+        keras.initializers.RandomNormal(stddev=0.02),
+        dtype=decoder.compute_dtype if decoder.frozen else decoder.variable_dtype,
+        trainable=not decoder.frozen,
+        autocast=False,  # It would cast the whole table at every step.
+        name=name,
+    )
+
+
+def embed(table: keras.Variable, numbers: Tensor) -> Tensor:
+    """Returns the table's rows, float32 [batch * length, hidden], of numbers [batch, length]."""
+    rows = ops.take(table, numbers, axis=0)
+    return ops.cast(ops.reshape(rows, (-1, table.shape[-1])), "float32")
+
+
+def run_layers(
+    decoder: Any,
+    transform: Callable[..., Any],
+    x: Tensor,
+    inputs: Sequence[Any],
+    training: bool = False,
+    memories: Sequence[MaybeMemory] = (),
+) -> tuple[Tensor, list[MaybeMemory]]:
+    """Applies a decoder's layers and its last norm.
+
+    Args:
+        decoder: The decoder.
+        transform: Applies a layer: takes the residual stream, what is added to it, `inputs`, the
+            layer's memory, a seed, the layer's tensors and its form; returns the first two and the
+            memory.
+        x: float32 [rows, hidden], the embeddings.
+        inputs: What all layers take.
+        training: Whether the adapters' dropout is applied.
+        memories: Of each layer, what it remembers; empty: nothing, all tokens come at once.
+
+    Returns:
+        [rows, hidden], and the memories with these tokens.
+    """
+    drops = training and decoder.lora is not None and decoder.lora.dropout
+    seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
+    fuse = training or decoder.compute_dtype != "float32"
+    # As a layer's results: so the first layer shares the trace and the kernels of the others.
+    changes = zero_products(decoder.layers[0].linears[-1], x)
+    kept: list[MaybeMemory] = []
+    for number, layer in enumerate(decoder.layers):
+        memory = memories[number] if memories else ()
+        recomputes = training and decoder.gradient_checkpointing
+        function = _traced(transform, layer.form(training, fuse), recomputes)
+        layer_seed = derive_seed(seed, SEEDS * number)
+        x, changes, memory = function(x, changes, *inputs, memory, layer_seed, layer.tensors())
+        kept.append(memory)
+    return decoder.norm(x, *changes, training=training, fuse=fuse)[1], kept
+
+
+def all_at_once(segments: Tensor) -> Seen:
+    """Returns what is seen where all tokens of a row come at once; segments [batch, length]."""
+    return Seen(segments, segments, ops.zeros((), "int32"))
+
+
+@functools.cache
+def _traced(
+    transform: Callable[..., Any], form: tuple[Any, ...], recomputes: bool
+) -> Callable[..., Any]:
+    """Returns a layer's function of tensors, which is traced once for all layers of its form."""
+
+    def function(*tensors: Any) -> Any:
+        return transform(*tensors, form=form)
+
+    return traced_once(recomputed(function) if recomputes else function)
+
+
+def find_adapters(decoder: Any, prefix: str) -> dict[str, Adapter]:
+    """Returns the adapters by their modules' names; `prefix` stands before a layer's number."""
+    return {
+        f"{prefix}.{number}.{module}": adapter
+        for number, layer in enumerate(decoder.layers)
+        for linear in layer.linears
+        for module, adapter in linear.adapters.items()
+    }
+
+
+def output_spec(decoder: Any, ids: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns the output's shape and dtype, for which Keras would trace the network."""
+    return keras.KerasTensor((*ids.shape, decoder.config.hidden_size), decoder.compute_dtype)

@@ -1,0 +1,145 @@
+"""`Linear`: one matrix product for all modules that read the same input, with their adapters."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from tf_finetune.models.decoder_weights import Stored
+from tf_finetune.models.lora import Adapter, AdapterPlace, Lora, add_adapters, low_rank_product
+
+Tensor = Any
+
+
+class LinearTensors(NamedTuple):
+    """The weights of a `Linear` in the dtype that it computes in.
+
+    Attributes:
+        kernel: [inputs, outputs].
+        bias: [outputs], or None.
+        adapters: A and B of each adapter, float32.
+    """
+
+    kernel: Tensor
+    bias: Tensor | None
+    adapters: tuple[tuple[Tensor, Tensor], ...]
+
+
+class LinearForm(NamedTuple):
+    """What is fixed in the product of a `Linear`; see `low_rank_product`."""
+
+    places: tuple[AdapterPlace, ...] = ()
+    scaling: float = 1.0
+
+
+class Linear(keras.layers.Layer):
+    """The weights of one product for several modules, such as query, key and value.
+
+    Args:
+        inputs: The width of the input.
+        modules: The name of each module within its layer in a checkpoint, such as
+            `self_attn.q_proj`, and the width of its output.
+        biased: The modules that have a bias; the others' part of the bias stays zero.
+        lora: If it selects modules, these get adapters. None: no adapters.
+        initializer: For the kernel.
+        **kwargs: Passed to `keras.layers.Layer`. With LoRA or `trainable=False` kernel and bias are
+            kept in the dtype that the layer computes in: no training rounds them.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        modules: Mapping[str, int],
+        *,
+        biased: tuple[str, ...] = (),
+        lora: Lora | None = None,
+        initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        self.frozen = lora is not None or not kwargs.get("trainable", True)
+        super().__init__(**kwargs)
+        self.inputs, self.modules, self.biased = inputs, dict(modules), biased
+        self.lora, self.initializer = lora, initializer
+        self.adapters: dict[str, Adapter] = {}
+        self.form = LinearForm()
+        self.bias: keras.Variable | None = None
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        outputs = sum(self.modules.values())
+        dtype = self.compute_dtype if self.frozen else self.variable_dtype
+        options = {"dtype": dtype, "autocast": False, "trainable": not self.frozen}
+        self.kernel = self.add_weight(
+            (self.inputs, outputs), self.initializer, name="kernel", **options
+        )
+        if self.biased:
+            self.bias = self.add_weight((outputs,), "zeros", name="bias", **options)
+        if self.lora is not None:
+            self.adapters, places = add_adapters(self, self.lora, self.inputs, self.modules)
+            self.form = LinearForm(places, self.lora.scaling)
+
+    def stored(self, prefix: str, transposed: bool) -> list[Stored]:
+        """Lists the weights with their names in a checkpoint.
+
+        Args:
+            prefix: The name of the layer.
+            transposed: Whether the checkpoint's kernels are [outputs, inputs].
+        """
+        names, sizes = [f"{prefix}.{name}" for name in self.modules], tuple(self.modules.values())
+        weights = tuple(f"{name}.weight" for name in names)
+        listed = [Stored(self.kernel, weights, sizes, transposed)]
+        if self.bias is not None:
+            listed.append(Stored(self.bias, tuple(f"{name}.bias" for name in names), sizes))
+        return listed
+
+    def tensors(self) -> LinearTensors:
+        """Reads the weights."""
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        bias = None if self.bias is None else ops.cast(self.bias, self.compute_dtype)
+        adapters = tuple(
+            (ops.convert_to_tensor(a), ops.convert_to_tensor(b)) for a, b in self.adapters.values()
+        )
+        return LinearTensors(kernel, bias, adapters)
+
+
+def linear_products(
+    x: Tensor,
+    tensors: LinearTensors,
+    form: LinearForm,
+    dropout: Tensor | None = None,
+    seed: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Returns what the modules' outputs are the sum of, [rows, outputs] or [outputs] each.
+
+    These are the product with the kernel, the adapters' part and the bias, so far as there are any.
+    The kernel that comes next adds them up: nothing is written to memory in between.
+    """
+    if not tensors.adapters:
+        products: tuple[Tensor, ...] = (ops.matmul(x, tensors.kernel),)
+    else:
+        products = (
+            ops.matmul(x, ops.stop_gradient(tensors.kernel)),
+            low_rank_product(
+                x,
+                tensors.adapters,
+                places=form.places,
+                outputs=tensors.kernel.shape[-1],
+                scaling=form.scaling,
+                dropout=dropout,
+                seed=seed,
+            ),
+        )
+    return products if tensors.bias is None else (*products, tensors.bias)
+
+
+def zero_products(linear: Linear, like: Tensor) -> tuple[Tensor, ...]:
+    """Returns zeros in the shapes and dtypes of `linear_products`.
+
+    Args:
+        linear: The layer.
+        like: [rows, outputs].
+    """
+    zeros = ops.zeros_like(like, dtype=linear.compute_dtype)
+    products = (zeros, zeros) if linear.adapters else (zeros,)
+    return products if linear.bias is None else (*products, zeros[0])
