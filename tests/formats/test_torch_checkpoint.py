@@ -290,7 +290,7 @@ def test_in_several_files_and_half_precision(tiny_bert_dir, tmp_path):
     (half / "model.safetensors").unlink()
     assert_same(directory, half)
     (directory / "pytorch_model-1.bin").unlink()
-    with pytest.raises(UserError, match=r"No such file .*pytorch_model-1\.bin"):
+    with pytest.raises(UserError, match=r"names pytorch_model-1\.bin"):
         load_encoder(str(directory))
 
 

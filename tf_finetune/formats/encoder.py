@@ -6,6 +6,7 @@ from typing import Any, Literal
 import keras
 
 from tf_finetune.errors import UserError
+from tf_finetune.models.lora import Lora
 from tf_finetune.text.preprocessor import RawText, TextPreprocessor
 
 
@@ -34,6 +35,11 @@ class Encoder:
     blocks: tuple[tuple[keras.layers.Layer, ...], ...]
     mode: Literal["native", "saved_model"]
     has_new_pooler: bool = False
+
+    @property
+    def lora(self) -> Lora | None:
+        """Its adapters' settings; None: it has none."""
+        return getattr(self.network, "lora", None)
 
     @property
     def takes_text(self) -> bool:

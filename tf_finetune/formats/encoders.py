@@ -5,10 +5,12 @@ from typing import Literal
 from tf_finetune.errors import UserError
 from tf_finetune.formats.bert_files import load_bert
 from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoder_adapters import with_lora
 from tf_finetune.formats.handles import describe, find_kind, local_path
 from tf_finetune.formats.hub import load_hub
 from tf_finetune.formats.keras_hub import load_keras_hub
 from tf_finetune.formats.saved_model import TF1_REMEDY
+from tf_finetune.models.lora import Lora
 
 Mode = Literal["auto", "native", "saved_model"]
 
@@ -19,6 +21,7 @@ def load_encoder(
     mode: Mode = "auto",
     preprocessor: str | None = None,
     dropout: float | None = None,
+    lora: Lora | None = None,
 ) -> Encoder:
     """Loads a text encoder. Its dtype policy is Keras' global one at the time of the call.
 
@@ -35,6 +38,8 @@ def load_encoder(
             `saved_model`: a SavedModel wrapped whole; `auto`: native where possible.
         preprocessor: Handle of a TF Hub preprocessor, for a SavedModel without a vocabulary.
         dropout: Replaces a native encoder's dropout rate; None keeps its own.
+        lora: The adapters to train in place of the encoder's weights; None: none. Only a native
+            BERT can have them.
 
     Returns:
         The encoder.
@@ -42,6 +47,11 @@ def load_encoder(
     Raises:
         UserError: The handle cannot be used; the message says why and what to do.
     """
+    return with_lora(_load(handle, mode, preprocessor, dropout), lora)
+
+
+def _load(handle: str, mode: Mode, preprocessor: str | None, dropout: float | None) -> Encoder:
+    """Loads an encoder without adapters; see `load_encoder`."""
     path = local_path(handle)
     kind = find_kind(path) if path else "keras_hub"
     if kind == "tf1_hub":

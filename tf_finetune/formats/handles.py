@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ def local_path(handle: str, flag: str = "encoder") -> Path | None:
     """
     handle = expand_path(handle, f"--{flag}")
     if handle.startswith("package:"):
-        return _package_directory(handle)
+        return package_path(handle, flag, lambda path: path.is_dir() and find_kind(path), _KINDS)
     if handle.startswith(("https://", "http://")):
         return _download(handle, flag)
     if handle.startswith(_KERAS_HUB_SCHEMES):
@@ -67,7 +68,15 @@ def find_kind(path: Path) -> Kind | None:
 
 
 def read_json(handle: str, path: Path) -> dict[str, Any]:
-    """Returns a JSON object of an encoder's files.
+    """Returns a JSON object of an encoder's files; see `read_object`."""
+    try:
+        return read_object(path)
+    except UserError as error:
+        raise UserError(f"--encoder={handle}: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns a JSON object of a model's files.
 
     Raises:
         UserError: The file is missing, damaged, or of something else than an object.
@@ -75,18 +84,15 @@ def read_json(handle: str, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"--encoder={handle}: {path} is missing. Copy it from where the model comes from."
-        ) from None
+        raise UserError(f"{path} is missing. Copy it from where the model comes from.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"--encoder={handle}: {path} cannot be read as JSON: {error}. Compare it with the "
-            "original's."
+            f"{path} cannot be read as JSON: {error}. Compare it with the original's."
         ) from error
     if not isinstance(content, dict):
         raise UserError(
-            f"--encoder={handle}: {path} holds a {type(content).__name__}, not an object. Compare "
-            "it with the original's."
+            f"{path} holds a {type(content).__name__}, not an object. Compare it with the "
+            "original's."
         )
     return content
 
@@ -96,8 +102,8 @@ def describe(path: Path | None) -> str:
     if path is None or not path.exists():
         return (
             "there is no such directory, and KerasHub has no preset of that name. "
-            f"{_hub_hint(str(path))}Give the directory of a {_KINDS}, a URL, or package:<python "
-            "module>."
+            f"{hub_hint(str(path), 'encoder')}Give the directory of a {_KINDS}, a URL, or "
+            "package:<python module>."
         )
     if not path.is_dir():
         return f"a file. Give the directory of a {_KINDS}; unpack an archive first."
@@ -110,13 +116,13 @@ def describe(path: Path | None) -> str:
     )
 
 
-def _hub_hint(handle: str) -> str:
+def hub_hint(handle: str, flag: str) -> str:
     """Says how a name of the Hugging Face Hub is written, if the handle may be one."""
     if not re.fullmatch(r"(?=.*[a-z])\w[\w.-]*(/\w[\w.-]*)?", handle):
         return ""
     # The Hub's first models had no owner; BERT's is now Google.
     name = f"google-bert/{handle}" if handle.startswith("bert-") else handle
-    return f"If it is a model of the Hugging Face Hub: --encoder=hf://{name}. "
+    return f"If it is a model of the Hugging Face Hub: --{flag}=hf://{name}. "
 
 
 def _download(handle: str, flag: str) -> Path:
@@ -131,7 +137,18 @@ def _download(handle: str, flag: str) -> Path:
         ) from error
 
 
-def _package_directory(handle: str) -> Path:
+def package_path(handle: str, flag: str, finds: Callable[[Path], Any], kinds: str) -> Path:
+    """Returns the first folder or file of a kind in an installed Python package.
+
+    Args:
+        handle: `package:` and the package's name.
+        flag: The flag to name in error messages.
+        finds: Says whether a path is one.
+        kinds: What `finds` looks for, for error messages.
+
+    Raises:
+        UserError: No such package is installed, or it carries none.
+    """
     name = handle.removeprefix("package:")
     try:
         spec = importlib.util.find_spec(name)
@@ -139,13 +156,14 @@ def _package_directory(handle: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"--encoder={handle}: no Python package {name!r} is installed. "
+            f"--{flag}={handle}: no Python package {name!r} is installed. "
             "Install it with pip, or give a directory."
         )
     locations = list(spec.submodule_search_locations)
     for location in locations:
-        for folder, subfolders, _ in os.walk(location):
+        for folder, subfolders, files in os.walk(location):
             subfolders.sort()
-            if find_kind(Path(folder)):
-                return Path(folder)
-    raise UserError(f"--encoder={handle}: the package at {locations[0]} carries no {_KINDS}.")
+            for path in (Path(folder), *(Path(folder, file) for file in sorted(files))):
+                if finds(path):
+                    return path
+    raise UserError(f"--{flag}={handle}: the package at {locations[0]} carries no {kinds}.")

@@ -1,6 +1,5 @@
 """The weights of a BERT from the files of its publisher."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.torch_checkpoint import TorchFile
+from tf_finetune.formats.weight_parts import weight_parts
 from tf_finetune.models.bert_weights import canonical_name
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -36,40 +36,20 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     if not path.is_dir():
         return _read_checkpoint(path)
-    if files := _files(path, "model.safetensors"):
+    if files := weight_parts(path, "model.safetensors"):
         for file in files:
             with safetensors.safe_open(file, framework="numpy") as opened:
                 weights |= _read_torch_names(opened)
-    elif files := _files(path, "pytorch_model.bin"):
+    elif files := weight_parts(path, "pytorch_model.bin"):
         for file in files:
             with TorchFile(file) as opened:
                 weights |= _read_torch_names(opened)
-    elif files := _files(path, "tf_model.h5"):
+    elif files := weight_parts(path, "tf_model.h5"):
         for file in files:
             weights |= _read_h5(file)
     else:
         weights = _read_checkpoint(_only_checkpoint(path))
     return weights
-
-
-def _files(directory: Path, name: str) -> list[Path]:
-    """Returns the file of that name, or the parts that its index names; empty: there is none."""
-    index = directory / f"{name}.index.json"
-    names = {name} if (directory / name).is_file() else set()
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    if outside := [part for part in names if Path(part).name != part]:
-        raise UserError(
-            f"{index} names {outside[0]!r}, which is not a file beside it. Its parts must be."
-        )
-    files = [directory / part for part in sorted(names)]
-    for file in files:
-        with file.open("rb") as opened:
-            if opened.read(24) == b"version https://git-lfs.":
-                raise UserError(
-                    f"{file} is a pointer of Git LFS, not the weights. Fetch them: git lfs pull."
-                )
-    return files
 
 
 def _read_torch_names(file: Any) -> dict[str, np.ndarray]:

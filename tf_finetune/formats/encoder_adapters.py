@@ -1,0 +1,49 @@
+"""Adapters (LoRA) beside the weights of an encoder that was loaded."""
+
+import dataclasses
+import itertools
+
+from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_layers import MODULES
+from tf_finetune.models.bert_weights import remake_bert
+from tf_finetune.models.lora import Lora
+
+
+def with_lora(encoder: Encoder, lora: Lora | None) -> Encoder:
+    """Returns an encoder that computes the same, with new adapters in place of those it has.
+
+    Args:
+        encoder: The encoder. Adapters that it has are merged into the weights, in float32.
+        lora: The new adapters; None: none.
+
+    Returns:
+        The encoder; the same one if nothing changes.
+
+    Raises:
+        UserError: It is not a native BERT, or has no layers of the names in `lora.targets`.
+    """
+    network = encoder.network
+    if lora is None and encoder.lora is None:
+        return encoder
+    if not isinstance(network, BertEncoder):
+        found = (
+            "a wrapped SavedModel, whose layers cannot be told apart"
+            if encoder.mode == "saved_model"
+            else f"a {type(getattr(network, 'backbone', network)).__name__}"
+        )
+        raise UserError(
+            f"--lora_rank={lora.rank if lora else 0}: --encoder={encoder.handle} is {found}. Only "
+            "a BERT of Keras layers can have adapters: choose one, or train all weights with "
+            "--lora_rank=0."
+        )
+    modules = list(itertools.chain(*MODULES))
+    if lora and (strange := lora.unmatched(modules)):
+        raise UserError(
+            f"--lora_targets={','.join(lora.targets)}: --encoder={encoder.handle} has no linear "
+            f"layer {strange[0]}. It has {', '.join(modules)} in each layer; name them so, or by "
+            "the last parts of their names, e.g. query,value."
+        )
+    network = remake_bert(network, lora)
+    return dataclasses.replace(encoder, network=network, blocks=network.blocks)
