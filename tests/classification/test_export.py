@@ -373,7 +373,7 @@ def test_only_an_earlier_export_is_replaced(encoder, tmp_path: Path) -> None:
 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(UserError, match=r"photos holds cat\.jpg and no SavedModel"):
+    with pytest.raises(UserError, match=r"photos holds cat\.jpg and no saved_model\.pb"):
         write(tmp_path / "photos")
     write(tmp_path / "versions" / "1")
     write(tmp_path / "versions" / "1")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tf_finetune.data.facts import describe, describe_lengths, write_facts
+from tf_finetune.data.facts import describe, describe_lengths
+from tf_finetune.data.facts_file import write_facts
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import ExampleReader, Examples, TextData, load_data
 from tf_finetune.data.problem import Problem

@@ -23,7 +23,7 @@ from tf_finetune.classification.metrics import (
     compute_metrics,
     greater_is_better,
 )
-from tf_finetune.classification.model import apply_freeze, connect, fit_metrics
+from tf_finetune.classification.model import apply_freeze, connect, fit_metrics, merge_adapters
 from tf_finetune.classification.predict import (
     Predictions,
     predict_rows,
@@ -41,6 +41,7 @@ from tf_finetune.data.problem import DEFAULT_METRICS, Problem
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
+from tf_finetune.models.lora import lora_config
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RunConfig
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runtime.hardware import Runtime
@@ -192,9 +193,9 @@ class Classifier:
         )
 
     def export(self, directory: str, example_texts: Sequence[Sequence[str]] = ()) -> None:
-        """Writes a SavedModel that takes raw strings; see `export`."""
+        """Writes a SavedModel that takes raw strings, adapters merged in; see `export`."""
         export(
-            self.model,
+            merge_adapters(self.model, self.encoder, self.problem, self.config.pooling),
             self.encoder.preprocessor,
             self.problem,
             directory,
@@ -223,6 +224,7 @@ class Classifier:
             labels=LabelConfig(threshold=self.problem.threshold),
             # What a command did beside making the model.
             encoder=dataclasses.replace(self.config, init_from=None, export_encoder=False),
+            lora=lora_config(self.encoder.lora),
             run=RunConfig(model_dir=model_dir),
         )
 

@@ -14,6 +14,7 @@ from tf_finetune.runs.config import (
     RuntimeConfig,
     check_slices,
 )
+from tf_finetune.runs.lora_config import LoraConfig
 from tf_finetune.runs.settings import check_values, setting
 
 ENCODER_HELP = (
@@ -92,6 +93,7 @@ class Config:
     data: DataConfig = DataConfig()
     labels: LabelConfig = LabelConfig()
     encoder: EncoderConfig = EncoderConfig()
+    lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -101,5 +103,11 @@ class Config:
         check_slices(self.data, self.loop)
         if self.labels.task_name and self.data.tfds_name:
             raise UserError("--task_name and --tfds_name both name the data. Give one of them.")
+        if self.lora.lora_rank and self.encoder.freeze != "none":
+            raise UserError(
+                f"--freeze={self.encoder.freeze} does not go with "
+                f"--lora_rank={self.lora.lora_rank}, which freezes all weights of the encoder but "
+                "the pooler's, and trains adapters beside them. Leave one of the two out."
+            )
         if self.encoder.export_encoder and not self.run.do_export:
             raise UserError("--export_encoder is a part of --do_export. Give both or none.")

@@ -10,7 +10,10 @@ from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoder_adapters import with_lora
 from tf_finetune.formats.encoders import load_encoder
+from tf_finetune.models.lora import make_lora
+from tf_finetune.runs.lora_config import LoraConfig
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import replaced
 from tf_finetune.runtime.hardware import Runtime
@@ -59,7 +62,7 @@ def restore_classifier(
         UserError: The encoder or the checkpoint cannot be used.
     """
     with runtime.scope():
-        encoder = load_run_encoder(config.encoder)
+        encoder = load_run_encoder(config.encoder, config.lora)
         if config.encoder.pooling == "pooled":
             # The checkpoint holds a pooler that has learnt.
             encoder = dataclasses.replace(encoder, has_new_pooler=False)
@@ -73,13 +76,14 @@ def restore_classifier(
     return classifier, load_weights(classifier.model, model_dir.checkpoints, runtime.workers)
 
 
-def load_run_encoder(config: EncoderConfig) -> Encoder:
+def load_run_encoder(config: EncoderConfig, lora: LoraConfig) -> Encoder:
     """Loads the encoder that a run asks for; see `load_encoder`."""
     return load_encoder(
         config.encoder or "",
         mode=config.encoder_mode,  # type: ignore[arg-type]
         preprocessor=config.preprocessor,
         dropout=config.encoder_dropout,
+        lora=make_lora(lora),
     )
 
 
@@ -97,8 +101,14 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
                 earlier = replaced(earlier, encoder_dropout=settings.encoder_dropout)
             source, path = restore_classifier(source_dir, earlier, problem, runtime)
             print(f"init_from  {path}")
+        if source is None:
+            encoder = load_run_encoder(settings, config.lora)
+        elif config.lora.lora_rank:
+            encoder = source.encoder  # With the same adapters, see `prepare`.
+        else:
+            encoder = with_lora(source.encoder, None)
         classifier = build_classifier(
-            source.encoder if source else load_run_encoder(settings),
+            encoder,
             data.problem,
             settings,
             labels=data.train.labels if data.train else None,

@@ -1,5 +1,7 @@
 """The network of a classifier: encoder, pooling, head."""
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from tf_finetune.classification.heads import Pooling
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoder_adapters import with_lora
 
 
 def connect(
@@ -21,7 +24,8 @@ def connect(
         head: From [batch, hidden] to logits.
 
     Returns:
-        The model from features to logits, float32 [batch, num_outputs], not compiled.
+        The model from features to logits, float32 [batch, num_outputs], not compiled. Of an
+        encoder with adapters its checkpoints do not hold the frozen weights.
 
     Raises:
         UserError: The encoder has no `sequence_output` to pool, or a new pooler that is frozen, or
@@ -52,13 +56,47 @@ def connect(
             f"The head gives outputs of shape {tuple(logits.shape)}; the problem needs "
             f"(None, {problem.num_outputs}), one logit per label."
         )
-    return keras.Model(inputs, logits, name="classifier")
+    model = keras.Model(inputs, logits, name="classifier")
+    if encoder.lora:
+        model.checkpoint_variables = lambda: _all_but_frozen(model, encoder.network)
+    return model
+
+
+def merge_adapters(
+    model: keras.Model, encoder: Encoder, problem: Problem, pooling: str
+) -> keras.Model:
+    """Returns a model that computes the same with the adapters merged into the encoder's weights.
+
+    Args:
+        model: From `connect`; its head is used, not copied.
+        encoder: See `connect`.
+        problem: See `connect`.
+        pooling: See `connect`.
+
+    Returns:
+        The model; the same one if there are no adapters.
+    """
+    if encoder.lora is None:
+        return model
+    encoder = dataclasses.replace(with_lora(encoder, None), has_new_pooler=False)
+    return connect(encoder, problem, pooling, model.get_layer("head"))
+
+
+def _all_but_frozen(model: keras.Model, network: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns a model's variables but for those that adapters leave as they were loaded."""
+    frozen = {id(variable) for variable in network.non_trainable_weights}
+    return [variable for variable in model.variables if id(variable) not in frozen]
 
 
 def apply_freeze(encoder: Encoder, freeze: str) -> None:
     """Freezes layers of the encoder; see `--freeze`."""
     if freeze == "none":
         return
+    if encoder.lora:
+        raise UserError(
+            f"--freeze={freeze}: {encoder.handle} has adapters, beside weights that are frozen "
+            "already. Leave it out."
+        )
     encoder.network.trainable = True
     if freeze == "encoder":
         encoder.network.trainable = False

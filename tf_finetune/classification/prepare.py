@@ -6,7 +6,8 @@ from typing import Any
 
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.record import problem_differences, problem_from_record
-from tf_finetune.data.facts import describe, write_facts
+from tf_finetune.data.facts import describe
+from tf_finetune.data.facts_file import write_facts
 from tf_finetune.data.labelled import Examples, TextData, load_data
 from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.problem import Problem, known_labels
@@ -124,6 +125,14 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
             f"--encoder={config.encoder.encoder}: --init_from={earlier_dir} was trained on "
             f"{earlier.encoder.encoder}. Leave --encoder out."
         )
+    if config.lora.lora_rank and config.lora != earlier.lora:
+        lines = "\n".join(differences(earlier, config, _names("lora")))
+        raise UserError(
+            f"--init_from={earlier_dir} was trained with other adapters, or with none:\n{lines}\n"
+            "A model of adapters holds no other weights, so it can only go on from the same ones: "
+            "give the flags of there; or --lora_rank=0, which trains all weights, with the "
+            "adapters merged in."
+        )
     return replaced(config, **values_of(earlier, ("encoder", "encoder_mode", "preprocessor")))
 
 
@@ -147,7 +156,7 @@ def _complete_for_model(
     earlier, learnt = model_dir.load(Config)
     if "head" not in given:
         check_head("model_dir", model_dir, earlier.encoder)
-    made_with = _names("encoder", "optimizer", "loop")
+    made_with = _names("encoder", "lora", "optimizer", "loop")
     lines = differences(earlier, config, made_with & set(given))
     problem = problem_from_record(model_dir, earlier, learnt)
     for name in ("label_names", "problem_type"):

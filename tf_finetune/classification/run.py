@@ -1,6 +1,7 @@
 """One run of a classifier, in order: model, training, evaluation, predictions, export."""
 
 import json
+import math
 import sys
 
 from tf_finetune.classification.classifier import Classifier
@@ -14,7 +15,8 @@ from tf_finetune.classification.record import save_run, split_record
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.classification.tokenize import ExampleTokenizer
 from tf_finetune.data.batches import Batches, plan_batches
-from tf_finetune.data.facts import describe_lengths, write_facts
+from tf_finetune.data.facts import describe_lengths
+from tf_finetune.data.facts_file import write_facts
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.report import length_report
 from tf_finetune.data.streamed_batches import stream_batches
@@ -100,6 +102,12 @@ def _run(request: Request, runtime: Runtime) -> int:
 def _tokenize(classifier: Classifier, request: Request) -> dict[str, TokenizedRows]:
     encoder, config = classifier.encoder, request.config
     print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
+    if encoder.lora:
+        trained, every = (
+            sum(math.prod(weight.shape) for weight in weights)
+            for weights in (classifier.model.trainable_weights, classifier.model.weights)
+        )
+        print(f"adapters   rank {encoder.lora.rank}, {trained:,} of {every:,} weights are trained")
     cache_dir = config.data.tokenized_cache_dir
     splits = request.data.splits
     rows = {name: classifier.tokenize(split, cache_dir) for name, split in splits.items()}

@@ -6,7 +6,7 @@ from typing import Any
 from tf_finetune.classification.fields import escape
 from tf_finetune.classification.predict import Predictions
 from tf_finetune.data.problem import Problem
-from tf_finetune.data.report import aligned
+from tf_finetune.data.wording import aligned
 from tf_finetune.runs.model_dir import ModelDir
 
 WIDTH = 72

@@ -19,7 +19,7 @@ from tf_finetune.data.layout import (
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
 from tf_finetune.data.selection import hold_out, unlabel, without_labels
-from tf_finetune.data.splits import SPLITS, Table, passed_over
+from tf_finetune.data.splits import SPLITS, Table, file_notices, passed_over
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -65,7 +65,7 @@ def read_cells(
     holds_out = bool(config.validation_fraction or config.test_fraction)
     splits = SPLITS if problem is None or holds_out else SPLITS[1:]
     layout, tables, files = open_splits(config, labels, splits)
-    of_files = _file_notices([file for found in files.values() for file in found])
+    of_files = file_notices([file for found in files.values() for file in found])
     notices = [*of_files, *passed_over(config, layout.known_files, files)]
     if splits is SPLITS and "train" not in tables:
         raise UserError(
@@ -150,15 +150,3 @@ def _leave_out(
             if not any(f"the label {name!r} " in notice for notice in notices)
         ]
     return notices
-
-
-def _file_notices(files: Sequence[FileFormat]) -> list[str]:
-    """Returns what was found of the files; of shards once."""
-    paths: dict[str, list[str]] = {}
-    for file in files:
-        for notice in file.notices:
-            paths.setdefault(notice, []).append(file.path)
-    return [
-        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {notice}"
-        for notice, found in paths.items()
-    ]

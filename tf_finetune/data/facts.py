@@ -1,6 +1,5 @@
 """What there is in the data, and what may be wrong with it, as a JSON object."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ import numpy as np
 from tf_finetune.data.labelled import Examples, TextData
 from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.data.repeats import describe_repeats
-from tf_finetune.files import replaced_file
 
 # Labels of fewer training rows are told.
 FEW_ROWS = 8
@@ -96,18 +94,6 @@ def describe_lengths(lengths: Mapping[str, np.ndarray], max_seq_length: int) -> 
             "tokens_lost": int(np.maximum(values - max_seq_length, 0).sum(dtype=np.int64)),
         }
     return {"max_seq_length": max_seq_length, "splits": splits}
-
-
-def write_facts(path: str, facts: Mapping[str, Any]) -> None:
-    """Writes facts atomically as JSON.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    with replaced_file(path) as file:
-        # A path may hold surrogates, which are valid in JSON as escapes.
-        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _known(rows: Examples) -> np.ndarray:

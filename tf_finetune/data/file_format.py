@@ -1,5 +1,6 @@
 """`FileFormat`: what a file of rows is, told by its name, its first bytes and the user's flags."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -112,6 +113,37 @@ def find_format(
         lines.pop()
     dialect, found = find_dialect(path, lines, config, columns, skip_ragged, is_cut=is_cut)
     return FileFormat(path, kind, packed, line_end, dialect, notices=(*notices, *found))
+
+
+def with_like_quoting(
+    files: dict[str, list[FileFormat]],
+    config: DataConfig,
+    columns: Sequence[str] = (),
+    skip_ragged: bool = False,
+) -> dict[str, list[FileFormat]]:
+    """Reads quotes alike in all tables of a run: in small ones nothing may show that they quote.
+
+    Args:
+        files: Those of each split.
+        config: See `find_format`, as the others.
+        columns: Of tables without a header line.
+        skip_ragged: Leave out rows that have too few columns.
+    """
+    if not any(file.shows_quoting for found in files.values() for file in found):
+        return files
+    quoted = dataclasses.replace(config, quoting="minimal")
+    notice = (
+        "cells in quotes are read without them, as those of another file of the run show "
+        "(--quoting=none overrules it)."
+    )
+
+    def alike(file: FileFormat) -> FileFormat:
+        if not (file.dialect and file.dialect.may_be_quoted):
+            return file
+        file = find_format(file.path, quoted, columns, skip_ragged)
+        return dataclasses.replace(file, notices=(*file.notices, notice))
+
+    return {split: list(map(alike, found)) for split, found in files.items()}
 
 
 def _unknown(path: str) -> str:

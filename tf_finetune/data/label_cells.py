@@ -163,11 +163,6 @@ def spelling_key(names: Iterable[str]) -> dict[str, str]:
     return {name: keys.get(name, name) for name in names}
 
 
-def rows_text(count: int) -> str:
-    """Returns a number of rows in words, such as `1 row` or `1,200 rows`."""
-    return f"{count:,} row{'s' * (count != 1)}"
-
-
 def shown_values(values: Sequence[Any], most: int = 3) -> str:
     """Returns the first values for a message, such as `'a', 'b', ...`."""
     return ", ".join(f"{value!r:.40}" for value in values[:most]) + (

@@ -11,13 +11,13 @@ from tf_finetune.data.label_cells import (
     has_names_of_digits,
     is_list,
     number,
-    rows_text,
     shown_values,
     spelling_key,
 )
 from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.labels import LabelIndex, count_spellings
 from tf_finetune.data.problem import Problem
+from tf_finetune.data.wording import rows_text
 
 # Fewer different numbers than this, not all whole, may be classes.
 FEW_NUMBERS = 20

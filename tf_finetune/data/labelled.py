@@ -10,7 +10,7 @@ import numpy as np
 from tf_finetune.data.cells import Cells, read_cells
 from tf_finetune.data.checks import check_numbers, check_texts
 from tf_finetune.data.columns import Columns, read_columns
-from tf_finetune.data.label_cells import distinct, rows_text
+from tf_finetune.data.label_cells import distinct
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat, find_label_format
 from tf_finetune.data.label_notices import index_notices, label_notices
@@ -22,6 +22,7 @@ from tf_finetune.data.row_stream import RowStream
 from tf_finetune.data.selection import labelled_rows
 from tf_finetune.data.splits import SPLITS, max_samples
 from tf_finetune.data.tasks import Layout
+from tf_finetune.data.wording import rows_text
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 

@@ -6,8 +6,8 @@ import os.path
 from collections.abc import Sequence
 from typing import cast
 
-from tf_finetune.data.columns import FIRST_ROWS, column_names, find_column, first_keys, listed
-from tf_finetune.data.file_format import FileFormat, find_format
+from tf_finetune.data.file_format import FileFormat, find_format, with_like_quoting
+from tf_finetune.data.keys import FIRST_ROWS, column_names, find_column, first_keys, listed
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.data.readers import read_label_names
@@ -47,7 +47,7 @@ def open_splits(
         split: [find_format(path, data, layout.header, layout.skip_ragged) for path in paths]
         for split, paths in find_split_files(data, layout.known_files, splits).items()
     }
-    files = _with_like_quoting(files, data, layout)
+    files = with_like_quoting(files, data, layout.header, layout.skip_ragged)
     if data.data_dir:
         layout = _with_label_file(layout, data.data_dir)
     tables: dict[str, list[Table]] = {}
@@ -199,27 +199,6 @@ def fit_to_model(layout: Layout, problem: Problem) -> Layout:
             f"{len(problem.text_columns)} text column(s), {', '.join(problem.text_columns)}."
         )
     return dataclasses.replace(layout, text_columns=text_columns, label_names=problem.label_names)
-
-
-def _with_like_quoting(
-    files: dict[str, list[FileFormat]], data: DataConfig, layout: Layout
-) -> dict[str, list[FileFormat]]:
-    """Reads quotes alike in all tables of a run: in small ones nothing may show that they quote."""
-    if not any(file.shows_quoting for found in files.values() for file in found):
-        return files
-    quoted = dataclasses.replace(data, quoting="minimal")
-    notice = (
-        "cells in quotes are read without them, as those of another file of the run show "
-        "(--quoting=none overrules it)."
-    )
-
-    def alike(file: FileFormat) -> FileFormat:
-        if not (file.dialect and file.dialect.may_be_quoted):
-            return file
-        file = find_format(file.path, quoted, layout.header, layout.skip_ragged)
-        return dataclasses.replace(file, notices=(*file.notices, notice))
-
-    return {split: list(map(alike, found)) for split, found in files.items()}
 
 
 def _find_layout(task_name: str | None, tfds_name: str | None) -> Layout:

@@ -1,20 +1,17 @@
 """A short account of the data for the screen: what there is, and what may be wrong with it."""
 
 import os.path
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_finetune.data.facts import FEW_ROWS
-from tf_finetune.data.label_cells import rows_text
+from tf_finetune.data.wording import aligned, escaped, rows_text, shown, wrapped
 
 # With more labels than this, only the most and the least frequent are shown.
 MOST_LABELS = 10
 MOST_NOTICES = 8
 # In a sentence at most so many names or groups of names are listed.
 MOST_NAMES = 4
-WIDEST_NAME = 40
-WIDTH = 110
 
 
 def data_report(facts: Mapping[str, Any]) -> str:
@@ -29,7 +26,7 @@ def data_report(facts: Mapping[str, Any]) -> str:
     kind = facts["problem_type"]
     if kind != "regression":
         kind += f" ({len(facts['label_names'])} labels)"
-    columns = ", ".join(map(_shown, facts["text_columns"]))
+    columns = ", ".join(map(shown, facts["text_columns"]))
     parts = [f"Data: {kind} on {columns}", *_row_table(facts)]
     labelled = {split: part for split, part in facts["splits"].items() if part["known_labels"]}
     sentences = [*_repeat_sentences(facts), *_baseline_sentences(facts)]
@@ -39,7 +36,7 @@ def data_report(facts: Mapping[str, Any]) -> str:
         parts += _label_table(labelled)
         sentences = [*_label_sentences(labelled, facts), *sentences]
     sentences += _notices(facts["notices"])
-    return "\n".join([*parts, *(line for sentence in sentences for line in _wrapped(sentence))])
+    return "\n".join([*parts, *(line for sentence in sentences for line in wrapped(sentence))])
 
 
 def length_report(lengths: Mapping[str, Any]) -> str:
@@ -61,18 +58,6 @@ def length_report(lengths: Mapping[str, Any]) -> str:
             [split, *(f"{mark:.0f}" for mark in marks), f"{cut:,} ({share:.1%})", f"{lost:.1%}"]
         )
     return "\n".join(aligned(lines))
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table: its first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
 
 
 _METRICS = {
@@ -116,7 +101,7 @@ def _label_table(labelled: Mapping[str, Any]) -> list[str]:
                 f"{count[name]:,} ({count[name] / labelled[split]['known_labels']:.1%})"
                 for split, count in counts.items()
             )
-            lines.append([_shown(name), *cells])
+            lines.append([shown(name), *cells])
     return aligned(lines)
 
 
@@ -180,7 +165,7 @@ def _baseline_sentences(facts: Mapping[str, Any]) -> Iterator[str]:
         said = f"{says:.4g}"
     else:
         names = [says] if isinstance(says, str) else says
-        said = _listed([f"'{_shown(name)}'" for name in names]) or "no label"
+        said = _listed([f"'{shown(name)}'" for name in names]) or "no label"
     sample = ", from a sample of train" if facts["train_is_sample"] else ""
     scores = (
         ", ".join(
@@ -194,26 +179,16 @@ def _baseline_sentences(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notices(notices: Sequence[str]) -> list[str]:
-    lines = [f"notice: {_escaped(notice)}" for notice in notices[:MOST_NOTICES]]
+    lines = [f"notice: {escaped(notice)}" for notice in notices[:MOST_NOTICES]]
     if len(notices) > MOST_NOTICES:
         lines.append(f"... {len(notices) - MOST_NOTICES} more: --data_report=<file>")
     return lines
 
 
-def _wrapped(sentence: str) -> list[str]:
-    return textwrap.wrap(
-        sentence,
-        WIDTH,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _counted(counts: Mapping[str, int]) -> list[str]:
     """Returns names with their rows, the fewest first."""
     return [
-        f"'{_shown(name)}' ({counts[name]:,})" for name in sorted(counts, key=counts.__getitem__)
+        f"'{shown(name)}' ({counts[name]:,})" for name in sorted(counts, key=counts.__getitem__)
     ]
 
 
@@ -224,14 +199,5 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _example(told: Mapping[str, Any]) -> str:
     """Returns the first pair of rows; the folders of their files are left out."""
-    one, other = (_shown(os.path.basename(place)) for place in told["pairs"][0])
+    one, other = (shown(os.path.basename(place)) for place in told["pairs"][0])
     return f"e.g. {one} and {other}"
-
-
-def _shown(text: str) -> str:
-    escaped = _escaped(text)
-    return escaped if len(escaped) <= WIDEST_NAME else escaped[: WIDEST_NAME - 3] + "..."
-
-
-def _escaped(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -5,10 +5,11 @@ from typing import Any
 
 from tf_finetune.data.columns import Columns
 from tf_finetune.data.held_out import held_out_rows
-from tf_finetune.data.label_cells import clean, is_list, number, parse_list, rows_text, spelling_key
+from tf_finetune.data.label_cells import clean, is_list, number, parse_list, spelling_key
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.label_format import LabelFormat
 from tf_finetune.data.problem import ProblemType
+from tf_finetune.data.wording import rows_text
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
 

@@ -16,6 +16,21 @@ Table = Callable[[], Iterator[Row]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""
 
 SPLITS = ("train", "validation", "test")
+# In this order they are looked for; without one, a folder of texts for each class.
+_ENDINGS = (*(".tsv", ".csv", ".jsonl", ".parquet", ".json", ".ndjson"), ".xlsx", ".tfrecord", "")
+
+
+def file_names(*stems: str) -> tuple[str, ...]:
+    """Returns the names of a file in every format, the formats in the order of preference."""
+    return tuple(stem + ending for ending in _ENDINGS for stem in stems)
+
+
+USUAL_FILES = {
+    "train": file_names("train"),
+    "validation": file_names("validation", "dev", "valid", "val"),
+    "test": file_names("test"),
+}
+"""The names of the files of each split in a data folder."""
 
 
 def find_split_files(
@@ -69,6 +84,18 @@ def passed_over(
                     f"(--{split}_file says another)."
                 )
     return notices
+
+
+def file_notices(files: Sequence[FileFormat]) -> list[str]:
+    """Returns what was found of the files; of shards once."""
+    paths: dict[str, list[str]] = {}
+    for file in files:
+        for notice in file.notices:
+            paths.setdefault(notice, []).append(file.path)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {notice}"
+        for notice, found in paths.items()
+    ]
 
 
 def _in_folder(folder: str, known: Sequence[str]) -> dict[str, list[str]]:

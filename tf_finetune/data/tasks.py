@@ -4,13 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tf_finetune.data.problem import ProblemType
-
-# In this order they are looked for; without one, a folder of texts for each class.
-_ENDINGS = (*(".tsv", ".csv", ".jsonl", ".parquet", ".json", ".ndjson"), ".xlsx", ".tfrecord", "")
-
-
-def _names(*stems: str) -> tuple[str, ...]:
-    return tuple(stem + ending for ending in _ENDINGS for stem in stems)
+from tf_finetune.data.splits import USUAL_FILES
 
 
 @dataclass(frozen=True)
@@ -38,9 +32,9 @@ class Layout:
     problem_type: ProblemType | None = None
     label_names: tuple[str, ...] = ()
     metric_for_best_model: str | None = None
-    train_file: tuple[str, ...] = _names("train")
-    validation_file: tuple[str, ...] = _names("validation", "dev", "valid", "val")
-    test_file: tuple[str, ...] = _names("test")
+    train_file: tuple[str, ...] = USUAL_FILES["train"]
+    validation_file: tuple[str, ...] = USUAL_FILES["validation"]
+    test_file: tuple[str, ...] = USUAL_FILES["test"]
     tfds_name: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     header: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import os.path
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
@@ -159,10 +159,7 @@ def pack_texts_cached(
     max_seq_length: int,
     cache_dir: str | None,
 ) -> PackedTexts:
-    """Packs texts, or reads an earlier run's packed texts from the cache.
-
-    A file's name is its cache key: a hash of the texts, the tokenizer, the length and our version,
-    so a file is never out of date. Its checksums reveal a damaged one, which is made anew.
+    """Packs texts, or reads an earlier run's packed texts from the cache; see `packed_cached`.
 
     Args:
         texts: See `pack_texts`.
@@ -175,16 +172,41 @@ def pack_texts_cached(
         OSError: The folder cannot be written.
     """
     fingerprint = preprocessor.fingerprint() if cache_dir else None
-    if cache_dir is None or fingerprint is None:
+    if fingerprint is None:
         return pack_texts(texts, preprocessor, max_seq_length)
-    path = os.path.join(cache_dir, f"{_cache_key(texts, fingerprint, max_seq_length)}.npz")
+    # One string, as it was before there were other kinds of rows.
+    head = f"{fingerprint} {max_seq_length} {len(texts)} {len(texts[0])}"
+    parts = [head, *(text for column in texts for text in column)]
+    return packed_cached(cache_dir, parts, lambda: pack_texts(texts, preprocessor, max_seq_length))
+
+
+def packed_cached(
+    cache_dir: str | None, parts: Sequence[str], make: Callable[[], PackedTexts]
+) -> PackedTexts:
+    """Makes packed texts, or reads those of an earlier run from the cache.
+
+    A file's name is its cache key: a hash of all that the ids depend on and of our version, so a
+    file is never out of date. Its checksums reveal a damaged one, which is made anew.
+
+    Args:
+        cache_dir: The folder of the cache; None: no cache.
+        parts: All that the ids depend on.
+        make: Makes them.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    if cache_dir is None:
+        return make()
+    first, *others = parts
+    path = os.path.join(cache_dir, f"{hash_parts([f'{__version__} {first}', *others])}.npz")
     try:
         return _read(path)
     except FileNotFoundError:
         pass
     except _READ_ERRORS as error:
         print(f"warning: {path} is damaged ({error}); the texts are tokenized again.")
-    packed = pack_texts(texts, preprocessor, max_seq_length)
+    packed = make()
     _write(path, packed)
     return packed
 
@@ -200,26 +222,25 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _cache_key(texts: Sequence[Sequence[str]], fingerprint: str, max_seq_length: int) -> str:
-    head = f"{__version__} {fingerprint} {max_seq_length} {len(texts)} {len(texts[0])}"
-    return hash_parts([head, *(text for column in texts for text in column)])
-
-
 def _read(path: str) -> PackedTexts:
     with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     lengths, full_lengths = arrays.pop("lengths"), arrays.pop("full_lengths")
-    features = {}
-    for name in {name.rpartition(" ")[0] for name in arrays}:
+    features: dict[str, Any] = {}
+    for name in [name.removesuffix(" splits") for name in arrays if name.endswith(" splits")]:
         splits = arrays.pop(f"{name} splits")
         features[name] = tf.RaggedTensor.from_row_splits(arrays.pop(f"{name} values"), splits)
+    features |= {name: tf.constant(value) for name, value in arrays.items()}
     return PackedTexts(features, lengths, full_lengths)
 
 
 def _write(path: str, packed: PackedTexts) -> None:
     arrays: dict[str, Any] = {"lengths": packed.lengths, "full_lengths": packed.full_lengths}
     for name, value in packed.features.items():
-        arrays[f"{name} values"] = value.values.numpy()
-        arrays[f"{name} splits"] = value.row_splits.numpy()
+        if isinstance(value, tf.RaggedTensor):
+            arrays[f"{name} values"] = value.values.numpy()
+            arrays[f"{name} splits"] = value.row_splits.numpy()
+        else:
+            arrays[name] = value.numpy()
     with replaced_file(path) as file:
         np.savez(file, **arrays)
