@@ -1,4 +1,4 @@
-"""Fine-tune text encoders with TensorFlow and Keras 3.
+"""Fine-tune text encoders and language models with TensorFlow and Keras 3.
 
 The public names are loaded when they are first used: importing the package does not import
 TensorFlow.
@@ -13,27 +13,35 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Batches": "data.batches:Batches",
+    "ChatDataConfig": "data.chat_config:ChatDataConfig",
     "Classifier": "classification.classifier:Classifier",
     "DataConfig": "runs.config:DataConfig",
     "EncoderConfig": "classification.config:EncoderConfig",
     "Evaluation": "training.loop:Evaluation",
     "Examples": "data.labelled:Examples",
+    "Generator": "generation.generator:Generator",
     "LabelConfig": "data.label_config:LabelConfig",
     "LoopConfig": "runs.config:LoopConfig",
+    "Lora": "models.lora:Lora",
     "ModelDir": "runs.model_dir:ModelDir",
     "OptimizerConfig": "runs.config:OptimizerConfig",
     "Problem": "data.problem:Problem",
     "Runtime": "runtime.hardware:Runtime",
     "RuntimeConfig": "runs.config:RuntimeConfig",
+    "SamplingConfig": "generation.sampling_config:SamplingConfig",
     "UserError": "errors:UserError",
     "build_classifier": "classification.classifier:build_classifier",
+    "build_generator": "generation.generator:build_generator",
     "build_optimizer": "training.optimizer:build_optimizer",
     "evaluate": "classification.predict:evaluate",
     "export": "classification.export:export",
     "from_dataset": "data.batches:from_dataset",
     "load_classifier": "classification.load:load_classifier",
     "load_data": "data.labelled:load_data",
+    "load_decoder": "formats.decoders:load_decoder",
+    "load_dialogues": "data.dialogues:load_dialogues",
     "load_encoder": "formats.encoders:load_encoder",
+    "load_generator": "generation.load:load_generator",
     "make_eval_dataset": "data.batches:make_eval_dataset",
     # The forward pass of a classifier gives logits.
     "make_logits_fn": "training.forward:make_forward",

@@ -7,6 +7,7 @@ import sys
 # Each is on the PATH after `pip install`, and `python -m <module>` runs it anywhere.
 COMMANDS = {
     "run_classifier": "tf_finetune.classification.command",
+    "run_generator": "tf_finetune.generation.command",
     "compare_runs": "tf_finetune.experiments.compare",
     "export_hub_encoder": "tf_finetune.formats.convert",
 }

@@ -1,0 +1,104 @@
+"""Rows alone and packed, padded and not, are the same to the model."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.generation.conftest import day_rows, write_lines
+from tf_finetune.data.batches import make_eval_dataset
+from tf_finetune.data.dialogues import load_dialogues
+from tf_finetune.formats.decoders import load_decoder
+from tf_finetune.generation.collate import DialogueCollate, pack_rows
+from tf_finetune.generation.generator import Generator, build_generator
+from tf_finetune.generation.tokenize import TokenizedDialogues
+from tf_finetune.runs.config import DataConfig
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_llama) -> Generator:
+    return build_generator(load_decoder(str(tiny_llama)), max_seq_length=100)
+
+
+@pytest.fixture(scope="module")
+def found(generator, tmp_path_factory) -> TokenizedDialogues:
+    path = write_lines(tmp_path_factory.mktemp("rows") / "train.jsonl", day_rows(23))
+    data = load_dialogues(DataConfig(train_file=str(path)))
+    assert data.train
+    return generator.tokenize(data.train)
+
+
+def expected_log_probs(generator: Generator, found: TokenizedDialogues) -> list[np.ndarray]:
+    """The log-probability of each target of each row, from all logits of the row alone."""
+    network, results = generator.decoder.network, []
+    columns = found.rows.columns
+    for ids, targets in zip(columns["ids"], columns["targets"], strict=True):
+        length = len(ids)
+        hidden = network(
+            {
+                "token_ids": ids[None],
+                "segments": tf.ones((1, length), tf.int32),
+                "positions": tf.range(length)[None],
+            }
+        )
+        logits = tf.matmul(hidden[0], tf.convert_to_tensor(network.head_kernel), transpose_b=True)
+        places = np.flatnonzero(targets.numpy() >= 0)
+        rows = tf.nn.log_softmax(logits).numpy()
+        results.append(rows[places, targets.numpy()[places]])
+    return results
+
+
+def test_each_row_ends_with_its_end_token_and_learns_the_answer_alone(generator, found):
+    tokenizer = generator.decoder.tokenizer
+    for row, (ids, targets) in enumerate(
+        zip(found.rows.columns["ids"], found.rows.columns["targets"], strict=True)
+    ):
+        learnt = [int(target) for target in targets if target >= 0]
+        text = tokenizer.decode(learnt, skip_special_tokens=False)
+        assert text.endswith("<|end|>") and text.removesuffix("<|end|>") in day_answers()
+        assert found.answer_bytes[row] == 3
+        # Nothing after the answer is computed.
+        assert targets[-1] == tokenizer.id_of("<|end|>") and len(ids) == found.rows.lengths[row]
+
+
+def day_answers() -> set[str]:
+    return {row["messages"][1]["content"] for row in day_rows(100)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23])
+def test_the_loss_is_that_of_the_whole_softmax_at_any_padding(generator, found, batch_size):
+    expected = expected_log_probs(generator, found)
+    sums = generator.forward(make_eval_dataset(found.rows, batch_size))
+    order = found.rows.order
+    np.testing.assert_allclose(
+        sums["log_probability"], [expected[row].sum() for row in order], rtol=1e-4
+    )
+    np.testing.assert_array_equal(sums["tokens"], [len(expected[row]) for row in order])
+    metrics = generator.evaluate_rows(found, batch_size)
+    joined = np.concatenate(expected)
+    assert metrics["loss"] == pytest.approx(-joined.mean(), rel=1e-4)
+    assert metrics["answer_tokens"] == len(joined) and metrics["examples"] == 23
+
+
+def test_packed_rows_are_the_rows_alone(generator, found):
+    packed = pack_rows(found.rows)
+    assert len(packed) < len(found.rows) / 2 and packed.lengths.max() <= 100
+    assert packed.lengths.sum() == found.rows.lengths.sum()
+    expected = np.concatenate(expected_log_probs(generator, found))
+    sums = generator.forward(make_eval_dataset(packed, 2))
+    assert sums["log_probability"].sum() == pytest.approx(expected.sum(), rel=1e-4)
+    assert sums["tokens"].sum() == len(expected)
+
+
+def test_positions_start_anew_in_each_document_and_padding_is_no_document():
+    columns = {
+        "ids": tf.ragged.constant([[5, 6, 7, 8, 9], [4, 3]], tf.int32),
+        "targets": tf.ragged.constant([[6, -1, 8, 9, 1], [3, -1]], tf.int32),
+        "documents": tf.ragged.constant([[2, 3], [2]], tf.int32),
+    }
+    real = tf.constant([True, False])
+    features, labels, weights = DialogueCollate()(columns, real, tf.constant(6))
+    np.testing.assert_array_equal(features["segments"], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(features["positions"], [[0, 1, 0, 1, 2, 0], [0, 1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(labels, [[6, -1, 8, 9, 1, -1], [-1] * 6])
+    np.testing.assert_array_equal(weights, [[1, 0, 1, 1, 1, 0], [0] * 6])
+    assert float(DialogueCollate().count_tokens(features, labels, weights)) == 5

@@ -1,0 +1,186 @@
+"""Decoding with a memory is decoding without one."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.generation.conftest import MODELS
+from tf_finetune.errors import UserError
+from tf_finetune.formats.decoder import Decoder
+from tf_finetune.formats.decoders import load_decoder
+from tf_finetune.generation.decode import Decoding
+from tf_finetune.generation.sampling import Sampler, make_sampler, sampler_values, uniforms
+from tf_finetune.generation.sampling_config import SamplingConfig
+from tf_finetune.models.lora import Lora
+
+# Small windows, biases, norms of heads, layers without RoPE, learned positions, adapters.
+KINDS = ("llama", "llama3", "mistral", "qwen2", "qwen3", "smollm3", "gpt2", "lora")
+PROMPTS = [[5, 9, 7], [40, 41, 42, 43, 44, 45, 46, 47, 48], [100], list(range(60, 90))]
+
+
+def make(kind: str) -> Decoder:
+    if kind != "lora":
+        return load_decoder(str(MODELS / kind))
+    decoder = load_decoder(str(MODELS / "llama"), lora=Lora(3, 6.0), seed=1)
+    random = np.random.default_rng(0)
+    for adapter in decoder.network.adapters.values():
+        adapter.b.assign(random.normal(0, 0.2, adapter.b.shape))
+    return decoder
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def decoding(request) -> Decoding:
+    return Decoding(make(request.param))
+
+
+@pytest.fixture(scope="module")
+def llama() -> Decoding:
+    return Decoding(make("llama"))
+
+
+def logits_after(decoder: Decoder, ids: Sequence[int]) -> np.ndarray:
+    """The logits after the last of some tokens, from the network without a memory."""
+    length, network = len(ids), decoder.network
+    hidden = network(
+        {
+            "token_ids": tf.constant([ids]),
+            "segments": tf.ones((1, length), tf.int32),
+            "positions": tf.range(length)[None],
+        }
+    )
+    kernel = tf.convert_to_tensor(network.head_kernel)
+    return tf.matmul(hidden[:, -1], kernel, transpose_b=True).numpy()[0]
+
+
+def greedy(decoder: Decoder, ids: Sequence[int], count: int) -> list[int]:
+    """The most probable token after another, each by the whole forward pass."""
+    found = list(ids)
+    for _ in range(count):
+        found.append(int(logits_after(decoder, found).argmax()))
+        if found[-1] in decoder.chat.stop_ids:
+            break
+    return found[len(ids) :]
+
+
+def text_of(decoder: Decoder, ids: Sequence[int]) -> str:
+    return decoder.tokenizer.decode([id for id in ids if id not in decoder.chat.stop_ids])
+
+
+def test_greedy_answers_are_those_of_the_whole_forward_pass_at_every_token(decoding):
+    answers = decoding.answer(PROMPTS, SamplingConfig(max_new_tokens=30), batch_size=3)
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        expected = greedy(decoding.decoder, prompt, 30)
+        assert answer.text == text_of(decoding.decoder, expected)
+        assert answer.tokens == len(expected)
+        ended = expected[-1] in decoding.decoder.chat.stop_ids
+        assert answer.finish_reason == ("stop" if ended else "length")
+
+
+def test_logits_are_those_of_the_whole_forward_pass(decoding):
+    loop, decoder = decoding.loop, decoding.decoder
+    longest = max(map(len, PROMPTS))
+    ids = np.array([[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS], np.int32)
+    starts = np.array([longest - len(prompt) for prompt in PROMPTS], np.int32)
+    seen = []
+
+    class Recorder(Sampler):
+        def next_ids(self, logits, before, uniform, values):
+            seen.append(logits.numpy())
+            return super().next_ids(logits, before, uniform, values)
+
+    batch = len(PROMPTS)
+    tf.config.run_functions_eagerly(True)
+    try:
+        uniform = tf.zeros((batch, 5))
+        values, sampler = sampler_values(SamplingConfig()), Recorder()
+        state = loop._prefill(ids, starts, tf.constant(64), uniform[:, 0], values, sampler)
+        chosen = [state.last.numpy()]
+        for _ in range(5):
+            state = loop._next(state, state.last[:, None], uniform[:, 0], values, sampler)
+            chosen.append(state.last.numpy())
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for row, prompt in enumerate(PROMPTS):
+        tokens = list(prompt)
+        for step, logits in enumerate(seen):
+            np.testing.assert_allclose(logits[row], logits_after(decoder, tokens), atol=1e-4)
+            tokens.append(int(chosen[step][row]))
+
+
+def test_an_answer_does_not_depend_on_the_rows_beside_it(llama):
+    for config in (
+        SamplingConfig(max_new_tokens=20),
+        SamplingConfig(max_new_tokens=20, temperature=1.0, top_p=0.9, repetition_penalty=1.2),
+    ):
+        together = llama.answer(PROMPTS, config, seed=3, batch_size=4)
+        apart = llama.answer(PROMPTS, config, seed=3, batch_size=1)
+        assert [a.text for a in together] == [a.text for a in apart]
+
+
+def test_a_stream_is_the_whole_answer_in_parts(llama):
+    config = SamplingConfig(max_new_tokens=70)
+    parts = list(llama.stream(PROMPTS[1], config))
+    (answer,) = llama.answer([PROMPTS[1]], config)
+    assert "".join(parts) == answer.text and (len(parts) > 3 or len(answer.text) < 5)
+
+
+def test_a_stop_text_ends_the_answer_before_it(llama):
+    config = SamplingConfig(max_new_tokens=60)
+    (whole,) = llama.answer([PROMPTS[1]], config)
+    assert len(whole.text) > 12, "the tiny model must say something for this test"
+    stop = whole.text[6:10]
+    (cut,) = llama.answer([PROMPTS[1]], dataclasses.replace(config, stop=(stop, "never said")))
+    assert cut.text == whole.text[: whole.text.find(stop)] and cut.finish_reason == "stop"
+    parts = list(llama.stream(PROMPTS[1], dataclasses.replace(config, stop=(stop,))))
+    assert "".join(parts) == cut.text
+
+
+def test_drawn_answers_repeat_with_the_seed_and_differ_without(llama):
+    config = SamplingConfig(max_new_tokens=30, temperature=1.5)
+    first, again, other = (llama.answer(PROMPTS[:2], config, seed=seed) for seed in (1, 1, 2))
+    assert [a.text for a in first] == [a.text for a in again] != [a.text for a in other]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(llama):
+    most = llama.decoder.config.max_positions
+    message = (
+        rf"A prompt of {most - 9} tokens and an answer of --max_new_tokens=10 .* {most} tokens"
+    )
+    with pytest.raises(UserError, match=message):
+        llama.answer([[5] * (most - 9)], SamplingConfig(max_new_tokens=10))
+    assert llama.answer([[5] * (most - 10)], SamplingConfig(max_new_tokens=10))
+
+
+def test_draws_follow_the_distribution_cut_by_top_k_and_top_p():
+    logits = np.log(np.array([0.4, 0.05, 0.3, 0.05, 0.2], np.float32))
+    rows = 20_000
+    for config, kept in (
+        (SamplingConfig(temperature=1.0), [0.4, 0.05, 0.3, 0.05, 0.2]),
+        (SamplingConfig(temperature=1.0, top_k=2), [0.4, 0, 0.3, 0, 0]),
+        (SamplingConfig(temperature=1.0, top_p=0.65), [0.4, 0, 0.3, 0, 0]),
+        (SamplingConfig(temperature=0.5), [0.16, 0.0025, 0.09, 0.0025, 0.04]),
+        (SamplingConfig(temperature=1.0, top_k=4, top_p=0.8), [0.4, 0, 0.3, 0, 0.2]),
+    ):
+        uniform = tf.constant(uniforms(7, np.arange(rows), 1)[:, 0])
+        before = tf.zeros((rows, 0), tf.bool)
+        tiled = tf.constant(np.tile(logits, (rows, 1)))
+        sampler = make_sampler(config)
+        ids = sampler.next_ids(tiled, before, uniform, sampler_values(config)).numpy()
+        expected = np.array(kept) / sum(kept)
+        np.testing.assert_allclose(np.bincount(ids, minlength=5) / rows, expected, atol=0.012)
+
+
+def test_the_penalty_divides_positive_logits_and_multiplies_negative_ones():
+    logits = tf.constant([[2.0, 1.9, -1.0, -1.1]])
+    before = tf.constant([[True, False, False, False]])
+    config = SamplingConfig(repetition_penalty=2.0)
+    sampler = make_sampler(config)
+    assert not sampler.draws and sampler.penalizes
+    (chosen,) = sampler.next_ids(logits, before, tf.zeros(1), sampler_values(config)).numpy()
+    assert chosen == 1
+    negative = tf.constant([[-1.0, -1.5, -9.0, -9.0]])
+    (chosen,) = sampler.next_ids(negative, before, tf.zeros(1), sampler_values(config)).numpy()
+    assert chosen == 1
