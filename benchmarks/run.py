@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,14 @@ def make_hub_encoder() -> None:
 def contend(name: str, task: str, options: Sequence[str]) -> Result:
     """Runs one contender once and returns what it reports."""
     module, mode, variant = CONTENDERS[name]
-    command = [sys.executable, "-m", f"benchmarks.{module}"]
-    if mode:
-        command += [mode, f"--variant={variant}", f"--task={task}", *options]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    arguments = [mode, f"--variant={variant}", f"--task={task}", *options] if mode else []
+    return run_module(module, arguments, {})
+
+
+def run_module(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Result:
+    """Runs a contender's module in a process of its own and returns what it reports."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")

@@ -1,0 +1,73 @@
+"""transformers' `generate` (PyTorch)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.decoding import MAX_NEW_TOKENS, decoding_rates
+from benchmarks.dialogues import BATCH_SIZE, Dialogues, parse_dialogues, prompt_ids, report
+from benchmarks.language_model import model_dir
+
+
+def padded(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Returns a batch of prompts, padded on the left."""
+    length = max(map(len, prompts))
+    return {
+        "input_ids": torch.tensor([[pad] * (length - len(ids)) + list(ids) for ids in prompts]),
+        "attention_mask": torch.tensor(
+            [[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts]
+        ),
+    }
+
+
+def generate_all(
+    model: Any, prompts: Sequence[Sequence[int]], dtype: torch.dtype
+) -> list[list[int]]:
+    """Answers prompts greedily in batches sorted by length; returns new tokens in their order."""
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(prompts), BATCH_SIZE):
+        chosen = order[start : start + BATCH_SIZE]
+        batch = padded([prompts[i] for i in chosen], model.config.pad_token_id)
+        with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
+            ids = model.generate(
+                **batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, use_cache=True
+            )
+        for i, row in zip(chosen, ids[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            answers[i] = row
+    return answers
+
+
+def decode(work: Dialogues, variant: str) -> None:
+    """Decodes greedily and reports.
+
+    The variant is the type of weights and arithmetic, as it is or with `_static` or `_compile`: a
+    cache of fixed size, alone or under torch.compile.
+    """
+    dtype, _, way = variant.partition("_")
+    model = AutoModelForCausalLM.from_pretrained(model_dir(), dtype=dtype).eval()
+    options: dict[str, Any] = {"do_sample": False}
+    if way:
+        options["cache_implementation"] = "static"
+        options["disable_compile"] = True
+    if way == "compile":
+        model.forward = torch.compile(model.forward)
+
+    def generate(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        batch = padded(prompts, model.config.pad_token_id)
+        with torch.inference_mode():
+            # As many tokens from every contender, whatever the model says.
+            ids = model.generate(
+                **batch, **options, min_new_tokens=new_tokens, max_new_tokens=new_tokens
+            )
+        assert ids.shape[1] == batch["input_ids"].shape[1] + new_tokens
+
+    report(decoding_rates(generate, prompt_ids(work.test)))
+
+
+if __name__ == "__main__":
+    _, variant, work = parse_dialogues(__doc__, ("decode",))
+    decode(work, variant)
