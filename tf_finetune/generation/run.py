@@ -34,7 +34,7 @@ from tf_finetune.generation.prepare import Request
 from tf_finetune.generation.questions import make_questions
 from tf_finetune.generation.record import save_record
 from tf_finetune.generation.reference import references_at_start
-from tf_finetune.generation.samples import as_markdown
+from tf_finetune.generation.samples import as_markdown, sample_text
 from tf_finetune.generation.shown import show_examples
 from tf_finetune.generation.summary import losses_table, next_steps, preferences_table
 from tf_finetune.generation.tokenize import StreamTokenizer, TokenizedDialogues
@@ -229,4 +229,6 @@ class _Run:
         answers = self.generator.answer(prompts, config.sampling, config.data.predict_batch_size)
         if self.is_chief:
             write_predictions(self._model_dir, questions, answers)
-        print(f"answers to {len(answers):,} rows are in {self._model_dir.predictions_jsonl}")
+        print(f"answers to {len(answers):,} rows are in {self._model_dir.predictions_jsonl}, e.g.")
+        for question, answer in list(zip(questions, answers, strict=True))[:3]:
+            print(sample_text(question, {f"answer ({answer.finish_reason})": answer.text}))
