@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from tests.generation.conftest import day_rows, write_lines
 from tf_finetune.training.checkpoints import find
@@ -50,6 +51,20 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def summaries(folder: Path, tag: str) -> list[tuple[int, Any]]:
+    """Returns the steps and values of a tag in TensorBoard's files."""
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            found += [
+                (event.step, tf.make_ndarray(value.tensor).item())
+                for value in event.summary.value
+                if value.tag == tag
+            ]
+    return found
+
+
 @pytest.mark.slow
 def test_a_whole_run_leaves_metrics_answers_and_curves(trained):
     model_dir, said = trained
@@ -69,6 +84,9 @@ def test_a_whole_run_leaves_metrics_answers_and_curves(trained):
     assert {"token_accuracy", "targets_per_second", "gradient_norm"} <= set(first)
     assert [line["split"] for line in log].count("validation") == 2
     assert said.count("answers (why they ended, tokens):") == 2
+    texts = summaries(model_dir / "validation", "answers")
+    assert [step for step, _ in texts] == [6, 12]
+    assert all(b"reference" in text for _, text in texts)
 
 
 @pytest.mark.slow

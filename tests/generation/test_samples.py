@@ -1,7 +1,7 @@
 """Answers as text."""
 
 from tf_finetune.generation.answers import Answer, Question
-from tf_finetune.generation.samples import as_markdown, fixed_rows, progress_text, sample_text
+from tf_finetune.generation.samples import fixed_rows, progress_text, sample_text
 
 ASKED = ({"role": "system", "content": "Be short."}, {"role": "user", "content": "Why?\nTell."})
 
@@ -28,7 +28,6 @@ def test_progress_shows_prompts_references_and_answers() -> None:
         "  prompt               Once upon",
         "  answer (length, 64)   a time",
     ]
-    assert all(line.startswith("    ") for line in as_markdown(text).splitlines())
 
 
 def test_a_terminal_obeys_no_answer_and_long_ones_are_cut() -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,16 +53,19 @@ def evaluation(
     examples: Sequence[Example],
     found: TokenizedDialogues,
     config: Config,
-    show: Callable[[str], None],
 ) -> Evaluation:
     """Returns how a generator is evaluated during its training.
+
+    Beside its numbers, each evaluation has the answers to three fixed prompts.
 
     Args:
         generator: The generator.
         examples: The validation examples.
         found: What the model is trained on of them; preferences with their reference.
         config: The run's.
-        show: Gets the answers to three fixed prompts at each evaluation.
+
+    Raises:
+        UserError: A prompt leaves no room for an answer.
     """
     metric = config.loop.metric_for_best_model or "loss"
     few = make_questions([examples[row] for row in fixed_rows(len(examples))], generator.is_raw)
@@ -71,6 +74,9 @@ def evaluation(
     asked = None
     if is_generated(metric):
         asked = ask(generator, examples, config.evaluation.generate_samples)
+    # Before the training, not after its first epoch.
+    generator.check_prompts(few, short)
+    generator.check_prompts(asked.questions if asked else (), config.sampling)
 
     def metrics() -> dict[str, Any]:
         measure = generator.evaluate_pairs if generator.prefers else generator.evaluate_rows
@@ -81,8 +87,8 @@ def evaluation(
             answers = _answers(generator, asked.questions, config)
             values |= summarize(score_answers(answers, _references(asked.questions)))
         step = int(generator.model.optimizer.iterations)
-        show(progress_text(step, few, generator.answer([q.prompt for q in few], short)))
-        return values
+        answers = generator.answer([question.prompt for question in few], short)
+        return values | {"answers": progress_text(step, few, answers)}
 
     return Evaluation(metrics, metric, greater_is_better(metric))
 

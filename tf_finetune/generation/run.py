@@ -34,7 +34,7 @@ from tf_finetune.generation.prepare import Request
 from tf_finetune.generation.questions import make_questions
 from tf_finetune.generation.record import save_record
 from tf_finetune.generation.reference import references_at_start
-from tf_finetune.generation.samples import as_markdown, sample_text
+from tf_finetune.generation.samples import sample_text
 from tf_finetune.generation.shown import show_examples
 from tf_finetune.generation.summary import losses_table, next_steps, preferences_table
 from tf_finetune.generation.tokenize import StreamTokenizer, TokenizedDialogues
@@ -56,12 +56,7 @@ def run(request: Request) -> int:
     Raises:
         UserError: The model, a flag or a checkpoint cannot be used.
     """
-
-    def work() -> int:
-        status = _Run(request).go()
-        return status
-
-    return run_in_workers(request.config.runtime, work)
+    return run_in_workers(request.config.runtime, lambda: _Run(request).go())
 
 
 class _Run:
@@ -159,7 +154,7 @@ class _Run:
         steps = None
         if data.validation:
             held_out = found["validation"]
-            steps = evaluation(generator, data.validation, held_out, config, self._show)
+            steps = evaluation(generator, data.validation, held_out, config)
         generator.fit(
             self._batches(found["train"]),
             config.optimizer,
@@ -188,12 +183,6 @@ class _Run:
         print(token_report(facts), flush=True)
         if self.config.run.data_report and self.is_chief:
             write_facts(self.config.run.data_report, {**self.request.facts, "tokens": facts})
-
-    def _show(self, text: str) -> None:
-        """Shows the answers to fixed prompts while the model is trained."""
-        if self.is_chief:
-            print(text, flush=True)
-            write_text_summary(self._model_dir, "answers", as_markdown(text))
 
     def _evaluate(self) -> None:
         config, data, generator = self.config, self.request.data, self.generator

@@ -1,6 +1,5 @@
 """Some answers as text, for the terminal and for TensorBoard."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from tf_finetune.data.wording import escaped
@@ -41,11 +40,6 @@ def progress_text(step: int, questions: Sequence[Question], answers: Sequence[An
         for question, answer in zip(questions, answers, strict=True)
     ]
     return "\n".join([f"step {step:,}, answers (why they ended, tokens):", *rows])
-
-
-def as_markdown(text: str) -> str:
-    """Returns text as a block of Markdown that TensorBoard shows as it is."""
-    return textwrap.indent(text, "    ")
 
 
 def _cut(text: str) -> str:

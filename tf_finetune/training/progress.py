@@ -87,11 +87,15 @@ class Progress:
             self._write("train", step, scalars)
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
-        """Reports the metrics of an evaluation; those that are not floats are left out."""
+        """Reports the metrics of an evaluation: numbers as curves, and texts as they are."""
         scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
         text = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
         self.message(f"step {step}, epoch {step / self._steps_per_epoch:.2f}: {text}")
         self._write("validation", step, scalars)
+        for name, value in metrics.items():
+            if isinstance(value, str):
+                self.message(value)
+                self._write_text("validation", step, name, value)
 
     def message(self, text: str) -> None:
         """Prints a line without breaking the bar."""
@@ -125,13 +129,31 @@ class Progress:
         numbers = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
         point = {"step": step, "epoch": step / self._steps_per_epoch, "split": run, **numbers}
         append_text(self._model_dir.log, json.dumps(point, allow_nan=False) + "\n")
+        writer = self._writer(run)
+        with open_gfile(), writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+            writer.flush()
+
+    def _write_text(self, run: str, step: int, name: str, text: str) -> None:
+        if self._model_dir is None:
+            return
+        writer = self._writer(run)
+        with open_gfile(), writer.as_default(step=step):
+            tf.summary.text(name, _as_code(text))
+            writer.flush()
+
+    def _writer(self, run: str) -> tf.summary.SummaryWriter:
+        assert self._model_dir
         if run not in self._writers:
             folder = tf.io.gfile.join(self._model_dir.path, run)
             self._writers[run] = tf.summary.create_file_writer(folder)
-        with open_gfile(), self._writers[run].as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-            self._writers[run].flush()
+        return self._writers[run]
+
+
+def _as_code(text: str) -> str:
+    """Returns text as a block of Markdown that TensorBoard shows as it is."""
+    return "\n".join("    " + line for line in text.splitlines())
 
 
 def write_text_summary(model_dir: ModelDir, name: str, text: str) -> None:
@@ -141,7 +163,7 @@ def write_text_summary(model_dir: ModelDir, name: str, text: str) -> None:
         return
     writer = tf.summary.create_file_writer(folder)
     with writer.as_default(step=0):
-        tf.summary.text(name, "\n".join("    " + line for line in text.splitlines()))
+        tf.summary.text(name, _as_code(text))
     writer.close()
 
 
