@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_finetune.models import bert_layers
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import make_bert, read_bert, remake_bert
 from tf_finetune.models.lora import Lora
@@ -179,6 +180,24 @@ def test_dropout_of_the_adapters_follows_the_seed_state() -> None:
     encoder.seed_generator.state.assign(state)  # as a resume does
     np.testing.assert_array_equal(encoder(inputs, training=True)["sequence_output"], first)
     assert_same(encoder(inputs), remake_bert(encoder, None)(inputs))
+
+
+def test_no_two_products_drop_alike(monkeypatch) -> None:
+    seeds = []
+    products = bert_layers.linear_products
+    monkeypatch.setattr(
+        bert_layers,
+        "linear_products",
+        lambda *arguments: seeds.append(tuple(np.array(arguments[4]))) or products(*arguments),
+    )
+    encoder = make_encoder(Lora(3, 6, dropout=0.5))
+    encoder.seed_generator.state.assign([7, 7])
+    encoder(make_inputs(), training=True)
+    # The last layer is called twice, for the first tokens and for all.
+    first, last, again = seeds[:4], seeds[4:8], seeds[8:]
+    assert last == again and len({*first, *last}) == 8
+    # The first numbers after a step's seed are those of hidden rows and attention weights.
+    assert all(abs(seed[0] - 7) > 2**16 for seed in seeds)
 
 
 def test_a_saved_encoder_has_its_adapters(tmp_path: Path) -> None:
