@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
-from tf_finetune.models.causal_attention import Seen
+from tf_finetune.models.causal_attention import NewMemory, Seen
 
 # The greatest difference of a logit that is loaded again, of its value above 1.
 TOLERANCE = 1e-4
@@ -145,7 +145,7 @@ def _greedy(
     is_real = tf.cast(attention_mask != 0, tf.int32)
     order = tf.argsort(is_real, axis=1, stable=True)
     ids = tf.gather(token_ids, order, batch_dims=1)
-    batch, length = tf.unstack(tf.shape(ids))
+    length = tf.shape(ids)[1]
     blanks = length - tf.reduce_sum(is_real, axis=1)
     room = length + max_new_tokens
     keys = tf.cast(tf.range(room) >= blanks[:, tf.newaxis], tf.int32)
@@ -166,7 +166,9 @@ def _greedy(
         """Reads tokens, first the prompts and then the last one of each, and makes the next."""
         end = place + tf.shape(tokens)[1]
         positions = tf.range(place, end) - blanks[:, tf.newaxis]
-        seen = Seen(tf.cast(positions >= 0, tf.int32), keys, place)
+        # While the prompts are read, nothing is remembered yet.
+        is_first = isinstance(memories[0], NewMemory)
+        seen = Seen(tf.cast(positions >= 0, tf.int32), keys[:, :end] if is_first else keys, place)
         inputs = {"token_ids": tokens, "positions": tf.maximum(positions, 0)}
         hidden, memories = network.remember(inputs, seen, memories)
         best = tf.argmax(_head(network, hidden[:, -1]), axis=-1, output_type=tf.int32)
@@ -177,12 +179,14 @@ def _greedy(
 
     # An empty prompt has no answer.
     done = blanks == length
-    first = (ids[:, :0], ids, 0, done, tf.zeros_like(blanks), network.new_memories(batch, room))
+    new = [NewMemory(room) for _ in network.layers]
+    first = step(ids[:, :0], ids, tf.constant(0), done, tf.zeros_like(blanks), new)
     row, column = tf.TensorShape([None, None]), tf.TensorShape([None])
-    shapes = tf.nest.map_structure(lambda value: tf.convert_to_tensor(value).shape, first)
+    shapes = tf.nest.map_structure(lambda value: value.shape, first)
     shapes = (row, row, shapes[2], column, column, shapes[5])
     found = tf.while_loop(goes_on, step, first, shape_invariants=shapes, parallel_iterations=1)
-    return {"token_ids": found[0], "lengths": found[4]}
+    answers, lengths = found[0][:, :max_new_tokens], tf.minimum(found[4], max_new_tokens)
+    return {"token_ids": answers, "lengths": lengths}
 
 
 def _asked(directory: Path, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
