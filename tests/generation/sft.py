@@ -47,14 +47,14 @@ def main(strategy: str, slices: str, lora_rank: str, folder: str) -> None:
     data = load_dialogues(DataConfig(train_file=str(write_lines(path, day_rows(37)))))
     lora = Lora(int(lora_rank), 8.0) if int(lora_rank) else None
     with runtime.scope():
-        decoder = load_decoder(str(MODELS / "llama"), lora=lora)
+        decoder = load_decoder(str(MODELS / "llama"), lora=lora, trainable=True)
         generator = build_generator(decoder, max_seq_length=64, runtime=runtime)
     assert data.train
     found = generator.tokenize(data.train)
     loop = LoopConfig(max_steps=STEPS, gradient_accumulation_steps=int(slices))
     state = generator.fit(
         plan_batches(found.rows, 8, loop, seed=3),
-        OptimizerConfig(learning_rate=1e-2, weight_decay=0.0),
+        OptimizerConfig(learning_rate=5e-3, weight_decay=0.0),
         loop=loop,
         evaluation=None,
         model_dir=None,

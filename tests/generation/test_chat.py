@@ -115,7 +115,7 @@ def test_a_terminal(tiny_llama):
         read_until(ours, "\n> ")
         os.write(ours, b"/nothing\n")
         assert "error: /nothing: no such command" in read_until(ours, "> ")
-        os.write(ours, b"\x03")
+        process.send_signal(signal.SIGINT)
         read_until(ours, "> ")
         os.write(ours, b"\x04")
         assert process.wait(30) == 0

@@ -5,13 +5,14 @@ import pytest
 import tensorflow as tf
 
 from tests.generation.conftest import day_rows, write_lines
-from tf_finetune.data.batches import make_eval_dataset
+from tf_finetune.data.batches import make_eval_dataset, plan_batches
 from tf_finetune.data.dialogues import load_dialogues
+from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation.collate import DialogueCollate, pack_rows
 from tf_finetune.generation.generator import Generator, build_generator
 from tf_finetune.generation.tokenize import TokenizedDialogues
-from tf_finetune.runs.config import DataConfig
+from tf_finetune.runs.config import DataConfig, LoopConfig
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,9 @@ def test_positions_start_anew_in_each_document_and_padding_is_no_document():
     np.testing.assert_array_equal(labels, [[6, -1, 8, 9, 1, -1], [-1] * 6])
     np.testing.assert_array_equal(weights, [[1, 0, 1, 1, 1, 0], [0] * 6])
     assert float(DialogueCollate().count_tokens(features, labels, weights)) == 5
+
+
+def test_a_model_of_which_nothing_is_trained_is_refused(generator, found):
+    loop = LoopConfig(max_steps=2)
+    with pytest.raises(UserError, match=r"Nothing of .*llama is to be trained\. Load it with"):
+        generator.fit(plan_batches(found.rows, 4, loop), loop=loop)

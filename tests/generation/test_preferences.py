@@ -49,7 +49,9 @@ LORA = Lora(4, 8.0)
 def make(lora: Lora | None = LORA, length: int = 96, template: str | None = None) -> Generator:
     keras.utils.set_random_seed(5)
     settings = DecoderConfig(model=LLAMA, method="dpo", beta=BETA, chat_template=template)
-    return build_generator(load_decoder(LLAMA, lora=lora), settings, max_seq_length=length)
+    return build_generator(
+        load_decoder(LLAMA, lora=lora, trainable=True), settings, max_seq_length=length
+    )
 
 
 def toy(count: int, first: int = 0) -> list[Preference]:

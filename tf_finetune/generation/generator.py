@@ -210,7 +210,15 @@ class Generator:
             loop: When the model is evaluated and saved, and when the training stops.
             evaluation: How the model is evaluated; None: it is not.
             model_dir: Gets checkpoints, log and curves; None: none of them, and no best weights.
+
+        Raises:
+            UserError: See `train`; or nothing of the model is to be trained.
         """
+        if not self.model.trainable_variables:
+            raise UserError(
+                f"Nothing of {self.decoder.handle} is to be trained. Load it with adapters, "
+                "load_decoder(..., lora=Lora(16, 32.0)), or with trainable=True for all weights."
+            )
         with self.runtime.scope():
             adamw = build_optimizer(batches.num_steps, optimizer)
         return fit(
