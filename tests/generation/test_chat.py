@@ -85,11 +85,31 @@ def test_commands(talk, tmp_path):
         talk.command("/quit")
 
 
-def read_until(descriptor: int, text: str, seconds: float = 240) -> str:
-    """Reads what a terminal shows until it has shown a text."""
-    shown, end = "", time.monotonic() + seconds
+# Makes standard input the terminal that Ctrl-C is typed at, as a shell does.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def type_and_read(descriptor: int, typed: bytes, text: str, again: float = 240) -> str:
+    """Types, and reads what a terminal shows until it has shown a text.
+
+    Args:
+        descriptor: The terminal.
+        typed: What is typed.
+        text: What is to be shown.
+        again: Seconds after which it is typed again.
+    """
+    end = time.monotonic() + 240
+    os.write(descriptor, typed)
+    shown, last = "", time.monotonic()
     while text not in shown:
         assert time.monotonic() < end, shown[-2000:]
+        if time.monotonic() > last + again:
+            os.write(descriptor, typed)
+            last = time.monotonic()
         if select.select([descriptor], [], [], 1)[0]:
             shown += os.read(descriptor, 4096).decode(errors="replace")
     return shown
@@ -101,6 +121,8 @@ def test_a_terminal(tiny_llama):
     ours, theirs = pty.openpty()
     command = [
         sys.executable,
+        "-c",
+        IN_TERMINAL,
         str(REPOSITORY / "run_generator.py"),
         f"--model={tiny_llama}",
         "--interactive",
@@ -110,13 +132,12 @@ def test_a_terminal(tiny_llama):
         command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     try:
-        read_until(ours, "> ")
-        os.write(ours, b"mon?\n")
-        read_until(ours, "\n> ")
-        os.write(ours, b"/nothing\n")
-        assert "error: /nothing: no such command" in read_until(ours, "> ")
-        process.send_signal(signal.SIGINT)
-        read_until(ours, "> ")
+        type_and_read(ours, b"", "> ")
+        type_and_read(ours, b"mon?\n", "\n> ")
+        shown = type_and_read(ours, b"/nothing\n", "> ")
+        assert "error: /nothing: no such command" in shown
+        # input() misses a signal that comes between its prompt and its wait.
+        type_and_read(ours, b"\x03", "> ", again=5)
         os.write(ours, b"\x04")
         assert process.wait(30) == 0
     finally:
