@@ -4,55 +4,86 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-SCRIPT = """
-import json, pathlib, sys, time
-from dataclasses import replace
-import numpy as np, tensorflow as tf
-from tf_finetune import *
-from tf_finetune.training.compile_ahead import compiling_ahead
-from tf_finetune.models.bert import BertEncoder
-from tf_finetune.training.step import make_train_loop
+LANGUAGE_MODELS = Path(__file__).resolve().parents[1] / "formats" / "language_models"
 
-folder, dump = sys.argv[1:]
-done, make = [], BertEncoder.kernels
-
-def kernels(encoder, shape):
-    run = make(encoder, shape)
-    return lambda ids, mask: done.append((run(ids, mask), tuple(ids.shape)))
-
-BertEncoder.kernels = kernels
-count = lambda: len(list(pathlib.Path(dump).glob("*before_optimizations.txt")))
+# A model and rows of many lengths.
+CLASSIFIER = """
+from tf_finetune.models.bert import BertEncoder as Network
 encoder = load_encoder(folder)
 problem = Problem("single_label", ("text",), ("bad", "good"))
 model = build_classifier(encoder, problem).model
-model.optimizer.build(model.trainable_variables)
 examples = Examples((["good " * (1 + i % 60) for i in range(64)],), np.zeros(64, "int32"))
-rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=(16, 32, 64))
-batches = plan_batches(rows, 8, LoopConfig(num_train_epochs=1))
+rows = tokenize(examples, encoder.preprocessor, 64)
+"""
+GENERATOR = """
+from tf_finetune.formats.decoders import load_decoder
+from tf_finetune.generation.collate import DialogueCollate
+from tf_finetune.generation.network import connect
+from tf_finetune.models.lora import Lora
+import tf_finetune.models.FAMILY as family
+Network = [c for n, c in vars(family).items() if n.endswith("Decoder")][0]
+keras.config.set_dtype_policy("mixed_bfloat16")
+model = connect(load_decoder(folder, trainable=True, lora=LORA))
+model.compile(keras.optimizers.AdamW(), loss=TargetLoss())
+lengths = np.array([1 + i % 60 for i in range(64)], "int32")
+ragged = tf.RaggedTensor.from_row_lengths(tf.ones([lengths.sum()], "int32"), lengths)
+columns = {"ids": ragged, "targets": ragged}
+rows = TokenizedRows(columns, lengths, lengths, 64, DialogueCollate())
+"""
+BEFORE = """
+import json, pathlib, sys, time
+from dataclasses import replace
+import keras, numpy as np, tensorflow as tf
+from tf_finetune import *
+from tf_finetune.data.tokenized import TokenizedRows
+from tf_finetune.generation.network import TargetLoss
+from tf_finetune.training.compile_ahead import compiling_ahead
+from tf_finetune.training.step import make_train_loop
+folder, dump = sys.argv[1:]
+"""
+AFTER = """
+done, make = [], Network.kernels
+
+def kernels(network):
+    run = make(network)
+    return lambda *shape: done.append((run(*shape), tuple(int(number) for number in shape)))
+
+Network.kernels = kernels
+count = lambda: len(list(pathlib.Path(dump).glob("*before_optimizations.txt")))
+model.optimizer.build(model.trainable_variables)
+batches = plan_batches(replace(rows, buckets=(16, 32, 64)), 8, LoopConfig(num_train_epochs=1))
 runtime = Runtime()
 with compiling_ahead(model, batches.shapes):
     while len(done) < 3:
         time.sleep(0.05)
 ahead = count()
-loop = make_train_loop(model, runtime)
+loop = make_train_loop(model, runtime, batches.count_tokens)
 loop(iter(batches.start(runtime.strategy, 0)), tf.constant(batches.num_steps))
-shapes = [tuple(x["input_mask"].shape) for x, _, _ in batches.start(runtime.strategy, 0)]
+batches = batches.start(runtime.strategy, 0)
+shapes = [tuple(tf.nest.flatten(features)[0].shape) for features, _, _ in batches]
 print(json.dumps({"ahead": ahead, "in_all": count(), "shapes": [shape for _, shape in done],
     "in_order": list(dict.fromkeys(shapes))}))
 """
 
 
 @pytest.mark.slow
-def test_no_kernel_is_left_for_the_steps(tiny_bert_dir, tmp_path):
+@pytest.mark.parametrize("network", ["bert", "llama", "llama-lora", "gpt2"])
+def test_no_kernel_is_left_for_the_steps(network, tiny_bert_dir, tmp_path):
+    family, _, lora = network.partition("-")
+    folder = tiny_bert_dir if family == "bert" else LANGUAGE_MODELS / family
+    script = BEFORE + (CLASSIFIER if family == "bert" else GENERATOR) + AFTER
+    script = script.replace("LORA", "Lora(4, 8.0)" if lora else "None")
+    script = script.replace("FAMILY", "gpt2" if family == "gpt2" else "llama")
     environment = {
         **os.environ,
         "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tiny_bert_dir), str(tmp_path)],
+        [sys.executable, "-c", script, str(folder), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,

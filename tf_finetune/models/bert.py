@@ -9,6 +9,7 @@ from keras import ops
 
 from tf_finetune.models.bert_embeddings import BertEmbeddings, Initializer, Tensor
 from tf_finetune.models.bert_layers import BertLayer, batch_shape
+from tf_finetune.models.kernels import trace_kernels
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.seeds import derive_seed, draw_seed
 
@@ -153,20 +154,12 @@ class BertEncoder(keras.layers.Layer):
             ),
         }
 
-    def kernels(self, shape: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        """Returns a function that runs each kernel of a training step once; TensorFlow only.
-
-        Its call compiles the kernels: a step on inputs of the same shape then finds them compiled.
-
-        Args:
-            shape: The static shape of a step's inputs, such as (None, None).
-
-        Returns:
-            A traced function of ids and mask, int32 [batch, seq_length], that computes one layer.
-        """
+    def kernels(self) -> Callable[[Tensor, Tensor], Any]:
+        """Returns a function that runs each kernel of a training step once; see `trace_kernels`."""
         import tensorflow as tf
 
-        def run(ids: Tensor, mask: Tensor) -> Tensor:
+        def run(rows: Tensor, length: Tensor) -> Tensor:
+            ids, mask = tf.zeros((rows, length), "int32"), tf.ones((rows, length), "int32")
             seed, gamma = ops.zeros((2,), "int32"), self.embeddings.norm.gamma.value
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(gamma)
@@ -174,8 +167,7 @@ class BertEncoder(keras.layers.Layer):
                 x = self.layers[0](x, mask, seed, training=True)
             return tape.gradient(x, gamma)
 
-        spec = tf.TensorSpec(shape, "int32")
-        return tf.function(run, autograph=False).get_concrete_function(spec, spec)
+        return trace_kernels(run)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the layer; Keras loads its weights afterwards."""

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tf_finetune.models.causal_attention import MaybeMemory, Seen
-from tf_finetune.models.kernels import recomputed, traced_once
+from tf_finetune.models.kernels import recomputed, trace_kernels, traced_once
 from tf_finetune.models.linear import zero_products
 from tf_finetune.models.lora import Adapter
 from tf_finetune.models.seeds import derive_seed, draw_seed
@@ -19,10 +19,10 @@ SEEDS = 4
 
 
 def add_table(decoder: Any, size: int, name: str) -> keras.Variable:
-    """Adds an embedding table to a decoder, [size, hidden]."""
+    """Adds an embedding table to a decoder, [size, hidden], zeros: a checkpoint has its values."""
     return decoder.add_weight(
         (size, decoder.config.hidden_size),
-        keras.initializers.RandomNormal(stddev=0.02),
+        "zeros",
         dtype=decoder.compute_dtype if decoder.frozen else decoder.variable_dtype,
         trainable=not decoder.frozen,
         autocast=False,  # It would cast the whole table at every step.
@@ -43,6 +43,8 @@ def run_layers(
     inputs: Sequence[Any],
     training: bool = False,
     memories: Sequence[MaybeMemory] = (),
+    layers: Sequence[Any] = (),
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, list[MaybeMemory]]:
     """Applies a decoder's layers and its last norm.
 
@@ -55,17 +57,20 @@ def run_layers(
         inputs: What all layers take.
         training: Whether the adapters' dropout is applied.
         memories: Of each layer, what it remembers; empty: nothing, all tokens come at once.
+        layers: These alone; empty: all.
+        seed: int32 [2], of the adapters' dropout; None: the decoder's next one.
 
     Returns:
         [rows, hidden], and the memories with these tokens.
     """
     drops = training and decoder.lora is not None and decoder.lora.dropout
-    seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
+    if seed is None:
+        seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
     fuse = training or decoder.compute_dtype != "float32"
     # As a layer's results: so the first layer shares the trace and the kernels of the others.
     changes = zero_products(decoder.layers[0].linears[-1], x)
     kept: list[MaybeMemory] = []
-    for number, layer in enumerate(decoder.layers):
+    for number, layer in enumerate(layers or decoder.layers):
         memory = memories[number] if memories else ()
         recomputes = training and decoder.gradient_checkpointing
         function = _traced(transform, layer.form(training, fuse), recomputes)
@@ -73,6 +78,31 @@ def run_layers(
         x, changes, memory = function(x, changes, *inputs, memory, layer_seed, layer.tensors())
         kept.append(memory)
     return decoder.norm(x, *changes, training=training, fuse=fuse)[1], kept
+
+
+def layer_kernels(
+    decoder: Any, decode: Callable[..., tuple[Tensor, Any]]
+) -> Callable[[Tensor, Tensor], Any]:
+    """Returns a function that runs each kernel of a decoder's training step once.
+
+    Args:
+        decoder: The decoder.
+        decode: Decodes with the options of `run_layers`.
+    """
+    import tensorflow as tf
+
+    layers = list({layer.form(True, True): layer for layer in decoder.layers}.values())
+    learnt = [variable.value for layer in layers for variable in layer.trainable_variables]
+
+    def run(rows: Tensor, length: Tensor) -> Any:
+        ones = tf.ones((rows, length), "int32")
+        inputs = dict.fromkeys(("token_ids", "positions"), ones)
+        seed = ops.zeros((2,), "int32")
+        with tf.GradientTape() as tape:
+            x, _ = decode(inputs, all_at_once(ones), training=True, layers=layers, seed=seed)
+        return tape.gradient(x, learnt)
+
+    return trace_kernels(run)
 
 
 def all_at_once(segments: Tensor) -> Seen:

@@ -115,7 +115,6 @@ class GPT2Layer(keras.layers.Layer):
                 {module: outputs},
                 biased=(module,),
                 lora=lora,
-                initializer=keras.initializers.RandomNormal(stddev=0.02),
                 trainable=self.trainable,
                 dtype=self.dtype_policy,
                 name=name,

@@ -127,6 +127,21 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def trace_kernels(run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
+    """Traces a function that runs each kernel of a training step once; TensorFlow only.
+
+    Its call compiles the kernels: a step on inputs of the same shape then finds them compiled. It
+    is traced for any shape, as a step is.
+
+    Args:
+        run: Takes the rows and the length of the inputs, int32 [].
+    """
+    import tensorflow as tf
+
+    number = tf.TensorSpec((), "int32")
+    return tf.function(run, autograph=False).get_concrete_function(number, number)
+
+
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps the arguments of a function alone, and computes it again for its gradient."""
     if keras.config.backend() != "tensorflow":

@@ -42,7 +42,6 @@ class Linear(keras.layers.Layer):
             `self_attn.q_proj`, and the width of its output.
         biased: The modules that have a bias; the others' part of the bias stays zero.
         lora: If it selects modules, these get adapters. None: no adapters.
-        initializer: For the kernel.
         **kwargs: Passed to `keras.layers.Layer`. With LoRA or `trainable=False` kernel and bias are
             kept in the dtype that the layer computes in: no training rounds them.
     """
@@ -54,25 +53,22 @@ class Linear(keras.layers.Layer):
         *,
         biased: tuple[str, ...] = (),
         lora: Lora | None = None,
-        initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         self.frozen = lora is not None or not kwargs.get("trainable", True)
         super().__init__(**kwargs)
         self.inputs, self.modules, self.biased = inputs, dict(modules), biased
-        self.lora, self.initializer = lora, initializer
+        self.lora = lora
         self.adapters: dict[str, Adapter] = {}
         self.form = LinearForm()
         self.bias: keras.Variable | None = None
 
     def build(self, input_shape: Any = None) -> None:
-        """Makes the weights."""
+        """Makes the weights: zeros, for a checkpoint has their values, and adapters."""
         outputs = sum(self.modules.values())
         dtype = self.compute_dtype if self.frozen else self.variable_dtype
         options = {"dtype": dtype, "autocast": False, "trainable": not self.frozen}
-        self.kernel = self.add_weight(
-            (self.inputs, outputs), self.initializer, name="kernel", **options
-        )
+        self.kernel = self.add_weight((self.inputs, outputs), "zeros", name="kernel", **options)
         if self.biased:
             self.bias = self.add_weight((outputs,), "zeros", name="bias", **options)
         if self.lora is not None:

@@ -1,6 +1,6 @@
 """Decoders of llama's kind: Llama, SmolLM2 and 3, TinyLlama, Mistral, Qwen2 and 3."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from tf_finetune.models.decoder_stack import (
     all_at_once,
     embed,
     find_adapters,
+    layer_kernels,
     output_spec,
     run_layers,
 )
@@ -130,13 +131,17 @@ class LlamaDecoder(keras.layers.Layer):
         return self._decode(inputs, seen, memories=memories)
 
     def _decode(
-        self, inputs: Mapping[str, Tensor], seen: Seen, training: bool = False, **memories: Any
+        self, inputs: Mapping[str, Tensor], seen: Seen, training: bool = False, **options: Any
     ) -> tuple[Tensor, list[MaybeMemory]]:
         ids = inputs["token_ids"]
         angles = self.config.rope.angles(inputs["positions"], self.config.head_dim)
         x = embed(self.embeddings, ids)
-        x, kept = run_layers(self, transform, x, (angles, seen), training, **memories)
+        x, kept = run_layers(self, transform, x, (angles, seen), training, **options)
         return ops.reshape(x, (*ops.shape(ids), self.config.hidden_size)), kept
+
+    def kernels(self) -> Callable[[Tensor, Tensor], Any]:
+        """Returns a function that runs each kernel of a training step once; see `trace_kernels`."""
+        return layer_kernels(self, self._decode)
 
     def compute_output_spec(
         self, inputs: Mapping[str, keras.KerasTensor], training: bool = False

@@ -127,7 +127,6 @@ class LlamaLayer(keras.layers.Layer):
                 modules,
                 biased=tuple(modules) if biased else (),
                 lora=lora,
-                initializer=keras.initializers.RandomNormal(stddev=0.02),
                 trainable=self.trainable,
                 dtype=self.dtype_policy,
                 name=name,

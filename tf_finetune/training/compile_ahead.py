@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 import tensorflow as tf
-
-from tf_finetune.models.bert import BertEncoder
 
 
 @contextmanager
@@ -18,16 +17,18 @@ def compiling_ahead(model: keras.Model, shapes: Sequence[tuple[int, int]]) -> It
     this delays nothing; later it delays the step less than compiling within the step would.
 
     Args:
-        model: A model; one without a `BertEncoder` has no kernels.
+        model: A model, whose layers that have kernels say so by a method `kernels`.
         shapes: The (rows, length) of the batches; empty: nothing is compiled.
     """
-    encoders = [layer for layer in model.layers if isinstance(layer, BertEncoder) and shapes]
-    # Batches have open shapes: trace the kernels for the shapes that the step is traced for.
-    programs = [encoder.kernels((None, None)) for encoder in encoders]
+    layers = [layer for layer in model.layers if hasattr(layer, "kernels") and shapes]
+    programs = [layer.kernels() for layer in layers]
+    # Of pairs the layers get both.
+    rows_each = int(np.prod(model.inputs[0].shape[1:-1]))
 
     def compile_kernels(shape: tuple[int, int]) -> None:
+        rows, length = shape
         for program in programs:
-            program(tf.zeros(shape, tf.int32), tf.ones(shape, tf.int32))
+            program(tf.constant(rows * rows_each), tf.constant(length))
 
     pool = ThreadPoolExecutor(1)
     try:
