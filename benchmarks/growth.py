@@ -77,19 +77,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| --- | --- | --- | --- |")
         rates, shares = [], []
         for place, point in zip(places, points, strict=True):
-            seconds = time_step(point, runtime, arguments.max_seconds)
+            batch = make_batch(point.batch_size, point.length)
+            seconds = time_step(make_model(point), batch, runtime, arguments.max_seconds)
             rates.append(point.batch_size / seconds)
             shares.append(step_flops(point) / seconds / highest)
             print(f"| {place} | {1e3 * seconds:.1f} | {rates[-1]:.1f} | {shares[-1]:.2f} |")
         plot(arguments.output_dir / f"growth_{axis}.svg", axis, places, rates, shares)
 
 
-def time_step(point: Point, runtime: Runtime, max_seconds: float) -> float:
+def time_step(model: keras.Model, batch: Any, runtime: Runtime, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
-    model = make_model(point)
-    batches = iter(
-        tf.data.Dataset.from_tensors(make_batch(point.batch_size, point.length)).repeat()
-    )
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
     loop = make_train_loop(model, runtime)
     loop(batches, tf.constant(2))
     seconds: list[float] = []
@@ -134,16 +132,21 @@ def step_flops(point: Point) -> float:
 
 
 def plot(
-    path: Path, axis: str, places: list[int] | list[str], rates: list[float], shares: list[float]
+    path: Path,
+    axis: str,
+    places: list[int] | list[str],
+    rates: list[float],
+    shares: list[float],
+    unit: str = "examples/s",
 ) -> None:
-    """Draws examples per second and, dashed, the share of the ceiling."""
+    """Draws the rates and, dashed, the share of the ceiling."""
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     figure, left = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     labels = [str(place) for place in places]
     left.plot(labels, rates, marker="o")
-    left.set(yscale="log", xlabel=axis.replace("_", " "), ylabel="examples/s")
+    left.set(yscale="log", xlabel=axis.replace("_", " "), ylabel=unit)
     right = left.twinx()
     right.plot(labels, shares, linestyle="--", color="gray")
     right.set(ylim=(0, 1), ylabel="share of the bfloat16 ceiling (dashed)")
