@@ -1,18 +1,22 @@
 """Rows alone and packed, padded and not, are the same to the model."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.generation.conftest import day_rows, write_lines
+from tests.generation.conftest import MODELS, day_rows, write_lines
 from tf_finetune.data.batches import make_eval_dataset, plan_batches
 from tf_finetune.data.dialogues import load_dialogues
+from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
-from tf_finetune.generation.collate import DialogueCollate, pack_rows
+from tf_finetune.generation import collate
+from tf_finetune.generation.collate import DialogueCollate, pack_rows, shared_prefix
 from tf_finetune.generation.generator import Generator, build_generator
 from tf_finetune.generation.tokenize import TokenizedDialogues
-from tf_finetune.runs.config import DataConfig, LoopConfig
+from tf_finetune.models.lora import Lora
+from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,44 @@ def test_packed_rows_are_the_rows_alone(generator, found):
     sums = generator.forward(make_eval_dataset(packed, 2))
     assert sums["log_probability"].sum() == pytest.approx(expected.sum(), rel=1e-4)
     assert sums["tokens"].sum() == len(expected)
+
+
+def rows_of(ids: list[list[int]], targets: list[list[int]]) -> TokenizedRows:
+    columns = {"ids": tf.ragged.constant(ids), "targets": tf.ragged.constant(targets)}
+    columns = {name: tf.cast(column, tf.int32) for name, column in columns.items()}
+    lengths = np.array([len(row) for row in ids], np.int32)
+    return TokenizedRows(columns, lengths, lengths, 100, DialogueCollate())
+
+
+def test_what_all_rows_begin_with_ends_where_they_differ_or_learn():
+    same = list(range(20))
+    silent = [-1] * 20
+    found = rows_of([[*same, 30], [*same, 31, 32]], [[*silent, 5], [*silent, -1, 6]])
+    assert shared_prefix(found) == tuple(same)
+    learns = [*silent[:18], 7, -1]
+    found = rows_of([[*same, 30], [*same, 31]], [[*silent, 5], [*learns, 6]])
+    assert shared_prefix(found) == tuple(same[:18])
+    # A row keeps a token of its own; few tokens are not worth it; packed rows begin anew.
+    assert shared_prefix(rows_of([same, same], [silent, silent])) == tuple(same[:19])
+    assert shared_prefix(rows_of([same, [1, *same[1:]]], [silent, silent])) == ()
+    assert shared_prefix(rows_of([same[:16], same], [silent[:16], silent])) == ()
+    assert shared_prefix(pack_rows(found)) == ()
+
+
+def test_a_shared_prefix_changes_no_training(found, monkeypatch):
+    def train(least: int) -> list[np.ndarray]:
+        monkeypatch.setattr(collate, "MIN_PREFIX", least)
+        keras.utils.set_random_seed(1)
+        decoder = load_decoder(str(MODELS / "llama"), lora=Lora(4, 8.0))
+        generator = build_generator(decoder, max_seq_length=100)
+        assert bool(shared_prefix(found.rows)) == (least == 3)
+        loop = LoopConfig(max_steps=3)
+        generator.fit(plan_batches(found.rows, 8, loop), OptimizerConfig(1e-2), loop=loop)
+        assert decoder.network.prefix == ()
+        return [v.numpy() for v in generator.model.trainable_variables]
+
+    for own, other in zip(train(3), train(100), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-3, atol=2e-5)
 
 
 def test_positions_start_anew_in_each_document_and_padding_is_no_document():

@@ -80,8 +80,10 @@ def random_adapters(decoder: Any) -> None:
         adapter.b.assign(random.normal(0, 0.2, adapter.b.shape))
 
 
-def make_step(decoder: Any, training: bool = True, **options: Any) -> Callable[..., list[Any]]:
-    """A step's loss and gradients; the loss sees real tokens alone."""
+def make_step(
+    decoder: Any, training: bool = True, first: int = 0, **options: Any
+) -> Callable[..., list[Any]]:
+    """A step's loss and gradients; the loss sees real tokens alone, from the first on."""
 
     @tf.function(autograph=False, **options)
     def step(features: dict[str, Any]) -> list[Any]:
@@ -89,7 +91,7 @@ def make_step(decoder: Any, training: bool = True, **options: Any) -> Callable[.
             hidden = tf.cast(decoder(features, training=training), tf.float32)
             weights = tf.linspace(-1.0, 1.0, HIDDEN)
             real = tf.cast(features["segments"] > 0, tf.float32)[..., None]
-            loss = tf.reduce_mean(real * hidden**2 * weights)
+            loss = tf.reduce_mean((real * hidden**2 * weights)[:, first:])
         found = tape.gradient(loss, [v.value for v in decoder.trainable_variables])
         return [loss, *(tf.convert_to_tensor(gradient) for gradient in found)]
 
@@ -151,6 +153,26 @@ def test_gradient_checkpointing_changes_no_gradient(new_decoder, lora) -> None:
     kept = make_step(decoder)(features)
     decoder.gradient_checkpointing = True
     assert_close(make_step(decoder)(features), kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": LORA}, {"gradient_checkpointing": True}])
+def test_what_all_rows_begin_with_is_computed_once_to_the_same(new_decoder, options) -> None:
+    features = make_features([12], [9], [6])
+    ids = features["token_ids"].numpy()
+    ids[:, :5] = ids[0, :5]
+    features["token_ids"] = tf.constant(ids)
+    decoder = new_decoder(**options)
+    random_adapters(decoder)
+    whole = make_step(decoder, first=5)(features)
+    expected = decoder(features, training=True)[:, 5:]
+    decoder.prefix = tuple(ids[0, :5].tolist())
+    assert_close(make_step(decoder, first=5)(features), whole)
+    hidden = decoder(features, training=True)
+    real = features["segments"].numpy()[:, 5:] > 0
+    np.testing.assert_allclose(hidden[:, 5:][real], expected[real], rtol=1e-4, atol=1e-5)
+    assert not hidden[:, :5].numpy().any()
+    # What is not trained on may begin otherwise.
+    assert decoder(features)[:, :5].numpy().any()
 
 
 def test_gradient_checkpointing_keeps_less(new_decoder) -> None:

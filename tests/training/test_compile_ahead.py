@@ -27,9 +27,11 @@ from tf_finetune.models.lora import Lora
 import tf_finetune.models.FAMILY as family
 Network = [c for n, c in vars(family).items() if n.endswith("Decoder")][0]
 keras.config.set_dtype_policy("mixed_bfloat16")
-model = connect(load_decoder(folder, trainable=True, lora=LORA))
+decoder = load_decoder(folder, trainable=True, lora=LORA)
+decoder.network.prefix = PREFIX
+model = connect(decoder)
 model.compile(keras.optimizers.AdamW(), loss=TargetLoss())
-lengths = np.array([1 + i % 60 for i in range(64)], "int32")
+lengths = np.array([6 + i % 55 for i in range(64)], "int32")
 ragged = tf.RaggedTensor.from_row_lengths(tf.ones([lengths.sum()], "int32"), lengths)
 columns = {"ids": ragged, "targets": ragged}
 rows = TokenizedRows(columns, lengths, lengths, 64, DialogueCollate())
@@ -77,6 +79,7 @@ def test_no_kernel_is_left_for_the_steps(network, tiny_bert_dir, tmp_path):
     folder = tiny_bert_dir if family == "bert" else LANGUAGE_MODELS / family
     script = BEFORE + (CLASSIFIER if family == "bert" else GENERATOR) + AFTER
     script = script.replace("LORA", "Lora(4, 8.0)" if lora else "None")
+    script = script.replace("PREFIX", "(1,) * 5" if lora else "()")
     script = script.replace("FAMILY", "gpt2" if family == "gpt2" else "llama")
     environment = {
         **os.environ,

@@ -45,6 +45,7 @@ class Batches:
         count_tokens: Takes a batch; returns its tokens without padding, float32 [].
         shapes: The (rows, length) of the batches in the order of their first appearance; empty:
             not known beforehand.
+        rows: The rows that they are gathered from; None: not known beforehand.
         failures: The errors of rows that were read in the background; TensorFlow passes on their
             messages only.
     """
@@ -54,6 +55,7 @@ class Batches:
     start: Callable[[tf.distribute.Strategy, int], Any]
     count_tokens: Callable[[Any, Any, Any], tf.Tensor] = no_tokens
     shapes: Sequence[tuple[int, int]] = ()
+    rows: TokenizedRows | None = None
     failures: list[Exception] = field(default_factory=list)
 
     @contextmanager
@@ -113,6 +115,7 @@ def plan_batches(
         start=partial(_start, dataset),
         count_tokens=rows.collate.count_tokens,
         shapes=shapes,
+        rows=rows,
     )
 
 

@@ -16,6 +16,8 @@ from tf_finetune.data.tokenized import Batch, TokenizedRows
 IDS, TARGETS = "ids", "targets"
 # Of packed rows: how long each document is, ragged int32 [n, (documents)].
 DOCUMENTS = "documents"
+# A shorter prefix saves less than it costs to compute it apart.
+MIN_PREFIX = 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ class DialogueCollate:
 
     def check_training(self, columns: Mapping[str, Any]) -> None:
         """Accepts all rows: those without a target were dropped before."""
+
+
+def shared_prefix(rows: TokenizedRows) -> tuple[int, ...]:
+    """Returns the token ids that all rows begin with, up to the first that is learnt from.
+
+    Empty where they are fewer than are worth computing apart, or rows are packed.
+    """
+    if DOCUMENTS in rows.columns:
+        return ()
+    # A row keeps a token of its own.
+    count = int(rows.lengths.min()) - 1
+    ids, targets = (rows.columns[name][:, :count].to_tensor() for name in (IDS, TARGETS))
+    same = tf.reduce_all((ids == ids[0]) & (targets < 0), axis=0).numpy()
+    count = count if same.all() else int(np.argmin(same))
+    return tuple(ids[0, :count].numpy().tolist()) if count >= MIN_PREFIX else ()
 
 
 def pack_rows(rows: TokenizedRows) -> TokenizedRows:

@@ -17,7 +17,7 @@ from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.answers import Answer, Messages, Question
-from tf_finetune.generation.collate import pack_rows
+from tf_finetune.generation.collate import pack_rows, shared_prefix
 from tf_finetune.generation.config import DecoderConfig
 from tf_finetune.generation.decode import Decoding
 from tf_finetune.generation.metrics import loss_metrics, preference_metrics
@@ -221,15 +221,21 @@ class Generator:
             )
         with self.runtime.scope():
             adamw = build_optimizer(batches.num_steps, optimizer)
-        return fit(
-            self.model,
-            batches,
-            optimizer=adamw,
-            evaluation=evaluation,
-            loop=loop,
-            model_dir=model_dir,
-            runtime=self.runtime,
-        )
+        network = self.decoder.network
+        if batches.rows is not None and not self.prefers:
+            network.prefix = shared_prefix(batches.rows)
+        try:
+            return fit(
+                self.model,
+                batches,
+                optimizer=adamw,
+                evaluation=evaluation,
+                loop=loop,
+                model_dir=model_dir,
+                runtime=self.runtime,
+            )
+        finally:
+            network.prefix = ()
 
     @contextmanager
     def as_base(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Attention of a decoder: each token sees those before it in its document."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -32,8 +33,20 @@ class NewMemory(NamedTuple):
     room: Tensor
 
 
+class Prefix(NamedTuple):
+    """What comes before all rows.
+
+    Attributes:
+        keys: [1, num_kv_heads, length, head_dim].
+        values: Likewise.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
 # A layer's memory, or none, where nothing is to be remembered.
-MaybeMemory: TypeAlias = Memory | NewMemory | tuple[()]
+MaybeMemory: TypeAlias = Memory | NewMemory | Prefix | tuple[()]
 
 
 class Seen(NamedTuple):
@@ -48,6 +61,42 @@ class Seen(NamedTuple):
     queries: Tensor
     keys: Tensor
     place: Tensor
+
+
+def all_at_once(segments: Tensor) -> Seen:
+    """Returns what is seen where all tokens of a row come at once; segments [batch, length]."""
+    return Seen(segments, segments, ops.zeros((), "int32"))
+
+
+def attend(
+    split: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    products: Sequence[Tensor],
+    seen: Sequence[Seen],
+    memory: MaybeMemory,
+    **options: Any,
+) -> tuple[Tensor, MaybeMemory]:
+    """Returns the weighted values of all parts of a batch; see `causal_attention`.
+
+    Args:
+        split: Makes query, key and value of a part's number and products.
+        products: What the product of query, key and value is the sum of, [tokens, width] or
+            [width]: the parts follow each other.
+        seen: Which tokens each part sees: the rows, or what all rows begin with, and the rows.
+        memory: Of the tokens before these.
+        **options: Of `causal_attention`.
+    """
+    if len(seen) == 1:
+        return causal_attention(*split(0, *products), seen[0], memory, **options)
+    count = seen[0].queries.shape[1]
+    # The gradient of this split is a single concatenation.
+    parts = [
+        (part, part) if len(part.shape) == 1 else tf.split(part, (count, -1)) for part in products
+    ]
+    query, key, value = split(0, *(before for before, _ in parts))
+    before, _ = causal_attention(query, key, value, seen[0], (), **options)
+    rows = split(1, *(after for _, after in parts))
+    after, _ = causal_attention(*rows, seen[1], Prefix(key, value), **options)
+    return ops.concatenate([before, after], axis=0), memory
 
 
 def causal_attention(
@@ -82,6 +131,12 @@ def causal_attention(
         # Not zeros that are written to: TensorFlow would let all layers share them.
         more = ((0, 0), (0, 0), (0, memory.room - ops.shape(key)[2]), (0, 0))
         memory = Memory(ops.pad(key, more), ops.pad(value, more))
+    elif isinstance(memory, Prefix):
+        shape = (ops.shape(key)[0], *memory.keys.shape[1:])
+        key, value = (
+            ops.concatenate([ops.broadcast_to(before, shape), own], axis=2)
+            for before, own in ((memory.keys, key), (memory.values, value))
+        )
     num_kv_heads, head_dim = query.shape[1], query.shape[-1]
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
     weights = fused_causal_weights(scores, *seen, scale=head_dim**-0.5, window=window, **options)

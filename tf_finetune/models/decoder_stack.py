@@ -7,10 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_finetune.models.causal_attention import MaybeMemory, Seen
+from tf_finetune.models.causal_attention import MaybeMemory
 from tf_finetune.models.kernels import recomputed, trace_kernels, traced_once
 from tf_finetune.models.linear import zero_products
 from tf_finetune.models.lora import Adapter
+from tf_finetune.models.parts import cut_prefix
 from tf_finetune.models.seeds import derive_seed, draw_seed
 
 Tensor = Any
@@ -96,18 +97,13 @@ def layer_kernels(
 
     def run(rows: Tensor, length: Tensor) -> Any:
         ones = tf.ones((rows, length), "int32")
-        inputs = dict.fromkeys(("token_ids", "positions"), ones)
-        seed = ops.zeros((2,), "int32")
+        inputs = dict.fromkeys(("token_ids", "positions", "segments"), ones)
+        parts, seed = cut_prefix(inputs, decoder.prefix), ops.zeros((2,), "int32")
         with tf.GradientTape() as tape:
-            x, _ = decode(inputs, all_at_once(ones), training=True, layers=layers, seed=seed)
+            x, _ = decode(parts, training=True, layers=layers, seed=seed)
         return tape.gradient(x, learnt)
 
     return trace_kernels(run)
-
-
-def all_at_once(segments: Tensor) -> Seen:
-    """Returns what is seen where all tokens of a row come at once; segments [batch, length]."""
-    return Seen(segments, segments, ops.zeros((), "int32"))
 
 
 @functools.cache

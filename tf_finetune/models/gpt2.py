@@ -9,7 +9,6 @@ from keras import ops
 from tf_finetune.models.causal_attention import MaybeMemory, Seen
 from tf_finetune.models.decoder_stack import (
     add_table,
-    all_at_once,
     embed,
     find_adapters,
     layer_kernels,
@@ -20,6 +19,7 @@ from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.gpt2_layer import GPT2Layer, LayerNorm, transform
 from tf_finetune.models.lora import Adapter, Lora
+from tf_finetune.models.parts import Part, cut_prefix, join_rows
 
 Tensor = Any
 
@@ -35,6 +35,10 @@ class GPT2Decoder(keras.layers.Layer):
         seed: For the adapters' dropout.
         **kwargs: Passed to `keras.layers.Layer`; `trainable=False` freezes the weights and keeps
             them in the dtype that the layer computes in.
+
+    Attributes:
+        prefix: Token ids that all rows begin with, in a document without targets there; in training
+            they are computed once a batch. Empty: none.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class GPT2Decoder(keras.layers.Layer):
         self.config, self.lora = config, lora
         self.gradient_checkpointing = gradient_checkpointing
         self.frozen = lora is not None or not self.trainable
+        self.prefix: tuple[int, ...] = ()
         self.seed_generator = keras.random.SeedGenerator(seed)
         options = {"lora": lora, "trainable": self.trainable, "dtype": self.dtype_policy}
         self.layers = [
@@ -114,21 +119,28 @@ class GPT2Decoder(keras.layers.Layer):
         Returns:
             [batch, length, hidden], after the last norm.
         """
-        return self._decode(inputs, all_at_once(inputs["segments"]), training)[0]
+        parts = cut_prefix(inputs, self.prefix if training else ())
+        return join_rows(self._decode(parts, training)[0], parts)
 
     def remember(
         self, inputs: Mapping[str, Tensor], seen: Seen, memories: Sequence[MaybeMemory]
     ) -> tuple[Tensor, list[MaybeMemory]]:
         """Decodes tokens that come after others; see `LlamaDecoder.remember`."""
-        return self._decode(inputs, seen, memories=memories)
+        parts = [Part(inputs["token_ids"], inputs["positions"], seen)]
+        x, kept = self._decode(parts, memories=memories)
+        return join_rows(x, parts), kept
 
     def _decode(
-        self, inputs: Mapping[str, Tensor], seen: Seen, training: bool = False, **options: Any
+        self, parts: Sequence[Part], training: bool = False, **options: Any
     ) -> tuple[Tensor, list[MaybeMemory]]:
-        ids = inputs["token_ids"]
-        x = embed(self.embeddings, ids) + embed(self.positions, inputs["positions"])
-        x, kept = run_layers(self, transform, x, (seen,), training, **options)
-        return ops.reshape(x, (*ops.shape(ids), self.config.hidden_size)), kept
+        x = ops.concatenate(
+            [
+                embed(self.embeddings, part.ids) + embed(self.positions, part.positions)
+                for part in parts
+            ]
+        )
+        seen = tuple(part.seen for part in parts)
+        return run_layers(self, transform, x, (seen,), training, **options)
 
     def kernels(self) -> Callable[[Tensor, Tensor], Any]:
         """Returns a function that runs each kernel of a training step once; see `trace_kernels`."""

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tf_finetune.models.causal_attention import MaybeMemory, Seen, causal_attention
+from tf_finetune.models.causal_attention import MaybeMemory, Seen, attend
 from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.fused_decoder import (
     fused_add_layer_norm,
@@ -168,7 +168,7 @@ class GPT2Layer(keras.layers.Layer):
 def transform(
     x: Tensor,
     changes: tuple[Tensor, ...],
-    seen: Seen,
+    seen: tuple[Seen, ...],
     memory: MaybeMemory,
     seed: Tensor,
     tensors: LayerTensors,
@@ -178,9 +178,9 @@ def transform(
     """Applies a transformer layer.
 
     Args:
-        x: float32 [batch * length, hidden], the residual stream.
-        changes: What the layer before it adds to the stream, [batch * length, hidden] or [hidden].
-        seen: Which tokens each token sees.
+        x: float32 [tokens, hidden], the residual stream of all parts.
+        changes: What the layer before it adds to the stream, [tokens, hidden] or [hidden].
+        seen: Of each part, which tokens each token sees.
         memory: Of the tokens before these.
         seed: int32 [2], of the adapters' dropout.
         tensors: The layer's weights.
@@ -198,10 +198,12 @@ def transform(
         return linear_products(rows, linear, form.linears[number], rate, derive_seed(seed, number))
 
     x, normed = fused_add_layer_norm(x, *tensors.norms[0], *changes, **norm_options)
-    query, key, value = fused_split_equal_heads(
-        seen.queries, *products(0, normed), head_dim=x.shape[-1] // form.num_heads, **options
-    )
-    context, memory = causal_attention(query, key, value, seen, memory, **options)
+
+    def split(part: int, *summands: Tensor) -> Any:
+        width = x.shape[-1] // form.num_heads
+        return fused_split_equal_heads(seen[part].queries, *summands, head_dim=width, **options)
+
+    context, memory = attend(split, products(0, normed), seen, memory, **options)
     x, normed = fused_add_layer_norm(x, *tensors.norms[1], *products(1, context), **norm_options)
     inner = fused_gelu(*products(2, normed), **options)
     return x, products(3, inner), memory

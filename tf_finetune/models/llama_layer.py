@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tf_finetune.models.causal_attention import MaybeMemory, Seen, causal_attention
+from tf_finetune.models.causal_attention import MaybeMemory, Seen, attend
 from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.fused_decoder import (
     fused_add_rms_norm,
@@ -197,8 +197,8 @@ class LlamaLayer(keras.layers.Layer):
 def transform(
     x: Tensor,
     changes: tuple[Tensor, ...],
-    angles: tuple[Tensor, Tensor],
-    seen: Seen,
+    angles: tuple[tuple[Tensor, Tensor], ...],
+    seen: tuple[Seen, ...],
     memory: MaybeMemory,
     seed: Tensor,
     tensors: LayerTensors,
@@ -208,10 +208,11 @@ def transform(
     """Applies a transformer layer.
 
     Args:
-        x: float32 [batch * length, hidden], the residual stream.
-        changes: What the layer before it adds to the stream, [batch * length, hidden] or [hidden].
-        angles: Cosine and sine of the rotations, float32 [batch, length, head_dim / 2].
-        seen: Which tokens each token sees.
+        x: float32 [tokens, hidden], the residual stream of all parts.
+        changes: What the layer before it adds to the stream, [tokens, hidden] or [hidden].
+        angles: Of each part, cosine and sine of the rotations, float32 [batch, length,
+            head_dim / 2].
+        seen: Of each part, which tokens each token sees.
         memory: Of the tokens before these.
         seed: int32 [2], of the adapters' dropout.
         tensors: The layer's weights.
@@ -229,19 +230,22 @@ def transform(
         return linear_products(rows, linear, form.linears[number], rate, derive_seed(seed, number))
 
     x, normed = fused_add_rms_norm(x, tensors.norms[0], *changes, **norm_options)
-    query, key, value = fused_split_heads(
-        *angles,
-        *tensors.head_norms,
-        *products(0, normed),
-        num_kv_heads=form.num_kv_heads,
-        head_dim=form.head_dim,
-        num_norms=len(tensors.head_norms),
-        rotates=form.rotates,
-        epsilon=form.epsilon,
-        **options,
-    )
-    context, memory = causal_attention(
-        query, key, value, seen, memory, window=form.window, **options
+
+    def split(part: int, *summands: Tensor) -> Any:
+        return fused_split_heads(
+            *angles[part],
+            *tensors.head_norms,
+            *summands,
+            num_kv_heads=form.num_kv_heads,
+            head_dim=form.head_dim,
+            num_norms=len(tensors.head_norms),
+            rotates=form.rotates,
+            epsilon=form.epsilon,
+            **options,
+        )
+
+    context, memory = attend(
+        split, products(0, normed), seen, memory, window=form.window, **options
     )
     x, normed = fused_add_rms_norm(x, tensors.norms[1], *products(1, context), **norm_options)
     inner = fused_swiglu(*products(2, normed), **options)
