@@ -184,3 +184,12 @@ def test_the_penalty_divides_positive_logits_and_multiplies_negative_ones():
     negative = tf.constant([[-1.0, -1.5, -9.0, -9.0]])
     (chosen,) = sampler.next_ids(negative, before, tf.zeros(1), sampler_values(config)).numpy()
     assert chosen == 1
+
+
+def test_the_programs_are_traced_once_for_all_batches_and_calls(llama):
+    decoding = Decoding(llama.decoder)
+    for temperature in (0.7, 0.9, 1.1):
+        sampling = SamplingConfig(max_new_tokens=3, temperature=temperature, top_k=7)
+        decoding.answer([[5, 6, 7]] * 5, sampling, batch_size=1)
+    for program in (decoding.loop.prefill, decoding.loop.steps):
+        assert program.experimental_get_tracing_count() == 1

@@ -1,6 +1,7 @@
 """Chooses the next token of each row from its logits."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import tensorflow as tf
@@ -63,7 +64,11 @@ class Sampler:
 def make_sampler(config: SamplingConfig) -> Sampler:
     """Returns the sampler for some settings."""
     draws = config.temperature > 0
-    return Sampler(draws, config.top_k if draws else 0, config.repetition_penalty != 1)
+    return _sampler(draws, config.top_k if draws else 0, config.repetition_penalty != 1)
+
+
+# TensorFlow traces a program anew once the object that it was traced with is gone: these stay.
+_sampler = cache(Sampler)
 
 
 def sampler_values(config: SamplingConfig) -> tf.Tensor:
