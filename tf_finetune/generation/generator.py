@@ -265,7 +265,10 @@ def build_generator(
     max_seq_length: int = 1024,
     runtime: Runtime | None = None,
 ) -> Generator:
-    """Puts the head on a decoder, and compiles the model."""
+    """Puts the head on a decoder, and compiles the model.
+
+    Rows are cut to `max_seq_length`, or where the positions end that the decoder was made for.
+    """
     runtime = runtime or Runtime()
     prefers = config.method == "dpo"
     model = connect_pairs(decoder) if prefers else connect(decoder)
@@ -274,4 +277,5 @@ def build_generator(
         loss=PreferenceLoss(config.beta) if prefers else TargetLoss(),
         jit_compile=runtime.jit_compile,
     )
-    return Generator(model, decoder, config, max_seq_length, runtime)
+    length = min(max_seq_length, decoder.config.max_positions)
+    return Generator(model, decoder, config, length, runtime)

@@ -110,7 +110,7 @@ class _Run:
 
     @property
     def _length(self) -> int:
-        return self.config.data.max_seq_length
+        return self.generator.max_seq_length
 
     @property
     def _model_dir(self) -> Any:
@@ -181,6 +181,13 @@ class _Run:
                 part.rows.full_lengths, part.answer_tokens, part.cut, part.dropped, self._length
             )
         print(token_report(facts), flush=True)
+        asked = self.config.data.max_seq_length
+        if asked > self._length and any(part.cut.any() for part in found.values()):
+            print(
+                f"warning: --max_seq_length={asked}: the model was made for {self._length:,} "
+                "tokens, where longer rows are cut.",
+                file=sys.stderr,
+            )
         if self.config.run.data_report and self.is_chief:
             write_facts(self.config.run.data_report, {**self.request.facts, "tokens": facts})
 
