@@ -26,7 +26,7 @@ from tf_finetune.formats.huggingface_writer import write_model
 from tf_finetune.formats.language_models import read_language_model
 from tf_finetune.formats.peft import read_adapter
 from tf_finetune.generation.config import Config, DecoderConfig
-from tf_finetune.generation.export import base_name, export, write_exports, write_merged
+from tf_finetune.generation.export import base_name, export, write_merged
 from tf_finetune.generation.generator import Generator, build_generator
 from tf_finetune.generation.merge import merged_tensors
 from tf_finetune.generation.merge_check import check_merged, probe_rows
@@ -41,7 +41,6 @@ MODELS = REPOSITORY / "tests" / "formats" / "language_models"
 LORA = Lora(3, 5.0, dropout=0.1)
 EXPECTED = np.load(MODELS / "llama" / "expected.npz")
 ROWS = [EXPECTED[f"ids_{number}"].tolist() for number in range(3)]
-CARDS = {"export": b"a model", "adapter": b"an adapter"}
 
 
 def generator(base: Path, lora: Lora | None = LORA, scale: float = 0.2, **config: Any) -> Generator:
@@ -98,6 +97,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Exported:
 
 def test_the_merged_model_is_the_base_with_other_weights(exported):
     base, tuned, out = exported
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("adapter", "export", "metrics.json", "saved_model")
+    ]
     written = {path.name for path in (out / "export").iterdir()}
     assert written == {path.name for path in base.iterdir()}
     for name in written - {"model.safetensors", "README.md", "generation_config.json"}:
@@ -164,11 +166,13 @@ def test_an_earlier_export_is_replaced_whole(tmp_path, capsys):
         (tmp_path / "out" / "export").mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / "export" / name).write_text("old")
     model_dir.check_exports(replaced(Config(), do_export=True).run)
-    export(generator(MODELS / "llama", scale=0.0), run(MODELS / "llama", tmp_path / "out"))
+    unchanged = generator(MODELS / "llama", lora=None, scale=0.0)
+    export(unchanged, run(MODELS / "llama", tmp_path / "out"))
     assert "training has changed nothing" in capsys.readouterr().err
     model_dir.check_exports(replaced(Config(), do_export=True).run)
+    # No adapter: there are none.
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("adapter", "export", "metrics.json", "saved_model")
+        *("export", "metrics.json", "saved_model")
     ]
     assert not (tmp_path / "out" / "export" / "model-00001-of-00002.safetensors").exists()
     stored = load_file(tmp_path / "out" / "export" / "model.safetensors")
@@ -276,16 +280,13 @@ def test_a_run_in_mixed_precision_is_exported_exactly(mixed_precision, tmp_path)
 
 def test_without_adapters_all_trained_weights_are_written(tmp_path):
     tuned = generator(MODELS / "llama3", lora=None, scale=0.1)
-    check = write_exports(tmp_path, tuned, ROWS, CARDS)
+    check, again = write_merged(tmp_path / "export", tuned, ROWS, b"")
     assert check.difference < 1e-5 and check.trained > 0.5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "saved_model"]
     before = load_file(MODELS / "llama3" / "model.safetensors")
     now = load_file(tmp_path / "export" / "model.safetensors")
     assert now.keys() == before.keys()
     assert not [name for name in now if np.array_equal(now[name], before[name])]
-    for ours, theirs in zip(
-        logits(load_decoder(str(tmp_path / "export"))), logits(tuned.decoder), strict=True
-    ):
+    for ours, theirs in zip(logits(again), logits(tuned.decoder), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 

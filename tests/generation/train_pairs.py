@@ -1,19 +1,15 @@
-"""Trains a tiny model on pairs for some steps and writes its weights.
+"""Trains a tiny model on pairs for some steps, on one device and on two, and writes its weights.
 
-python train_pairs.py one_device|mirrored MODEL FILE
+    python train_pairs.py MODEL FOLDER
+
+Writes replicas, metrics and weights to FOLDER/one_device.npz and FOLDER/mirrored.npz.
 """
 
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
-
-if sys.argv[1] == "mirrored":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    device = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(cpu, [device] * 2)
-
-import keras
 
 from tf_finetune.data.batches import plan_batches
 from tf_finetune.data.conversations import Preference
@@ -44,8 +40,12 @@ def main(strategy: str, model: str, path: str) -> None:
     weights = [tf.convert_to_tensor(v.value).numpy() for v in generator.model.trainable_variables]
     metrics = generator.evaluate_pairs(found["train"], 4)
     arrays = {str(number): value for number, value in enumerate(weights)}
-    np.savez(path, metrics=list(metrics.values()), **arrays)
+    np.savez(path, replicas=runtime.num_replicas, metrics=list(metrics.values()), **arrays)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    device = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(cpu, [device] * 2)
+    for name in ("one_device", "mirrored"):
+        main(name, sys.argv[1], f"{sys.argv[2]}/{name}.npz")
