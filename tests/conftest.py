@@ -142,7 +142,7 @@ def assert_same_weights() -> Callable[..., None]:
         paths = [find(str(folder / "checkpoints"), kind)[-1] for folder in (ours, theirs)]
         assert len({Path(path).name for path in paths}) == 1
         found, expected = map(tensors, paths)
-        assert found.keys() == expected.keys() and len(found) > 30
+        assert found.keys() == expected.keys() and len(found) > 5
         for name, value in found.items():
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from tf_finetune.data.conversations import Example, Preference
 from tf_finetune.generation.answers import Answer, Messages, Question
 from tf_finetune.generation.comparison import TUNED, Evaluated, compare
@@ -86,7 +88,8 @@ def evaluation(
         if asked:
             answers = _answers(generator, asked.questions, config)
             values |= summarize(score_answers(answers, _references(asked.questions)))
-        step = int(generator.model.optimizer.iterations)
+        # Under a strategy it has a copy on each device, which int() does not take.
+        step = int(keras.ops.convert_to_numpy(generator.model.optimizer.iterations))
         answers = generator.answer([question.prompt for question in few], short)
         return values | {"answers": progress_text(step, few, answers)}
 

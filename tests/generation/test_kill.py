@@ -1,0 +1,145 @@
+"""Runs that are stopped or killed, and started again by the same command, end as one that was not.
+
+So do two workers beside one process.
+"""
+
+import json
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.local_workers import start_workers
+from tests.generation.conftest import day_rows, write_lines
+from tests.kills import (
+    EVAL_STEPS,
+    SAVE_STEPS,
+    assert_same_curves_and_files,
+    finish,
+    kill,
+    log_lines,
+    saved_steps,
+    start,
+)
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_llama, tmp_path_factory) -> Callable[..., list[str]]:
+    folder = tmp_path_factory.mktemp("rows")
+    # With its first layer alone, so that a run soon begins to train.
+    model = shutil.copytree(tiny_llama, folder / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    for name, rows in (("train", 64), ("validation", 23), ("test", 7)):
+        write_lines(folder / f"{name}.jsonl", day_rows(rows))
+    return lambda model_dir, steps, *more: [
+        *(f"--model={model}", f"--data_dir={folder}", f"--model_dir={model_dir}"),
+        *("--do_train", f"--max_steps={steps}", f"--save_checkpoints_steps={SAVE_STEPS}"),
+        *("--train_batch_size=4", "--learning_rate=3e-3", "--max_seq_length=64"),
+        *("--max_new_tokens=4", "--num_fewshot=0"),
+        *more,
+    ]
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    """Returns the answers to the test file without their times."""
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert all(answer.pop("seconds") > 0 for answer in found) and len(found) == 7
+    return found
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--lora_rank=4", "--lora_dropout=0.1", "--precision=mixed_bfloat16"),
+        ("--lora_rank=0", "--packing", "--precision=float32"),
+    ],
+    ids=["adapters in bfloat16", "all weights in float32"],
+)
+def test_a_run_killed_at_6_moments_ends_as_one_that_was_not(
+    flags, arguments, tmp_path, assert_same_weights
+):
+    steps, log = 128, tmp_path / "log"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def run(folder: Path) -> BaseProcess:
+        more = (*flags, f"--eval_steps={EVAL_STEPS}", "--do_eval", "--do_predict")
+        return start("run_generator", arguments(folder, steps, *more), log)
+
+    finish(run(whole), log)
+    plan = ["checkpoint", "evaluation", "training"] * 2
+    random.Random(3).shuffle(plan)
+    assert kill(lambda: run(killed), killed, plan) == plan
+    finish(run(killed), log)
+    for kind in ("step", "best"):
+        assert_same_weights(killed, whole, kind)
+    assert_same_curves_and_files(killed, whole, steps)
+    metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
+    assert metrics["eval"] == expected["eval"] and metrics["eval"]["loss"] > 0
+    assert metrics["test"] == expected["test"]
+    assert answers(killed) == answers(whole)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_same_weights):
+    steps, log = 120, tmp_path / "log"
+
+    def run(folder: Path) -> BaseProcess:
+        flags = ("--lora_rank=4", "--lora_dropout=0.1", "--precision=float32", "--do_predict")
+        return start("run_generator", arguments(folder, steps, *flags), log)
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    finish(run(whole), log)
+    log.unlink()
+    process, deadline = run(stopped), time.monotonic() + 300
+    while not saved_steps(stopped):
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.terminate()
+    said = finish(process, log, 128 + signal.SIGTERM)
+    assert "Traceback" not in said and not (stopped / "predictions.jsonl").exists()
+    last = max(saved_steps(stopped))
+    assert last < steps
+    assert f"SIGTERM: stopped after step {last} of {steps}" in said
+    said = finish(run(stopped), log)
+    assert f"going on from step {last} of {steps}" in said
+    assert_same_weights(stopped, whole)
+    assert answers(stopped) == answers(whole)
+
+
+def test_two_workers_train_and_answer_as_one_process(arguments, tmp_path):
+    """Each has a folder of its own: the second one's stays empty."""
+    flags = ("--lora_rank=0", "--precision=mixed_bfloat16", "--do_eval", "--do_predict")
+    flags += ("--eval_steps=10", "--train_batch_size=8")
+    one, *two = (tmp_path / name for name in ("one", "two0", "two1"))
+    process = start("run_generator", arguments(one, 20, *flags), tmp_path / "log")
+    program = [sys.executable, str(REPOSITORY / "run_generator.py")]
+    workers = start_workers([program + arguments(folder, 20, *flags) for folder in two])
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    finish(process, tmp_path / "log")
+    assert not two[1].exists()
+    assert {path.name for path in two[0].iterdir()} == {path.name for path in one.iterdir()}
+    lines, expected = map(log_lines, (two[0], one))
+    assert [(line["step"], line["split"]) for line in lines] == [
+        *((10, "train"), (10, "validation"), (20, "train"), (20, "validation"))
+    ]
+    for ours, theirs in zip(lines, expected, strict=True):
+        assert ours["epoch"] == theirs["epoch"]
+        # bfloat16 has 8 bits. A batch of other rows differs by a tenth and more.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+    assert len(answers(two[0])) == 7
+    metrics, others = (json.loads((d / "metrics.json").read_text()) for d in (two[0], one))
+    assert metrics["train"]["steps"] == others["train"]["steps"] == 20
+    assert metrics["test"]["examples"] == others["test"]["examples"] == 7
+    assert metrics["eval"]["loss"] == pytest.approx(others["eval"]["loss"], rel=1e-2)
