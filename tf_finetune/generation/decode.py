@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,32 +11,27 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.answers import Answer
-from tf_finetune.generation.decoding_loop import DecodingLoop, State
+from tf_finetune.generation.decoding_loop import DecodingLoop, State, rounded_up
 from tf_finetune.generation.sampling import make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
-from tf_finetune.models.causal_attention import Memory
 from tf_finetune.text.stream_decoder import StreamDecoder
 
-# The room of a memory, and the length of prompts, are multiples of this: few shapes to compile.
-BLOCK = 64
 # Tokens between two looks at the answers, to see whether all are finished.
 STEPS = 16
 
 
-@dataclass(frozen=True)
 class Decoding:
-    """Answers prompts, token ids, with a decoder.
+    """Answers prompts, token ids, with a decoder, which may learn on in between."""
 
-    Attributes:
-        decoder: The decoder.
-        loop: Its programs.
-    """
+    def __init__(self, decoder: Decoder, jit_compile: bool = False) -> None:
+        """Traces nothing yet.
 
-    decoder: Decoder
-    loop: DecodingLoop = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "loop", DecodingLoop(self.decoder.network))
+        Args:
+            decoder: The decoder.
+            jit_compile: Whether XLA compiles the programs.
+        """
+        self.decoder = decoder
+        self.loop = DecodingLoop(decoder.network, jit_compile)
 
     def answer(
         self,
@@ -63,10 +57,13 @@ class Decoding:
         """
         for prompt in prompts:
             self.check(prompt, sampling)
+        self.loop.refresh()
         answers: list[Answer | None] = [None] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
+            # A smaller batch would be traced anew.
+            rows += rows[-1:] * (min(batch_size, len(order)) - len(rows))
             started = time.perf_counter()
             for _ in (texts := self._batch([prompts[row] for row in rows], rows, sampling, seed)):
                 pass
@@ -85,6 +82,7 @@ class Decoding:
             UserError: The prompt leaves no room for an answer.
         """
         self.check(prompt, sampling)
+        self.loop.refresh()
         batch = self._batch([prompt], [0], sampling, seed, steps=1)
         for _ in batch:
             if part := batch.texts[0].part():
@@ -142,9 +140,11 @@ class _Batch:
         done = 1
         while not all(text.reason for text in self.texts) and done < self.uniform.shape[1]:
             count = min(self.steps, self.uniform.shape[1] - done)
+            uniform = self.uniform[:, done : done + count]
             state, ids = self.decoding.loop.steps(
-                self._with_room(state, count),
-                tf.constant(self.uniform[:, done : done + count]),
+                state,
+                count,
+                tf.constant(np.pad(uniform, ((0, 0), (0, self.steps - count)))),
                 tf.constant(stop_ids, tf.int32),
                 tf.constant([bool(text.reason) for text in self.texts]),
                 self.values,
@@ -159,6 +159,8 @@ class _Batch:
 
     def _prefill(self) -> State:
         length = max(map(len, self.prompts))
+        if self.decoding.loop.jit_compile:
+            length = rounded_up(length)
         ids = np.zeros((len(self.prompts), length), np.int32)
         for row, prompt in enumerate(self.prompts):
             ids[row, length - len(prompt) :] = prompt
@@ -166,28 +168,13 @@ class _Batch:
         return self.decoding.loop.prefill(
             tf.constant(ids),
             tf.constant(starts),
-            tf.constant(_blocks(length + self.steps)),
             tf.constant(self.uniform[:, 0]),
             self.values,
             self.sampler,
         )
-
-    def _with_room(self, state: State, count: int) -> State:
-        """Makes room in the memories for so many tokens more."""
-        room = int(state.memories[0].keys.shape[2])
-        needed = int(state.place) + count
-        if needed <= room:
-            return state
-        more = [[0, 0], [0, 0], [0, _blocks(max(needed, room * 5 // 4)) - room], [0, 0]]
-        memories = [Memory(*(tf.pad(part, more) for part in memory)) for memory in state.memories]
-        return state._replace(memories=memories)
 
     def _push(self, ids: np.ndarray, stop_ids: Sequence[int]) -> None:
         for text, row in zip(self.texts, ids, strict=True):
             for id in row:
                 if not text.reason:
                     text.push(int(id), int(id) in stop_ids)
-
-
-def _blocks(length: int) -> int:
-    return -(-length // BLOCK) * BLOCK

@@ -100,7 +100,7 @@ class Generator:
     @cached_property
     def decoding(self) -> Decoding:
         """Answers prompts; its programs are traced once."""
-        return Decoding(self.decoder)
+        return Decoding(self.decoder, self.runtime.jit_compile)
 
     def tokenize(
         self, examples: Sequence[Example], cache_dir: str | None = None

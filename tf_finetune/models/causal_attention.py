@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from tf_finetune.models.fused_decoder import fused_causal_weights
+from tf_finetune.models.kernels import compiled_by_xla
 
 Tensor = Any
 
@@ -27,10 +28,10 @@ class NewMemory(NamedTuple):
     """The order to remember the tokens that come.
 
     Attributes:
-        room: int32 [], the tokens that the memory is to have room for.
+        room: int32 [] or a number, the tokens that the memory is to have room for.
     """
 
-    room: Tensor
+    room: Tensor | int
 
 
 class Prefix(NamedTuple):
@@ -149,11 +150,13 @@ def causal_attention(
 
 def _put(memory: Tensor, rows: Tensor, place: Tensor) -> Tensor:
     """Writes rows [batch, num_kv_heads, length, head_dim] into a memory, in place if possible."""
-    shape, length = tf.shape(memory), tf.shape(rows)[2]
+    if compiled_by_xla():
+        return ops.slice_update(memory, (0, 0, place, 0), rows)
+    shape, length = ops.shape(memory), ops.shape(rows)[2]
     starts = tf.range(shape[0] * shape[1]) * shape[2] + place
     places = tf.reshape(starts[:, tf.newaxis] + tf.range(length), (-1,))
     flat = (-1, memory.shape[-1])
-    # TensorFlow's other ways of writing a part of a tensor copy all of it for each token. This one
+    # TensorFlow's own ways of writing a part of a tensor copy all of it for each token. This one
     # writes into its argument, which nothing else reads afterwards.
     filled = tf.raw_ops.InplaceUpdate(
         x=tf.reshape(memory, flat), i=places, v=tf.reshape(rows, flat)

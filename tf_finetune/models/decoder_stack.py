@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_finetune.models.causal_attention import MaybeMemory
+from tf_finetune.models.causal_attention import MaybeMemory, Memory
 from tf_finetune.models.kernels import recomputed, trace_kernels, traced_once
 from tf_finetune.models.linear import zero_products
 from tf_finetune.models.lora import Adapter
@@ -44,6 +44,7 @@ def run_layers(
     inputs: Sequence[Any],
     training: bool = False,
     memories: Sequence[MaybeMemory] = (),
+    weights: Sequence[Any] = (),
     layers: Sequence[Any] = (),
     seed: Tensor | None = None,
 ) -> tuple[Tensor, list[MaybeMemory]]:
@@ -58,6 +59,7 @@ def run_layers(
         inputs: What all layers take.
         training: Whether the adapters' dropout is applied.
         memories: Of each layer, what it remembers; empty: nothing, all tokens come at once.
+        weights: Of each layer, its tensors; empty: read them.
         layers: These alone; empty: all.
         seed: int32 [2], of the adapters' dropout; None: the decoder's next one.
 
@@ -67,16 +69,22 @@ def run_layers(
     drops = training and decoder.lora is not None and decoder.lora.dropout
     if seed is None:
         seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
-    fuse = training or decoder.compute_dtype != "float32"
+    # After the prompt there are few rows: what a kernel saves is less than what its call costs.
+    few = bool(memories) and isinstance(memories[0], Memory)
+    fuse = not few and (training or decoder.compute_dtype != "float32")
     # As a layer's results: so the first layer shares the trace and the kernels of the others.
-    changes = zero_products(decoder.layers[0].linears[-1], x)
+    first = weights[0] if weights else decoder.layers[0].tensors()
+    changes = zero_products(first.linears[-1], x)
     kept: list[MaybeMemory] = []
     for number, layer in enumerate(layers or decoder.layers):
         memory = memories[number] if memories else ()
         recomputes = training and decoder.gradient_checkpointing
-        function = _traced(transform, layer.form(training, fuse), recomputes)
+        # A trace for their number is faster than one for any.
+        rows = x.shape[0] if few else None
+        function = _traced(transform, layer.form(training, fuse), recomputes, rows)
         layer_seed = derive_seed(seed, SEEDS * number)
-        x, changes, memory = function(x, changes, *inputs, memory, layer_seed, layer.tensors())
+        tensors = weights[number] if weights else layer.tensors()
+        x, changes, memory = function(x, changes, *inputs, memory, layer_seed, tensors)
         kept.append(memory)
     return decoder.norm(x, *changes, training=training, fuse=fuse)[1], kept
 
@@ -108,7 +116,7 @@ def layer_kernels(
 
 @functools.cache
 def _traced(
-    transform: Callable[..., Any], form: tuple[Any, ...], recomputes: bool
+    transform: Callable[..., Any], form: tuple[Any, ...], recomputes: bool, rows: int | None
 ) -> Callable[..., Any]:
     """Returns a layer's function of tensors, which is traced once for all layers of its form."""
 

@@ -17,7 +17,7 @@ from tf_finetune.models.decoder_stack import (
 )
 from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.gpt2_config import GPT2Config
-from tf_finetune.models.gpt2_layer import GPT2Layer, LayerNorm, transform
+from tf_finetune.models.gpt2_layer import GPT2Layer, LayerNorm, LayerTensors, transform
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.parts import Part, cut_prefix, join_rows
 
@@ -123,11 +123,15 @@ class GPT2Decoder(keras.layers.Layer):
         return join_rows(self._decode(parts, training)[0], parts)
 
     def remember(
-        self, inputs: Mapping[str, Tensor], seen: Seen, memories: Sequence[MaybeMemory]
+        self,
+        inputs: Mapping[str, Tensor],
+        seen: Seen,
+        memories: Sequence[MaybeMemory],
+        weights: Sequence[LayerTensors] = (),
     ) -> tuple[Tensor, list[MaybeMemory]]:
         """Decodes tokens that come after others; see `LlamaDecoder.remember`."""
         parts = [Part(inputs["token_ids"], inputs["positions"], seen)]
-        x, kept = self._decode(parts, memories=memories)
+        x, kept = self._decode(parts, memories=memories, weights=weights)
         return join_rows(x, parts), kept
 
     def _decode(

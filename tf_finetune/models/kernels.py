@@ -110,13 +110,10 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
     import tensorflow as tf
 
-    # There is no public way to ask whether XLA compiles the graph being traced.
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
-
     traced = tf.function(function, autograph=False)
 
     def call(*tensors: Any, **static: Any) -> Any:
-        if tf.executing_eagerly() or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        if tf.executing_eagerly() or compiled_by_xla():
             return function(*tensors, **static)
         # A tf.function does not accept Keras variables.
         tensors = tf.nest.map_structure(
@@ -140,6 +137,16 @@ def trace_kernels(run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Ten
 
     number = tf.TensorSpec((), "int32")
     return tf.function(run, autograph=False).get_concrete_function(number, number)
+
+
+def compiled_by_xla() -> bool:
+    """Whether XLA compiles the graph being traced; TensorFlow only."""
+    import tensorflow as tf
+
+    # There is no public way to ask.
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:

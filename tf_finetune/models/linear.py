@@ -1,6 +1,6 @@
 """`Linear`: one matrix product for all modules that read the same input, with their adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,12 +16,12 @@ class LinearTensors(NamedTuple):
     """The weights of a `Linear` in the dtype that it computes in.
 
     Attributes:
-        kernel: [inputs, outputs].
+        kernel: [inputs, outputs]; or its parts for decoding, [outputs, inputs] each.
         bias: [outputs], or None.
         adapters: A and B of each adapter, float32.
     """
 
-    kernel: Tensor
+    kernel: Tensor | tuple[Tensor, ...]
     bias: Tensor | None
     adapters: tuple[tuple[Tensor, Tensor], ...]
 
@@ -98,6 +98,14 @@ class Linear(keras.layers.Layer):
         )
         return LinearTensors(kernel, bias, adapters)
 
+    def merged_kernel(self) -> Tensor:
+        """Returns the kernel plus `scaling · A·B` of each adapter, float32."""
+        kernel = ops.cast(self.kernel, "float32")
+        for (a, b), place in zip(self.adapters.values(), self.form.places, strict=True):
+            around = place.start, kernel.shape[-1] - place.start - place.size
+            kernel += ops.pad(ops.matmul(a, b) * self.form.scaling, ((0, 0), around))
+        return kernel
+
 
 def linear_products(
     x: Tensor,
@@ -111,8 +119,11 @@ def linear_products(
     These are the product with the kernel, the adapters' part and the bias, so far as there are any.
     The kernel that comes next adds them up: nothing is written to memory in between.
     """
-    if not tensors.adapters:
-        products: tuple[Tensor, ...] = (ops.matmul(x, tensors.kernel),)
+    products: tuple[Tensor, ...]
+    if isinstance(tensors.kernel, tuple):
+        products = (product_of_parts(x, tensors.kernel),)
+    elif not tensors.adapters:
+        products = (ops.matmul(x, tensors.kernel),)
     else:
         products = (
             ops.matmul(x, ops.stop_gradient(tensors.kernel)),
@@ -129,13 +140,30 @@ def linear_products(
     return products if tensors.bias is None else (*products, tensors.bias)
 
 
-def zero_products(linear: Linear, like: Tensor) -> tuple[Tensor, ...]:
+def product_of_parts(x: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Returns the product with a kernel in parts, [rows, outputs].
+
+    Args:
+        x: [rows, inputs].
+        parts: The parts of the kernel, [outputs, inputs] each.
+    """
+    import tensorflow as tf
+
+    if x.shape[0] == 1:
+        # oneDNN reads the left factor as it lies in memory, and rearranges the right one.
+        columns = tf.concat([tf.matmul(part, x, transpose_b=True) for part in parts], axis=0)
+        return tf.reshape(columns, (1, -1))
+    return tf.concat([tf.matmul(x, part, transpose_b=True) for part in parts], axis=-1)
+
+
+def zero_products(tensors: LinearTensors, like: Tensor) -> tuple[Tensor, ...]:
     """Returns zeros in the shapes and dtypes of `linear_products`.
 
     Args:
-        linear: The layer.
+        tensors: The layer's weights.
         like: [rows, outputs].
     """
-    zeros = ops.zeros_like(like, dtype=linear.compute_dtype)
-    products = (zeros, zeros) if linear.adapters else (zeros,)
-    return products if linear.bias is None else (*products, zeros[0])
+    kernel = tensors.kernel[0] if isinstance(tensors.kernel, tuple) else tensors.kernel
+    zeros = ops.zeros_like(like, dtype=keras.backend.standardize_dtype(kernel.dtype))
+    products = (zeros, zeros) if tensors.adapters else (zeros,)
+    return products if tensors.bias is None else (*products, zeros[0])

@@ -17,7 +17,7 @@ from tf_finetune.models.decoder_stack import (
 )
 from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.llama_config import LlamaConfig
-from tf_finetune.models.llama_layer import LlamaLayer, RMSNorm, transform
+from tf_finetune.models.llama_layer import LayerTensors, LlamaLayer, RMSNorm, transform
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.parts import Part, cut_prefix, join_rows
 
@@ -122,7 +122,11 @@ class LlamaDecoder(keras.layers.Layer):
         return join_rows(self._decode(parts, training)[0], parts)
 
     def remember(
-        self, inputs: Mapping[str, Tensor], seen: Seen, memories: Sequence[MaybeMemory]
+        self,
+        inputs: Mapping[str, Tensor],
+        seen: Seen,
+        memories: Sequence[MaybeMemory],
+        weights: Sequence[LayerTensors] = (),
     ) -> tuple[Tensor, list[MaybeMemory]]:
         """Decodes tokens that come after others.
 
@@ -130,12 +134,13 @@ class LlamaDecoder(keras.layers.Layer):
             inputs: int32 [batch, length]: `token_ids` and `positions`.
             seen: Which tokens they see.
             memories: Of each layer a `NewMemory`, or what an earlier call has returned.
+            weights: Those of each layer, such as `DecodingWeights.layers`; empty: read them.
 
         Returns:
             [batch, length, hidden], and the memories with these tokens.
         """
         parts = [Part(inputs["token_ids"], inputs["positions"], seen)]
-        x, kept = self._decode(parts, memories=memories)
+        x, kept = self._decode(parts, memories=memories, weights=weights)
         return join_rows(x, parts), kept
 
     def _decode(
