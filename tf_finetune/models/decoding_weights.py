@@ -64,16 +64,15 @@ class DecodingWeights:
         known, self._known = self._known, [_checksum(v) for v in self._decoder.trainable_variables]
         if known == self._known:
             return
-        layers, dtype = self._decoder.layers, self._decoder.compute_dtype
-        if not self._kernels:
-            shapes = [linear.kernel.shape[::-1] for linear in layers[0].linears]
-            self._kernels = [
-                tf.Variable(tf.zeros((len(layers), *shape), dtype), trainable=False)
-                for shape in shapes
-            ]
-        for number, layer in enumerate(layers):
-            for kernels, linear in zip(self._kernels, layer.linears, strict=True):
-                kernels[number].assign(_for_decoding(linear))
+        dtype = self._decoder.compute_dtype
+        products = zip(*(layer.linears for layer in self._decoder.layers), strict=True)
+        for number, linears in enumerate(products):
+            # Whole: TensorFlow copies a variable that was assigned in parts at every reading.
+            kernels = tf.stack([_for_decoding(linear) for linear in linears])
+            if number == len(self._kernels):
+                self._kernels.append(tf.Variable(kernels, trainable=False))
+            else:
+                self._kernels[number].assign(kernels)
         head = self._decoder.head_kernel
         if head.dtype != dtype:
             if self._head is None:

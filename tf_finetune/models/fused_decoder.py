@@ -131,16 +131,20 @@ def split_heads(
     norms, products = tensors[:num_norms], tensors[num_norms:]
     heads = products[0].shape[-1] // head_dim - 2 * num_kv_heads
     x = ops.reshape(_sum(*products), (batch, length, heads + 2 * num_kv_heads, head_dim))
-    query, key, value = ops.split(x, [heads, heads + num_kv_heads], axis=2)
+    both, value = ops.split(x, [heads + num_kv_heads], axis=2)
     if norms:
-        query, key = (
-            part * ops.rsqrt(ops.mean(ops.square(part), axis=-1, keepdims=True) + epsilon) * gamma
-            for part, gamma in zip((query, key), norms, strict=True)
+        both = ops.concatenate(
+            [
+                part * ops.rsqrt(ops.mean(ops.square(part), axis=-1, keepdims=True) + epsilon) * g
+                for part, g in zip(ops.split(both, [heads], axis=2), norms, strict=True)
+            ],
+            axis=2,
         )
     if rotates:
-        query, key = (_rotate(part, cos[:, :, None], sin[:, :, None]) for part in (query, key))
+        both = _rotate(both, cos[:, :, None], sin[:, :, None])
+    query, key = ops.split(both, [heads], axis=2)
     query, key, value = (
-        ops.cast(ops.transpose(part, (0, 2, 1, 3)), products[0].dtype)
+        ops.transpose(ops.cast(part, products[0].dtype), (0, 2, 1, 3))
         for part in (query, key, value)
     )
     grouped = (batch, num_kv_heads, heads // num_kv_heads * length, head_dim)
