@@ -176,6 +176,24 @@ def test_answers_follow_what_the_decoder_learns():
     assert after.text == text_of(decoder, greedy(decoder, PROMPTS[0], 20))
 
 
+def test_kernels_whose_copying_was_interrupted_are_copied_again(monkeypatch):
+    decoder = make("lora")
+    decoding, config = Decoding(decoder), SamplingConfig(max_new_tokens=12)
+    copy, calls = decoding_weights._for_decoding, []
+
+    def interrupted(linear):
+        calls.append(linear)
+        if len(calls) == len(decoder.network.layers) + 1:
+            raise KeyboardInterrupt
+        return copy(linear)
+
+    monkeypatch.setattr(decoding_weights, "_for_decoding", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decoding.answer(PROMPTS[:1], config)
+    (answer,) = decoding.answer(PROMPTS[:1], config)
+    assert answer.text == text_of(decoder, greedy(decoder, PROMPTS[0], 12))
+
+
 def test_kernels_of_large_decoders_are_not_copied(monkeypatch):
     monkeypatch.setattr(decoding_weights, "COPIED_BYTES", 1000)
     decoder = make("lora")

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
+
+from tf_finetune.training.compile_ahead import compiling_ahead
 
 LANGUAGE_MODELS = Path(__file__).resolve().parents[1] / "formats" / "language_models"
 
@@ -97,3 +100,17 @@ def test_no_kernel_is_left_for_the_steps(network, tiny_bert_dir, tmp_path):
     assert found["ahead"] >= 3 * 8
     assert found["in_all"] == found["ahead"]
     assert found["shapes"] == found["in_order"]
+
+
+class OwnModel(keras.Model):
+    """As a user writes one: it has no inputs before it is called."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_other_models_have_nothing_to_compile():
+    wide = keras.Input((None, 8))
+    for model in (OwnModel(), keras.Model(wide, keras.layers.Dense(2)(wide))):
+        with compiling_ahead(model, [(4, 16)]):
+            pass

@@ -18,6 +18,8 @@ IDS, TARGETS = "ids", "targets"
 DOCUMENTS = "documents"
 # A shorter prefix saves less than it costs to compute it apart.
 MIN_PREFIX = 16
+# Rows that are compared at a time; more take more memory.
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,15 @@ def shared_prefix(rows: TokenizedRows) -> tuple[int, ...]:
         return ()
     # A row keeps a token of its own.
     count = int(rows.lengths.min()) - 1
-    ids, targets = (rows.columns[name][:, :count].to_tensor() for name in (IDS, TARGETS))
-    same = tf.reduce_all((ids == ids[0]) & (targets < 0), axis=0).numpy()
-    count = count if same.all() else int(np.argmin(same))
-    return tuple(ids[0, :count].numpy().tolist()) if count >= MIN_PREFIX else ()
+    first = rows.columns[IDS][0, :count]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        ids, targets = (rows.columns[name][part, :count].to_tensor() for name in (IDS, TARGETS))
+        same = tf.reduce_all((ids == first[:count]) & (targets < 0), axis=0).numpy()
+        count = count if same.all() else int(np.argmin(same))
+        if count < MIN_PREFIX:
+            return ()
+    return tuple(first[:count].numpy().tolist())
 
 
 def pack_rows(rows: TokenizedRows) -> TokenizedRows:

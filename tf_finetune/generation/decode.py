@@ -62,12 +62,13 @@ class Decoding:
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
+            count = len(rows)
             # A smaller batch would be traced anew.
-            rows += rows[-1:] * (min(batch_size, len(order)) - len(rows))
+            rows += rows[-1:] * (min(batch_size, len(order)) - count)
             started = time.perf_counter()
             for _ in (texts := self._batch([prompts[row] for row in rows], rows, sampling, seed)):
                 pass
-            seconds = (time.perf_counter() - started) / len(rows)
+            seconds = (time.perf_counter() - started) / count
             for row, text in zip(rows, texts.texts, strict=True):
                 reason: Any = text.reason
                 answers[row] = Answer(text.text, text.tokens, reason, seconds)

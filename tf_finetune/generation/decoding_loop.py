@@ -37,15 +37,16 @@ class State(NamedTuple):
 class DecodingLoop:
     """The traced programs that decode with a network.
 
-    Without XLA one program serves all lengths; XLA compiles one for each length of the prompts,
-    each room of the memories and each number of steps.
+    Without XLA one program serves all lengths of a batch size and a sampler; XLA compiles one for
+    each length of the prompts, each room of the memories and each number of steps.
     """
 
     def __init__(self, network: Any, jit_compile: bool = False) -> None:
         """Traces nothing yet.
 
         Args:
-            network: A decoder; see `LlamaDecoder`. Its weights are those of the last `refresh`.
+            network: A decoder; see `LlamaDecoder`. What is trained of it is as of the last
+                `refresh`.
             jit_compile: Whether XLA compiles the programs.
         """
         self.jit_compile = jit_compile

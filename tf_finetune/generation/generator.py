@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_finetune.data.batches import Batches
 from tf_finetune.data.conversations import Example, Preference
@@ -100,7 +101,9 @@ class Generator:
     @cached_property
     def decoding(self) -> Decoding:
         """Answers prompts; its programs are traced once."""
-        return Decoding(self.decoder, self.runtime.jit_compile)
+        # A TPU runs nothing else; elsewhere XLA would compile anew for each length.
+        on_tpu = isinstance(self.runtime.strategy, tf.distribute.TPUStrategy)
+        return Decoding(self.decoder, jit_compile=on_tpu)
 
     def tokenize(
         self, examples: Sequence[Example], cache_dir: str | None = None

@@ -10,8 +10,11 @@ from keras import ops
 from tf_finetune.models.linear import Linear, LinearTensors
 
 Tensor = Any
-# The most bytes of kernels that are copied: more memory than this is worth more than the time.
-COPIED_BYTES = 2 * 2**30
+# The most bytes that are copied: more memory than this is worth more than the time.
+COPIED_BYTES = 2**30
+# Of a variable with more elements than this only a sample is looked at to see what has changed: a
+# step of training changes all of them.
+SAMPLED, STRIDE = 2**18, 61
 # The least bytes of a part of a kernel: below, the call takes longer than the product.
 PART_BYTES = 2**20
 
@@ -36,7 +39,8 @@ class DecodingWeights:
     which oneDNN reads without rearranging them. Each product's kernels of all layers are one tensor
     and lie in memory in the order in which they are read.
 
-    The kernels of large decoders are not copied: their layers compute as in training.
+    The kernels of large decoders are not copied: their layers compute as in training. All other
+    weights, such as norms and biases, are read where they are.
     """
 
     def __init__(self, decoder: Any) -> None:
@@ -53,17 +57,21 @@ class DecodingWeights:
     @property
     def copies(self) -> bool:
         """Whether kernels are copied."""
-        linears = [linear for layer in self._decoder.layers for linear in layer.linears]
-        sizes = (int(np.prod(linear.kernel.shape)) for linear in linears)
-        return sum(sizes) * tf.as_dtype(self._decoder.compute_dtype).size <= COPIED_BYTES
+        kernels = [linear.kernel for layer in self._decoder.layers for linear in layer.linears]
+        dtype = self._decoder.compute_dtype
+        if self._decoder.head_kernel.dtype != dtype:
+            kernels.append(self._decoder.head_kernel)
+        sizes = (int(np.prod(kernel.shape)) for kernel in kernels)
+        return sum(sizes) * tf.as_dtype(dtype).size <= COPIED_BYTES
 
     def refresh(self) -> None:
-        """Reads the decoder's weights again, if they have changed since the last call."""
+        """Copies the kernels again, if what is trained has changed since the last call."""
         if not self.copies:
             return
-        known, self._known = self._known, [_checksum(v) for v in self._decoder.trainable_variables]
+        known = [_checksum(variable) for variable in self._decoder.trainable_variables]
         if known == self._known:
             return
+        self._known = None  # Ctrl-C may come before all are copied.
         dtype = self._decoder.compute_dtype
         products = zip(*(layer.linears for layer in self._decoder.layers), strict=True)
         for number, linears in enumerate(products):
@@ -78,6 +86,7 @@ class DecodingWeights:
             if self._head is None:
                 self._head = tf.Variable(tf.zeros(head.shape, dtype), trainable=False)
             self._head.assign(ops.cast(head, dtype))
+        self._known = known
 
     def read(self) -> WeightTensors:
         """Returns the weights, in a graph those of the time when it runs."""
@@ -117,6 +126,7 @@ def _split(kernel: Tensor) -> tuple[Tensor, ...]:
 
 
 def _checksum(variable: Any) -> bytes:
-    """Returns a hash of a variable's bytes."""
+    """Returns a hash of a variable's bytes, or of a sample of them."""
     data = tf.reshape(tf.convert_to_tensor(variable), (1, -1))
+    data = data[:, ::STRIDE] if data.shape[1] > SAMPLED else data
     return bytes(tf.raw_ops.Fingerprint(data=data, method="farmhash64").numpy())

@@ -38,7 +38,7 @@ class GPT2Decoder(keras.layers.Layer):
 
     Attributes:
         prefix: Token ids that all rows begin with, in a document without targets there; in training
-            they are computed once a batch. Empty: none.
+            they are computed once for all rows of a call. Empty: none.
     """
 
     def __init__(

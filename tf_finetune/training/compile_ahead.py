@@ -21,6 +21,9 @@ def compiling_ahead(model: keras.Model, shapes: Sequence[tuple[int, int]]) -> It
         shapes: The (rows, length) of the batches; empty: nothing is compiled.
     """
     layers = [layer for layer in model.layers if hasattr(layer, "kernels") and shapes]
+    if not layers:
+        yield
+        return
     programs = [layer.kernels() for layer in layers]
     # Of pairs the layers get both.
     rows_each = int(np.prod(model.inputs[0].shape[1:-1]))
