@@ -141,3 +141,8 @@ def test_inputs_that_reach_new_lines_end_well(name):
 @pytest.mark.parametrize("path", sorted(HERE.glob("cases/*/*")), ids=lambda path: path.name)
 def test_what_was_found_before(path):
     targets.check(path.parent.name, path.read_bytes())
+
+
+@pytest.mark.parametrize(("name", "data"), [("table", b"\xce\r\r\n1\n")])
+def test_inputs_that_once_ended_badly(name, data):
+    targets.check(name, data)

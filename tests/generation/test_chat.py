@@ -85,9 +85,11 @@ def test_commands(talk, tmp_path):
         talk.command("/quit")
 
 
-# Makes standard input the terminal that Ctrl-C is typed at, as a shell does.
+# Makes standard input the terminal that Ctrl-C is typed at, as a shell does. What a shell starts in
+# the background ignores Ctrl-C, and so do its children.
 IN_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """

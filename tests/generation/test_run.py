@@ -106,7 +106,8 @@ def test_a_trained_model_answers_and_evaluates_later_by_itself(trained, tmp_path
     run(f"--model_dir={model_dir}", f"--test_file={path}", "--do_predict")
     lines = [json.loads(x) for x in (model_dir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(line["reference"] is None for line in lines)
-    run(f"--model_dir={model_dir}", "--do_predict")
+    # In half precision, the default here, adapters are rounded.
+    run(f"--model_dir={model_dir}", "--do_predict", "--precision=float32")
     again = [json.loads(x) for x in (model_dir / "predictions.jsonl").read_text().splitlines()]
     expected = [json.loads(line)["answer"] for line in before.splitlines()]
     assert [line["answer"] for line in again] == expected

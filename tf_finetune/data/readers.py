@@ -143,7 +143,7 @@ def parse_cells(line: str, location: str, dialect: Dialect) -> dict[str, Any] | 
 def _check_no_header(cells: Sequence[str], location: str, dialect: Dialect) -> None:
     columns = dialect.columns
     # The first cell alone is looked at in nearly all rows.
-    is_header = columns[0] in cells[0] and dialect.has_header and len(columns) > 1
+    is_header = len(columns) > 1 and dialect.has_header and columns[0] in cells[0]
     if is_header and [cell.strip("\ufeff \t") for cell in cells] == list(columns):
         raise UserError(
             f"{location}: the column names stand here again, as where files were joined. Remove "
