@@ -8,10 +8,10 @@ some seconds, compiled before. Writes one plot for each curve and prints the num
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import matplotlib
@@ -31,6 +31,24 @@ SECONDS = 5.0
 MIN_STEPS = 3
 
 
+class Step(Protocol):
+    """A training step to be timed."""
+
+    @property
+    def amount(self) -> int:
+        """What is counted of it, such as its texts."""
+
+    @property
+    def flops(self) -> float:
+        """Its floating-point operations."""
+
+    def make_model(self) -> keras.Model:
+        """Makes the model, ready to be trained."""
+
+    def make_batch(self) -> tuple[Any, Any, Any]:
+        """Makes features, labels and weights."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A step: the encoder's shape and the batch's. The defaults are all-MiniLM-L6-v2's."""
@@ -46,6 +64,43 @@ class Point:
         """The encoder's size, as an axis shows it."""
         return f"{self.num_layers} x {self.hidden_size}"
 
+    @property
+    def amount(self) -> int:
+        """The texts of a step."""
+        return self.batch_size
+
+    @property
+    def flops(self) -> float:
+        """The floating-point operations of a step; see `flops.py`."""
+        lengths = np.full(self.batch_size, self.length)
+        width = self.hidden_size
+        return training_flops(lengths, self.num_layers, width, 4 * width)
+
+    def make_model(self) -> keras.Model:
+        """Makes a classifier of an encoder's shape, with random weights, ready to be trained."""
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TOKEN_INPUTS}
+        network = BertEncoder(
+            VOCABULARY_SIZE,
+            self.num_layers,
+            self.num_heads,
+            self.hidden_size,
+            4 * self.hidden_size,
+        )
+        logits = keras.layers.Dense(2, dtype="float32")(network(inputs)["pooled_output"])
+        model = keras.Model(inputs, logits)
+        model.compile(build_optimizer(total_steps=1000), LogitsLoss("single_label"))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def make_batch(self) -> tuple[dict[str, np.ndarray], Any, Any]:
+        """Makes features, labels and weights; few words are frequent and most rare, as in text."""
+        random = np.random.default_rng(0).random((self.batch_size, self.length))
+        ids = (VOCABULARY_SIZE * random**4).astype(np.int32)
+        features = dict(
+            zip(TOKEN_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True)
+        )
+        return features, np.zeros(self.batch_size, np.int32), np.ones(self.batch_size, np.float32)
+
 
 # The attribute along an axis to its points; the last encoder is BERT-base's shape.
 CURVES: dict[str, list[Point]] = {
@@ -60,34 +115,54 @@ CURVES: dict[str, list[Point]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
+    draw_curves(CURVES, "growth", "examples/s", __doc__, argv)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[Step]],
+    name: str,
+    unit: str,
+    description: str | None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Runs the command of some curves: times all points, prints tables and writes plots.
+
+    Args:
+        curves: The attribute along an axis to its points.
+        name: With what the plots' names begin.
+        unit: Of `Step.amount`, in a second.
+        description: Of the command.
+        argv: Its arguments.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", type=Path, default=Path("out/benchmark"))
-    parser.add_argument("--curves", default=",".join(CURVES))
+    parser.add_argument("--curves", default=",".join(curves))
     parser.add_argument("--max_seconds", type=float, default=SECONDS, help="of each point")
     arguments = parser.parse_args(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     runtime = make_runtime(RuntimeConfig(seed=1, distribution_strategy="one_device"))
     highest = ceiling(tf.bfloat16)
+    print(f"bfloat16 ceiling: {highest / 1e12:.2f} TFLOP/s")
     for axis in arguments.curves.split(","):
-        points = CURVES[axis]
-        places = [getattr(point, axis) for point in points]
-        print(f"\n| {axis} | step, ms | examples/s | share of the bfloat16 ceiling |")
+        places = [getattr(point, axis) for point in curves[axis]]
+        print(f"\n| {axis} | step, ms | {unit} | share of the bfloat16 ceiling |")
         print("| --- | --- | --- | --- |")
         rates, shares = [], []
-        for place, point in zip(places, points, strict=True):
-            batch = make_batch(point.batch_size, point.length)
-            seconds = time_step(make_model(point), batch, runtime, arguments.max_seconds)
-            rates.append(point.batch_size / seconds)
-            shares.append(step_flops(point) / seconds / highest)
+        for place, point in zip(places, curves[axis], strict=True):
+            seconds = time_step(point, runtime, arguments.max_seconds)
+            rates.append(point.amount / seconds)
+            shares.append(point.flops / seconds / highest)
             print(f"| {place} | {1e3 * seconds:.1f} | {rates[-1]:.1f} | {shares[-1]:.2f} |")
-        plot(arguments.output_dir / f"growth_{axis}.svg", axis, places, rates, shares)
+        path = arguments.output_dir / f"{name}_{axis}.svg"
+        plot(path, axis, places, rates, shares, unit)
 
 
-def time_step(model: keras.Model, batch: Any, runtime: Runtime, max_seconds: float) -> float:
+def time_step(point: Step, runtime: Runtime, max_seconds: float) -> float:
     """Returns the median seconds of an optimizer step."""
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    model = point.make_model()
+    batches = iter(tf.data.Dataset.from_tensors(point.make_batch()).repeat())
     loop = make_train_loop(model, runtime)
     loop(batches, tf.constant(2))
     seconds: list[float] = []
@@ -99,45 +174,13 @@ def time_step(model: keras.Model, batch: Any, runtime: Runtime, max_seconds: flo
     return float(np.median(seconds))
 
 
-def make_model(point: Point) -> keras.Model:
-    """Makes a classifier of an encoder's shape, with random weights, ready to be trained."""
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TOKEN_INPUTS}
-    network = BertEncoder(
-        VOCABULARY_SIZE,
-        point.num_layers,
-        point.num_heads,
-        point.hidden_size,
-        4 * point.hidden_size,
-    )
-    logits = keras.layers.Dense(2, dtype="float32")(network(inputs)["pooled_output"])
-    model = keras.Model(inputs, logits)
-    model.compile(build_optimizer(total_steps=1000), LogitsLoss("single_label"))
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def make_batch(batch_size: int, length: int) -> tuple[dict[str, np.ndarray], Any, Any]:
-    """Makes features, labels and weights; few words are frequent and most are rare, as in text."""
-    random = np.random.default_rng(0).random((batch_size, length))
-    ids = (VOCABULARY_SIZE * random**4).astype(np.int32)
-    features = dict(zip(TOKEN_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
-    return features, np.zeros(batch_size, np.int32), np.ones(batch_size, np.float32)
-
-
-def step_flops(point: Point) -> float:
-    """Returns the floating-point operations of a step; see `flops.py`."""
-    lengths = np.full(point.batch_size, point.length)
-    width = point.hidden_size
-    return training_flops(lengths, point.num_layers, width, 4 * width)
-
-
 def plot(
     path: Path,
     axis: str,
     places: list[int] | list[str],
     rates: list[float],
     shares: list[float],
-    unit: str = "examples/s",
+    unit: str,
 ) -> None:
     """Draws the rates and, dashed, the share of the ceiling."""
     matplotlib.use("svg")

@@ -7,19 +7,15 @@ the default settings; a point is the median step of some seconds, compiled befor
 for each curve and prints the numbers as tables.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from benchmarks.ceilings import ceiling
-from benchmarks.growth import SECONDS, plot, time_step
-from tf_finetune import RuntimeConfig, build_optimizer, make_runtime
+from benchmarks.growth import draw_curves
+from tf_finetune import build_optimizer
 from tf_finetune.generation.network import FEATURES, TargetLoss
 from tf_finetune.models.language_head import AnswerHead
 from tf_finetune.models.llama import LlamaDecoder
@@ -68,6 +64,43 @@ class Point:
         answers = passes * 2 * self.answer_tokens * width * VOCAB_SIZE
         return float(self.batch_size * (self.length * a_token + answers))
 
+    @property
+    def amount(self) -> int:
+        """The tokens of a step."""
+        return self.batch_size * self.length
+
+    def make_model(self) -> keras.Model:
+        """Makes a language model of the decoder's shape, ready to be trained."""
+        config = LlamaConfig(
+            VOCAB_SIZE,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_layers,
+            self.hidden_size // HEAD_DIM,
+            self.num_kv_heads,
+            HEAD_DIM,
+        )
+        policy = keras.config.dtype_policy()
+        dtype = policy.compute_dtype if self.rank else policy
+        lora = Lora(self.rank, 2.0 * self.rank) if self.rank else None
+        decoder = LlamaDecoder(config, lora=lora, dtype=dtype)
+        decoder.build()
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
+        model = keras.Model(inputs, AnswerHead(decoder)(decoder(inputs), inputs["targets"]))
+        model.compile(build_optimizer(total_steps=1000), TargetLoss())
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def make_batch(self) -> tuple[dict[str, np.ndarray], Any, Any]:
+        """Makes features, targets and weights."""
+        shape = self.batch_size, self.length
+        ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, shape, np.int32)
+        places = np.broadcast_to(np.arange(self.length, dtype=np.int32), shape)
+        targets = np.where(places >= self.length - self.answer_tokens, ids, -1)
+        values = ids, np.ones_like(ids), places, targets
+        features = dict(zip(FEATURES, values, strict=True))
+        return features, targets, (targets >= 0).astype(np.float32)
+
 
 # The attribute along an axis to its points. Rank 0 trains all weights; the last decoder is
 # SmolLM2-360M's shape.
@@ -84,64 +117,7 @@ CURVES: dict[str, list[Point]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output_dir", type=Path, default=Path("out/benchmark"))
-    parser.add_argument("--curves", default=",".join(CURVES))
-    parser.add_argument("--max_seconds", type=float, default=SECONDS, help="of each point")
-    arguments = parser.parse_args(argv)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    runtime = make_runtime(RuntimeConfig(seed=1, distribution_strategy="one_device"))
-    highest = ceiling(tf.bfloat16)
-    print(f"bfloat16 ceiling: {highest / 1e12:.2f} TFLOP/s")
-    for axis in arguments.curves.split(","):
-        places = [getattr(point, axis) for point in CURVES[axis]]
-        print(f"\n| {axis} | step, ms | tokens/s | share of the bfloat16 ceiling |")
-        print("| --- | --- | --- | --- |")
-        rates, shares = [], []
-        for place, point in zip(places, CURVES[axis], strict=True):
-            batch = make_batch(point)
-            seconds = time_step(make_model(point), batch, runtime, arguments.max_seconds)
-            rates.append(point.batch_size * point.length / seconds)
-            shares.append(point.flops / seconds / highest)
-            print(f"| {place} | {1e3 * seconds:.0f} | {rates[-1]:.0f} | {shares[-1]:.2f} |")
-        path = arguments.output_dir / f"growth_generator_{axis}.svg"
-        plot(path, axis, places, rates, shares, "tokens/s")
-
-
-def make_model(point: Point) -> keras.Model:
-    """Makes a language model of the decoder's shape, ready to be trained."""
-    config = LlamaConfig(
-        VOCAB_SIZE,
-        point.hidden_size,
-        point.intermediate_size,
-        point.num_layers,
-        point.hidden_size // HEAD_DIM,
-        point.num_kv_heads,
-        HEAD_DIM,
-    )
-    policy = keras.config.dtype_policy()
-    dtype = policy.compute_dtype if point.rank else policy
-    lora = Lora(point.rank, 2.0 * point.rank) if point.rank else None
-    decoder = LlamaDecoder(config, lora=lora, dtype=dtype)
-    decoder.build()
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
-    model = keras.Model(inputs, AnswerHead(decoder)(decoder(inputs), inputs["targets"]))
-    model.compile(build_optimizer(total_steps=1000), TargetLoss())
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def make_batch(point: Point) -> tuple[dict[str, np.ndarray], Any, Any]:
-    """Makes features, targets and weights."""
-    shape = point.batch_size, point.length
-    ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, shape, np.int32)
-    places = np.broadcast_to(np.arange(point.length, dtype=np.int32), shape)
-    targets = np.where(places >= point.length - point.answer_tokens, ids, -1)
-    values = ids, np.ones_like(ids), places, targets
-    features = dict(zip(FEATURES, values, strict=True))
-    return features, targets, (targets >= 0).astype(np.float32)
+    draw_curves(CURVES, "growth_generator", "tokens/s", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -74,14 +74,15 @@ def work() -> None:
     """Trains some steps and prints the median step's seconds and the mean of the bytes."""
     import tensorflow as tf
 
-    from benchmarks.growth import Point, make_batch, make_model
+    from benchmarks.growth import Point
     from tf_finetune import RuntimeConfig, make_runtime
     from tf_finetune.training.step import make_train_loop
 
     runtime = make_runtime(RuntimeConfig(seed=1, jit_compile="false"))
+    point = Point(batch_size=BATCH * runtime.num_replicas, length=LENGTH)
     with runtime.scope():
-        model = make_model(Point())
-    batch = make_batch(BATCH * runtime.num_replicas, LENGTH)
+        model = point.make_model()
+    batch = point.make_batch()
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
