@@ -15,6 +15,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation.decode import Decoding
+from tf_finetune.generation.drafts import Drafts
 from tf_finetune.generation.sampling import Sampler, make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
 from tf_finetune.models import decoding_weights
@@ -101,12 +102,12 @@ def test_logits_are_those_of_the_whole_forward_pass(decoding):
     try:
         uniform = tf.zeros((batch, 5))
         values, sampler = sampler_values(SamplingConfig()), Recorder()
-        state = loop._prefill(ids, starts, uniform[:, 0], values, sampler=sampler)
-        chosen = [state.last.numpy()]
-        for _ in range(5):
-            last, weights = state.last[:, None], loop._weights.read()
-            state = loop._next(state, last, weights, uniform[:, 0], values, sampler)
-            chosen.append(state.last.numpy())
+        state, ids = loop._prefill(ids, starts, uniform[:, :1], values, sampler=sampler)
+        chosen = [ids.numpy()[:, 0]]
+        for step in range(5):
+            places = tf.fill((batch,), longest + step)
+            state, ids = loop._step(ids, places, uniform[:, :1], values, state, sampler=sampler)
+            chosen.append(ids.numpy()[:, 0])
     finally:
         tf.config.run_functions_eagerly(False)
     for row, prompt in enumerate(PROMPTS):
@@ -124,6 +125,50 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(llama):
         together = llama.answer(PROMPTS, config, seed=3, batch_size=4)
         apart = llama.answer(PROMPTS, config, seed=3, batch_size=1)
         assert [a.text for a in together] == [a.text for a in apart]
+
+
+@pytest.mark.parametrize(
+    ("kind", "jit_compile"),
+    [("llama", False), ("mistral", False), ("smollm3", False), ("gpt2", False), ("gpt2", True)],
+)
+@pytest.mark.parametrize("temperature", [0, 1.2])
+def test_answers_do_not_depend_on_what_was_guessed(kind, jit_compile, temperature, monkeypatch):
+    decoding = Decoding(make(kind), jit_compile)
+    config = SamplingConfig(max_new_tokens=34, temperature=temperature)
+    rows: list[list[int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Drafts, "guess", lambda self, texts, limits: [[] for _ in texts])
+        patch.setattr(Drafts, "learn", lambda self, ids, start: rows.append(ids))
+        plain = decoding.answer(PROMPTS, config, seed=5, batch_size=2)
+    lengths = []
+
+    def some_wrong(self, texts, limits):
+        """Guesses 0, 3 or 7 tokens, of which 0, 2 or 5 are right."""
+        guesses = []
+        for number, (ids, limit) in enumerate(zip(texts, limits, strict=True)):
+            known = next(row for row in rows if row[: len(ids)] == ids)
+            count, good = ((7, 5), (3, 2), (0, 0), (3, 0))[(len(ids) + number) % 4]
+            guess = [*known[len(ids) :][:good], *[1] * (count - good)]
+            guesses.append(guess[: max(0, limit)])
+        lengths.append(max(map(len, guesses)))
+        return guesses
+
+    monkeypatch.setattr(Drafts, "guess", some_wrong)
+    guessed = decoding.answer(PROMPTS, config, seed=5, batch_size=2)
+    assert [(a.text, a.tokens) for a in guessed] == [(a.text, a.tokens) for a in plain]
+    assert 0 < len(lengths) < sum(answer.tokens for answer in plain) and max(lengths) == 7
+
+
+def test_what_was_said_before_is_read_at_once(llama, monkeypatch):
+    config = SamplingConfig(max_new_tokens=48)
+    decoding, steps = Decoding(llama.decoder), []
+    step = decoding.loop.step
+    monkeypatch.setattr(decoding.loop, "step", lambda *a: steps.append(1) or step(*a))
+    (first,) = decoding.answer(PROMPTS[:1], config)
+    steps.clear()
+    (again,) = decoding.answer(PROMPTS[:1], config)
+    assert again.text == first.text and again.tokens == first.tokens == 48
+    assert len(steps) == 47 // 8 + 1
 
 
 def test_a_stream_is_the_whole_answer_in_parts(llama):
@@ -275,4 +320,5 @@ def test_the_programs_are_traced_once_for_all_batches_and_calls(llama):
         sampling = SamplingConfig(max_new_tokens=3, temperature=temperature, top_k=7)
         decoding.answer([[5, 6, 7]] * 5, sampling, batch_size=1)
     programs = decoding.loop._programs
-    assert [one.experimental_get_tracing_count() for one in programs.values()] == [1, 1]
+    # To read prompts, a token, and a token with guesses.
+    assert [one.experimental_get_tracing_count() for one in programs.values()] == [1, 1, 1]

@@ -1,8 +1,9 @@
 """Decoding: answers to prompts, token after token."""
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -12,12 +13,10 @@ from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.answers import Answer
 from tf_finetune.generation.decoding_loop import DecodingLoop, State, rounded_up
+from tf_finetune.generation.drafts import Drafts
 from tf_finetune.generation.sampling import make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
 from tf_finetune.text.stream_decoder import StreamDecoder
-
-# Tokens between two looks at the answers, to see whether all are finished.
-STEPS = 16
 
 
 class Decoding:
@@ -32,6 +31,7 @@ class Decoding:
         """
         self.decoder = decoder
         self.loop = DecodingLoop(decoder.network, jit_compile)
+        self.drafts = Drafts()
 
     def answer(
         self,
@@ -66,11 +66,12 @@ class Decoding:
             # A smaller batch would be traced anew.
             rows += rows[-1:] * (min(batch_size, len(order)) - count)
             started = time.perf_counter()
-            for _ in (texts := self._batch([prompts[row] for row in rows], rows, sampling, seed)):
+            batch = _Batch(self, [prompts[row] for row in rows], np.array(rows), sampling, seed)
+            for _ in batch:
                 pass
             seconds = (time.perf_counter() - started) / count
-            for row, text in zip(rows, texts.texts, strict=True):
-                reason: Any = text.reason
+            for row, done in zip(rows, batch.rows, strict=True):
+                text, reason = done.answer, cast(Any, done.answer.reason)
                 answers[row] = Answer(text.text, text.tokens, reason, seconds)
         return [answer for answer in answers if answer is not None]
 
@@ -84,20 +85,10 @@ class Decoding:
         """
         self.check(prompt, sampling)
         self.loop.refresh()
-        batch = self._batch([prompt], [0], sampling, seed, steps=1)
+        batch = _Batch(self, [prompt], np.array([0]), sampling, seed)
         for _ in batch:
-            if part := batch.texts[0].part():
+            if part := batch.rows[0].answer.part():
                 yield part
-
-    def _batch(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[int],
-        sampling: SamplingConfig,
-        seed: int,
-        steps: int = STEPS,
-    ) -> "_Batch":
-        return _Batch(self, prompts, np.array(rows), sampling, seed, steps)
 
     def check(self, prompt: Sequence[int], sampling: SamplingConfig) -> None:
         """Checks that a prompt leaves room for an answer.
@@ -114,6 +105,35 @@ class Decoding:
             )
 
 
+@dataclass
+class _Row:
+    """A prompt and its answer, which grows.
+
+    Attributes:
+        ids: The tokens of both.
+        answer: The answer's text.
+        left: How many tokens the answer may still have.
+        uniform: float32 [max_new_tokens]; see `Sampler.next_ids`.
+    """
+
+    ids: list[int]
+    answer: AnswerText
+    left: int
+    uniform: np.ndarray
+
+    def push(self, ids: Sequence[int], stop_ids: Collection[int]) -> int:
+        """Takes the next tokens, as far as the answer goes; returns how many."""
+        for count, id in enumerate(ids, start=1):
+            self.ids.append(id)
+            self.left -= 1
+            self.answer.push(id, id in stop_ids)
+            if not self.left:
+                self.answer.end()
+            if self.answer.reason:
+                return count
+        return len(ids)
+
+
 class _Batch:
     """The answers to some prompts, which grow while it is iterated over."""
 
@@ -124,58 +144,79 @@ class _Batch:
         rows: np.ndarray,
         sampling: SamplingConfig,
         seed: int,
-        steps: int,
     ) -> None:
-        self.decoding, self.prompts, self.steps = decoding, prompts, steps
-        self.sampling, self.sampler = sampling, make_sampler(sampling)
+        self.decoding, self.sampler = decoding, make_sampler(sampling)
         self.values = sampler_values(sampling)
-        self.uniform = uniforms(seed, rows, sampling.max_new_tokens)
-        tokenizer = decoding.decoder.tokenizer
-        self.texts = [AnswerText(StreamDecoder(tokenizer), sampling.stop) for _ in prompts]
+        most, tokenizer = sampling.max_new_tokens, decoding.decoder.tokenizer
+        self.rows = [
+            _Row(list(prompt), AnswerText(StreamDecoder(tokenizer), sampling.stop), most, uniform)
+            for prompt, uniform in zip(prompts, uniforms(seed, rows, most), strict=True)
+        ]
 
     def __iter__(self) -> Iterator[None]:
-        stop_ids = self.decoding.decoder.chat.stop_ids
-        state = self._prefill()
-        self._push(state.last.numpy()[:, np.newaxis], stop_ids)
+        loop, drafts = self.decoding.loop, self.decoding.drafts
+        state, starts, chosen = self._prefill()
+        for row in self.rows:
+            drafts.learn(row.ids, 0)
+        self._push([[] for _ in self.rows], chosen)
         yield
-        done = 1
-        while not all(text.reason for text in self.texts) and done < self.uniform.shape[1]:
-            count = min(self.steps, self.uniform.shape[1] - done)
-            uniform = self.uniform[:, done : done + count]
-            state, ids = self.decoding.loop.steps(
+        while not all(row.answer.reason for row in self.rows):
+            guesses: list[list[int]] = [[] for _ in self.rows]
+            if not self.sampler.penalizes:
+                guesses = drafts.guess(
+                    [row.ids for row in self.rows],
+                    # One more is chosen after the last guess.
+                    [0 if row.answer.reason else row.left - 1 for row in self.rows],
+                )
+            length = drafts.most_tokens(len(self.rows)) if any(guesses) else 1
+            ids = np.zeros((len(self.rows), length), np.int32)
+            uniform = np.zeros(ids.shape, np.float32)
+            for number, (row, guess) in enumerate(zip(self.rows, guesses, strict=True)):
+                ids[number, : 1 + len(guess)] = [row.ids[-1], *guess]
+                drawn = row.uniform[len(row.uniform) - row.left :][:length]
+                uniform[number, : len(drawn)] = drawn
+            places = starts + [len(row.ids) - 1 for row in self.rows]
+            state, chosen = loop.step(
                 state,
-                count,
-                tf.constant(np.pad(uniform, ((0, 0), (0, self.steps - count)))),
-                tf.constant(stop_ids, tf.int32),
-                tf.constant([bool(text.reason) for text in self.texts]),
+                tf.constant(ids),
+                tf.constant(places, tf.int32),
+                tf.constant(uniform),
                 self.values,
                 self.sampler,
             )
-            self._push(ids.numpy(), stop_ids)
-            done += count
+            counts = self._push(guesses, chosen)
+            if any(guesses):
+                drafts.judge([count - 1 for count in counts if count])
             yield
-        for text in self.texts:
-            text.end()
-        yield
 
-    def _prefill(self) -> State:
-        length = max(map(len, self.prompts))
+    def _prefill(self) -> tuple[State, np.ndarray, tf.Tensor]:
+        """Returns the state after the prompts, where each starts, and what comes after them."""
+        length = max(len(row.ids) for row in self.rows)
         if self.decoding.loop.jit_compile:
             length = rounded_up(length)
-        ids = np.zeros((len(self.prompts), length), np.int32)
-        for row, prompt in enumerate(self.prompts):
-            ids[row, length - len(prompt) :] = prompt
-        starts = np.array([length - len(prompt) for prompt in self.prompts], np.int32)
-        return self.decoding.loop.prefill(
+        ids = np.zeros((len(self.rows), length), np.int32)
+        for number, row in enumerate(self.rows):
+            ids[number, length - len(row.ids) :] = row.ids
+        starts = np.array([length - len(row.ids) for row in self.rows], np.int32)
+        state, chosen = self.decoding.loop.prefill(
             tf.constant(ids),
             tf.constant(starts),
-            tf.constant(self.uniform[:, 0]),
+            tf.constant([row.uniform[:1] for row in self.rows]),
             self.values,
             self.sampler,
         )
+        return state, starts, chosen
 
-    def _push(self, ids: np.ndarray, stop_ids: Sequence[int]) -> None:
-        for text, row in zip(self.texts, ids, strict=True):
-            for id in row:
-                if not text.reason:
-                    text.push(int(id), int(id) in stop_ids)
+    def _push(self, guesses: Sequence[Sequence[int]], chosen: tf.Tensor) -> list[int]:
+        """Takes what was chosen after right guesses; returns how many tokens of each row."""
+        stop_ids, counts = self.decoding.decoder.chat.stop_ids, []
+        for row, guess, ids in zip(self.rows, guesses, chosen.numpy().tolist(), strict=True):
+            if row.answer.reason:
+                counts.append(0)
+                continue
+            right = 0
+            while right < len(guess) and guess[right] == ids[right]:
+                right += 1
+            counts.append(row.push(ids[: right + 1], stop_ids))
+            self.decoding.drafts.learn(row.ids, len(row.ids) - counts[-1])
+        return counts

@@ -17,28 +17,24 @@ BLOCK = 64
 
 
 class State(NamedTuple):
-    """Where the decoding of a batch is.
+    """What is remembered of the tokens so far of a batch.
 
     Attributes:
         memories: Of each layer.
         before: bool [batch, vocabulary], see `Sampler.next_ids`.
-        last: int32 [batch], the tokens that were chosen last.
         starts: int32 [batch], the place of each row's first token.
-        place: int32 [], the place of the tokens that come next.
     """
 
     memories: Any
     before: tf.Tensor
-    last: tf.Tensor
     starts: tf.Tensor
-    place: tf.Tensor
 
 
 class DecodingLoop:
     """The traced programs that decode with a network.
 
-    Without XLA one program serves all lengths of a batch size and a sampler; XLA compiles one for
-    each length of the prompts, each room of the memories and each number of steps.
+    Without XLA one program serves all lengths of prompts and memories for a batch size, a sampler
+    and a number of new tokens; XLA compiles one for each.
     """
 
     def __init__(self, network: Any, jit_compile: bool = False) -> None:
@@ -52,7 +48,7 @@ class DecodingLoop:
         self.jit_compile = jit_compile
         self._network = network
         self._weights = DecodingWeights(network)
-        self._programs: dict[tuple[str, Sampler, int], Callable[..., Any]] = {}
+        self._programs: dict[Any, Callable[..., Any]] = {}
 
     def refresh(self) -> None:
         """Learns what the network has learnt since the last call."""
@@ -65,59 +61,66 @@ class DecodingLoop:
         uniform: tf.Tensor,
         values: tf.Tensor,
         sampler: Sampler,
-    ) -> State:
+    ) -> tuple[State, tf.Tensor]:
         """Reads prompts and chooses the first token of each answer.
 
         Args:
             ids: int32 [batch, length], padded at the left.
             starts: int32 [batch], the place of each row's first token.
-            uniform: float32 [batch]; see `Sampler.next_ids`.
-            values: See `Sampler.next_ids`.
-            sampler: Chooses.
-        """
-        return self._run(self._prefill, sampler, ids, starts, uniform, values)
-
-    def steps(
-        self,
-        state: State,
-        count: int,
-        uniform: tf.Tensor,
-        stop_ids: tf.Tensor,
-        done: tf.Tensor,
-        values: tf.Tensor,
-        sampler: Sampler,
-    ) -> tuple[State, tf.Tensor]:
-        """Decodes some tokens of each row.
-
-        Args:
-            state: After the token that was chosen last; it is used up.
-            count: The number of tokens.
-            uniform: float32 [batch, at least count]; see `Sampler.next_ids`. Where XLA compiles,
-                another length is another program.
-            stop_ids: int32 [stop ids], at which a row is finished.
-            done: bool [batch], rows that are finished already.
+            uniform: float32 [batch, 1]; see `Sampler.next_ids`.
             values: See `Sampler.next_ids`.
             sampler: Chooses.
 
         Returns:
-            The new state, and int32 [batch, count] tokens, zeros after all rows are finished.
+            The state after the prompts, and int32 [batch, 1].
         """
-        room, needed = state.memories[0].keys.shape[2], int(state.place) + count
+        return self._run(self._prefill, None, sampler, ids, starts, uniform, values)
+
+    def step(
+        self,
+        state: State,
+        ids: tf.Tensor,
+        places: tf.Tensor,
+        uniform: tf.Tensor,
+        values: tf.Tensor,
+        sampler: Sampler,
+    ) -> tuple[State, tf.Tensor]:
+        """Reads some tokens of each row, and chooses the one that follows each of them.
+
+        Tokens that turn out not to be the ones chosen may be read over: the tokens of a later step
+        take the places from their first one on.
+
+        Args:
+            state: After the tokens before these; it is used up.
+            ids: int32 [batch, length].
+            places: int32 [batch], the place of the first of them in each row.
+            uniform: float32 [batch, length]; see `Sampler.next_ids`.
+            values: See `Sampler.next_ids`.
+            sampler: Chooses; where it penalizes tokens, the length is 1.
+
+        Returns:
+            The new state, and int32 [batch, length].
+        """
+        length = ids.shape[1]
+        room, needed = state.memories[0].keys.shape[2], int(tf.reduce_max(places)) + length
         if needed > room:
             # In place of a few for each block, so that little is copied.
             room = rounded_up(max(needed, room * 5 // 4)) - room
             more = [[0, 0], [0, 0], [0, room], [0, 0]]
             parts = [Memory(*(tf.pad(part, more) for part in one)) for one in state.memories]
             state = state._replace(memories=parts)
-        number = tf.constant(count)
-        state, ids = self._run(self._steps, sampler, state, number, uniform, stop_ids, done, values)
-        return state, ids[:, :count]
+        return self._run(self._step, length, sampler, ids, places, uniform, values, state)
 
-    def _run(self, function: Callable[..., Any], sampler: Sampler, *tensors: Any) -> Any:
-        flat = tf.nest.flatten(tensors)
-        key = function.__name__, sampler, next(t.shape[0] for t in flat if t.shape.rank)
+    def _run(
+        self, function: Callable[..., Any], length: int | None, sampler: Sampler, *tensors: Any
+    ) -> Any:
+        ids = tensors[0]
+        key = function.__name__, sampler, ids.shape[0], length
         if key not in self._programs:
-            signature = None if self.jit_compile else tf.nest.map_structure(_any_length, tensors)
+            signature: Any = None
+            if not self.jit_compile:
+                first = tf.TensorSpec((ids.shape[0], length), tf.int32)
+                signature = (first, *tf.nest.map_structure(_any_room, tensors[1:]))
             self._programs[key] = tf.function(
                 functools.partial(function, sampler=sampler),
                 input_signature=signature,
@@ -134,7 +137,7 @@ class DecodingLoop:
         values: tf.Tensor,
         *,
         sampler: Sampler,
-    ) -> State:
+    ) -> tuple[State, tf.Tensor]:
         batch, length = ops.shape(ids)
         before = tf.zeros((batch, 0), tf.bool)
         if sampler.penalizes:
@@ -145,66 +148,67 @@ class DecodingLoop:
             )
             before = before > 0
         memories = [NewMemory(rounded_up(length + 1)) for _ in self._network.layers]
-        state = State(memories, before, ids[:, -1], starts, tf.constant(0))
-        return self._next(state, ids, self._weights.read(), uniform, values, sampler)
+        state = State(memories, before, starts)
+        weights = self._weights.read()
+        hidden, state = self._read(state, ids, tf.zeros_like(starts), length, weights)
+        return self._choose(hidden[:, -1:], state, uniform, values, sampler, weights)
 
-    def _steps(
+    def _step(
         self,
-        state: State,
-        count: tf.Tensor,
+        ids: tf.Tensor,
+        places: tf.Tensor,
         uniform: tf.Tensor,
-        stop_ids: tf.Tensor,
-        done: tf.Tensor,
         values: tf.Tensor,
+        state: State,
         *,
         sampler: Sampler,
     ) -> tuple[State, tf.Tensor]:
-        def is_going(step: tf.Tensor, _: Any, done: tf.Tensor, __: Any) -> tf.Tensor:
-            return (step < count) & ~tf.reduce_all(done)
-
+        room = ops.shape(state.memories[0].keys)[2]
         weights = self._weights.read()
+        hidden, state = self._read(state, ids, places, room, weights)
+        return self._choose(hidden, state, uniform, values, sampler, weights)
 
-        def go(step: tf.Tensor, state: Any, done: tf.Tensor, chosen: Any) -> Any:
-            ids = state.last[:, tf.newaxis]
-            state = self._next(state, ids, weights, uniform[:, step], values, sampler)
-            is_end = tf.reduce_any(state.last[:, tf.newaxis] == stop_ids, axis=-1)
-            return step + 1, state, done | is_end, chosen.write(step, state.last)
-
-        chosen = tf.TensorArray(tf.int32, ops.shape(uniform)[1], element_shape=state.last.shape)
-        done = done | tf.reduce_any(state.last[:, tf.newaxis] == stop_ids, axis=-1)
-        _, state, _, chosen = tf.while_loop(
-            is_going, go, (0, state, done, chosen), parallel_iterations=1
-        )
-        return state, tf.transpose(chosen.stack())
-
-    def _next(
+    def _read(
         self,
         state: State,
         ids: tf.Tensor,
+        places: tf.Tensor,
+        seen: tf.Tensor,
         weights: WeightTensors,
+    ) -> tuple[tf.Tensor, State]:
+        """Reads tokens; returns [batch, length, hidden] and the new state."""
+        starts = state.starts[:, tf.newaxis]
+        at = places[:, tf.newaxis] + tf.range(ops.shape(ids)[1])
+        keys = tf.cast(tf.range(seen)[tf.newaxis] >= starts, tf.int32)
+        queries = tf.cast(at >= starts, tf.int32)
+        # Tokens that are read in vain may be beyond the last position.
+        positions = tf.clip_by_value(at - starts, 0, self._network.config.max_positions - 1)
+        hidden, memories = self._network.remember(
+            {"token_ids": ids, "positions": positions},
+            Seen(queries, keys, places),
+            state.memories,
+            weights.layers,
+        )
+        return hidden, state._replace(memories=memories)
+
+    def _choose(
+        self,
+        hidden: tf.Tensor,
+        state: State,
         uniform: tf.Tensor,
         values: tf.Tensor,
         sampler: Sampler,
-    ) -> State:
-        """Reads tokens, int32 [batch, length], and chooses those that come after the last."""
-        length = ops.shape(ids)[1]
-        is_new = isinstance(state.memories[0], NewMemory)
-        seen = length if is_new else ops.shape(state.memories[0].keys)[2]
-        starts = state.starts[:, tf.newaxis]
-        places = state.place + tf.range(length)[tf.newaxis]
-        keys = tf.cast(tf.range(seen)[tf.newaxis] >= starts, tf.int32)
-        queries = tf.cast(places >= starts, tf.int32)
-        inputs = {"token_ids": ids, "positions": tf.maximum(places - starts, 0)}
-        hidden, memories = self._network.remember(
-            inputs, Seen(queries, keys, state.place), state.memories, weights.layers
-        )
-        logits = tf.cast(product_of_parts(hidden[:, -1], weights.head), tf.float32)
-        chosen = sampler.next_ids(logits, state.before, uniform, values)
-        before = state.before
+        weights: WeightTensors,
+    ) -> tuple[State, tf.Tensor]:
+        """Chooses the token after each of those read."""
+        rows = tf.reshape(hidden, (-1, hidden.shape[-1]))
+        logits = tf.cast(product_of_parts(rows, weights.head), tf.float32)
+        chosen = sampler.next_ids(logits, state.before, tf.reshape(uniform, (-1,)), values)
         if sampler.penalizes:
-            places = tf.stack([tf.range(tf.size(chosen)), chosen], axis=1)
-            before = tf.tensor_scatter_nd_update(before, places, tf.ones_like(chosen, tf.bool))
-        return State(memories, before, chosen, state.starts, state.place + length)
+            at = tf.stack([tf.range(tf.size(chosen)), chosen], axis=1)
+            before = tf.tensor_scatter_nd_update(state.before, at, tf.ones_like(chosen, tf.bool))
+            state = state._replace(before=before)
+        return state, tf.reshape(chosen, tf.shape(uniform))
 
     @property
     def _size(self) -> int:
@@ -216,11 +220,9 @@ def rounded_up(length: Any) -> Any:
     return -(-length // BLOCK) * BLOCK
 
 
-def _any_length(tensor: tf.Tensor) -> tf.TensorSpec:
-    """Returns a tensor's shape with the number of tokens left open."""
+def _any_room(tensor: tf.Tensor) -> tf.TensorSpec:
+    """Returns a tensor's shape, with the room of a memory left open."""
     shape = tensor.shape.as_list()
-    if len(shape) == 4:  # memories
+    if len(shape) == 4:
         shape[2] = None
-    if len(shape) == 2 and tensor.dtype != tf.bool:  # not by token of the vocabulary
-        shape[1] = None
     return tf.TensorSpec(shape, tensor.dtype)

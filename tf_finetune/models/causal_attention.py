@@ -56,7 +56,7 @@ class Seen(NamedTuple):
     Attributes:
         queries: int32 [batch, length], the document of each query; 0 is padding.
         keys: int32 [batch, seen], the document of each key.
-        place: int32 [], the place of the first query among the keys.
+        place: int32 [] or [batch], the place of the first query among the keys.
     """
 
     queries: Tensor
@@ -150,15 +150,15 @@ def causal_attention(
 
 def _put(memory: Tensor, rows: Tensor, place: Tensor) -> Tensor:
     """Writes rows [batch, num_kv_heads, length, head_dim] into a memory, in place if possible."""
-    if compiled_by_xla():
-        return ops.slice_update(memory, (0, 0, place, 0), rows)
     shape, length = ops.shape(memory), ops.shape(rows)[2]
-    starts = tf.range(shape[0] * shape[1]) * shape[2] + place
-    places = tf.reshape(starts[:, tf.newaxis] + tf.range(length), (-1,))
+    starts = tf.reshape(tf.range(shape[0] * shape[1]) * shape[2], (*shape[:2], 1))
+    places = tf.reshape(starts + tf.reshape(place, (-1, 1, 1)) + tf.range(length), (-1,))
     flat = (-1, memory.shape[-1])
-    # TensorFlow's own ways of writing a part of a tensor copy all of it for each token. This one
-    # writes into its argument, which nothing else reads afterwards.
-    filled = tf.raw_ops.InplaceUpdate(
-        x=tf.reshape(memory, flat), i=places, v=tf.reshape(rows, flat)
-    )
+    old, new = tf.reshape(memory, flat), tf.reshape(rows, flat)
+    if compiled_by_xla():
+        filled = tf.tensor_scatter_nd_update(old, places[:, tf.newaxis], new)
+    else:
+        # TensorFlow's own ways of writing a part of a tensor copy all of it for each token. This
+        # one writes into its argument, which nothing else reads afterwards.
+        filled = tf.raw_ops.InplaceUpdate(x=old, i=places, v=new)
     return tf.ensure_shape(tf.reshape(filled, shape), memory.shape)

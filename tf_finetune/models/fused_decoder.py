@@ -193,7 +193,7 @@ def causal_weights(
         scores: [batch, num_kv_heads, group * length, seen].
         queries: int32 [batch, length], the document of each query; 0 is padding.
         keys: int32 [batch, seen], the document of each key.
-        place: int32 [], the place of the first query among the keys.
+        place: int32 [] or [batch], the place of the first query among the keys.
         scale: Factor of the scores.
         window: Only that many tokens are seen, the query's own included; None: all.
 
@@ -201,7 +201,7 @@ def causal_weights(
         The weights, in the shape and dtype of `scores`; twice, as the gradient needs them.
     """
     batch, length, seen = ops.shape(queries)[0], ops.shape(queries)[1], ops.shape(keys)[1]
-    distance = (place + ops.arange(length))[:, None] - ops.arange(seen)[None, :]
+    distance = place[..., None, None] + ops.arange(length)[:, None] - ops.arange(seen)
     allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     same = queries[:, :, None] == keys[:, None, :]
     logits = ops.reshape(
