@@ -2,26 +2,29 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain, cycle, islice
 
 MAX_NEW_TOKENS = 64
 # The length of the long prompt whose first token is waited for.
 LONG_PROMPT = 200
 BATCHES = (1, 16)
 PASSES = 3
+# How many questions a tuned model answers at each size of a batch.
+ANSWERED = {1: 48, 16: 192}
 Prompts = Sequence[Sequence[int]]
 
 
 def decoding_rates(
     generate: Callable[[Prompts, int], object], prompts: Prompts
 ) -> dict[str, float]:
-    """Times greedy decoding.
+    """Times greedy decoding, each call with prompts that no call had before.
 
     Args:
         generate: Takes a batch of prompts' ids and the number of new tokens of each, which are all
             made, whatever the model says.
-        prompts: Token ids of questions, at least 16.
+        prompts: Token ids of questions, at least 68.
 
     Returns:
         For batches of 1 and of 16: `batch_1_first_seconds` of the first call, where shapes are
@@ -29,21 +32,47 @@ def decoding_rates(
         prompt of 200 tokens and one new token, the median of calls after the first.
     """
     found: dict[str, float] = {}
+    rest = iter(prompts)
     for size in BATCHES:
-        first, *later = seconds_of(partial(generate, prompts[:size], MAX_NEW_TOKENS))
+        batches = [list(islice(rest, size)) for _ in range(1 + PASSES)]
+        first, *later = seconds_of(partial(generate, batch, MAX_NEW_TOKENS) for batch in batches)
         found[f"batch_{size}_first_seconds"] = first
         rate = size * MAX_NEW_TOKENS / statistics.median(later)
         found[f"batch_{size}_tokens_per_second"] = rate
-    long_prompt = [token for prompt in prompts for token in prompt][:LONG_PROMPT]
-    _, *later = seconds_of(partial(generate, [long_prompt], 1))
+    tokens = chain.from_iterable(cycle(prompts))
+    long_prompts = [list(islice(tokens, LONG_PROMPT)) for _ in range(1 + PASSES)]
+    _, *later = seconds_of(partial(generate, [prompt], 1) for prompt in long_prompts)
     found["first_token_ms"] = 1000 * statistics.median(later)
     return found
 
 
-def seconds_of(call: Callable[[], object]) -> list[float]:
-    """Returns the seconds of a first call and of some later ones."""
+def answering_rates(answer: Callable[[Prompts, int], int], prompts: Prompts) -> dict[str, float]:
+    """Times the answers of a tuned model up to where each ends by itself.
+
+    Args:
+        answer: Takes prompts' ids and how many to answer at a time, greedily with at most 64
+            tokens; returns the number of their tokens.
+        prompts: Token ids of questions, at least 274.
+
+    Returns:
+        `answers_1_tokens_per_second`, of 48 questions one by one, and likewise of 192 others in
+        batches of 16; not counted are some questions before them.
+    """
+    found: dict[str, float] = {}
+    rest = iter(prompts)
+    for size, count in ANSWERED.items():
+        answer(list(islice(rest, 2 * size)), size)
+        asked = list(islice(rest, count))
+        started = time.perf_counter()
+        tokens = answer(asked, size)
+        found[f"answers_{size}_tokens_per_second"] = tokens / (time.perf_counter() - started)
+    return found
+
+
+def seconds_of(calls: Iterable[Callable[[], object]]) -> list[float]:
+    """Returns the seconds of calls."""
     seconds = []
-    for _ in range(1 + PASSES):
+    for call in calls:
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)

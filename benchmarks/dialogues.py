@@ -35,6 +35,7 @@ class Dialogues:
         num_answered: How many of the test questions are answered after the training.
         seed: Of the order and of what is random in the model.
         max_steps: Optimizer steps after which the training ends; -1: one epoch.
+        tuned_dir: A Hugging Face directory to answer with.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Dialogues:
     num_answered: int = 0
     seed: int = 1
     max_steps: int = -1
+    tuned_dir: Path | None = None
 
     @property
     def trained_tokens(self) -> int:
@@ -73,6 +75,7 @@ def parse_dialogues(
     parser.add_argument("--max_predict_samples", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tuned_dir", type=Path, help="a tuned model to answer with")
     arguments = parser.parse_args()
     folder = arguments.data_dir / TASK
     train = read_messages(folder / "train.jsonl")[: arguments.max_train_samples]
@@ -84,6 +87,7 @@ def parse_dialogues(
         arguments.max_predict_samples,
         arguments.seed,
         arguments.max_steps,
+        arguments.tuned_dir,
     )
     return arguments.mode, arguments.variant, work
 

@@ -33,6 +33,9 @@ CONTENDERS = {
     "transformers_float32_static": ("transformers_generate", "decode", "float32_static"),
     "transformers_bfloat16_static": ("transformers_generate", "decode", "bfloat16_static"),
     "kerashub_decode": ("kerashub_lm", "decode", "bfloat16"),
+    "ours_tuned": ("ours_generator", "decode", "tuned"),
+    "transformers_tuned": ("transformers_generate", "decode", "tuned_bfloat16"),
+    "transformers_tuned_lookup": ("transformers_generate", "decode", "tuned_bfloat16_lookup"),
 }
 # glibc keeps freed memory in place of returning it to the system and asking for it again in every
 # step, which makes PyTorch faster here.
@@ -66,8 +69,11 @@ class Bar:
 
 
 _DECODERS = tuple(
-    name for name, (_, mode, _) in CONTENDERS.items() if mode == "decode" and name != "ours_decode"
+    name
+    for name, (_, mode, variant) in CONTENDERS.items()
+    if mode == "decode" and name != "ours_decode" and not variant.startswith("tuned")
 )
+_TUNED = ("transformers_tuned", "transformers_tuned_lookup")
 BARS = (
     *(
         Bar(f"{label}, answer tokens/s{scope}", number, ours, peers, ratio)
@@ -99,6 +105,16 @@ BARS = (
         )
         for n in BATCHES
     ),
+    *(
+        Bar(
+            f"answers of a tuned model, batch {n}, tokens/s",
+            f"answers_{n}_tokens_per_second",
+            "ours_tuned",
+            _TUNED,
+            1.5,
+        )
+        for n in BATCHES
+    ),
     Bar("first token, 200 tokens, ms", "first_token_ms", "ours_decode", _DECODERS, 1.0, True),
 )
 
@@ -109,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data_dir", type=Path, required=True, help=f"folder with {TASK}/")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--contenders", help="default: all")
+    parser.add_argument("--tuned_dir", type=Path, help="a Hugging Face directory of ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max_train_samples", type=int, default=512)
     parser.add_argument("--max_predict_samples", type=int, default=0, help="for the exact match")
@@ -117,9 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("out/benchmark/generate.json"))
     arguments = parser.parse_args(argv)
     model_dir()
-    names = ("data_dir", "max_train_samples", "max_predict_samples", "max_steps")
+    names = ["data_dir", "max_train_samples", "max_predict_samples", "max_steps"]
+    contenders = list(CONTENDERS)
+    if arguments.tuned_dir:
+        names.append("tuned_dir")
+    else:
+        contenders = [name for name in contenders if "tuned" not in name]
+    if arguments.contenders:
+        contenders = arguments.contenders.split(",")
     options = [f"--{name}={getattr(arguments, name)}" for name in names]
-    found: dict[str, list[Result]] = {name: [] for name in arguments.contenders.split(",")}
+    found: dict[str, list[Result]] = {name: [] for name in contenders}
     for number in range(arguments.rounds):
         for name, rounds in found.items():
             module, mode, variant = CONTENDERS[name]

@@ -160,8 +160,8 @@ def decode(work: Dialogues, variant: str) -> None:
 
 
 def padded(prompts: Sequence[Sequence[int]], new_tokens: int) -> dict[str, np.ndarray]:
-    """Returns prompts with room for their answers on the right."""
-    length = max(map(len, prompts)) + new_tokens
+    """Returns prompts with room for their answers on the right, in few different lengths."""
+    length = -(-(max(map(len, prompts)) + new_tokens) // 64) * 64
     ids = np.zeros((len(prompts), length), np.int32)
     mask = np.zeros_like(ids)
     for i, prompt in enumerate(prompts):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.decoding import MAX_NEW_TOKENS, Prompts, decoding_rates
+from benchmarks.decoding import MAX_NEW_TOKENS, Prompts, answering_rates, decoding_rates
 from benchmarks.dialogues import (
     BATCH_SIZE,
     LEARNING_RATES,
@@ -29,7 +29,7 @@ from benchmarks.language_model import HANDLE
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation.decode import Decoding
 from tf_finetune.generation.sampling_config import SamplingConfig
-from tf_finetune.runtime.hardware import make_runtime
+from tf_finetune.runtime.hardware import make_runtime, spread_over_operations
 from tf_finetune.text.chat import ChatFormat
 
 PROGRAM = Path(__file__).resolve().parents[1] / "run_generator.py"
@@ -109,8 +109,20 @@ def read_lines(name: str) -> list[dict]:
 
 
 def decode(work: Dialogues, variant: str) -> None:
-    """Decodes greedily and reports."""
-    report(decoding_rates(make_generate(), prompt_ids(work.test)))
+    """Decodes greedily and reports; the variant `tuned`: with a tuned model."""
+    prompts = prompt_ids(work.test)
+    if variant != "tuned":
+        report(decoding_rates(make_generate(), prompts))
+        return
+    spread_over_operations()  # As where a process does nothing but answer.
+    make_runtime()
+    decoding = Decoding(load_decoder(str(work.tuned_dir), trainable=False))
+
+    def answer(prompts: Prompts, size: int) -> int:
+        sampling = SamplingConfig(max_new_tokens=MAX_NEW_TOKENS)
+        return sum(one.tokens for one in decoding.answer(prompts, sampling, batch_size=size))
+
+    report(answering_rates(answer, prompts))
 
 
 class _Endless(ChatFormat):
@@ -121,6 +133,7 @@ class _Endless(ChatFormat):
 
 def make_generate() -> Callable[[Prompts, int], object]:
     """Returns a function that makes so many new tokens for each prompt, end tokens too."""
+    spread_over_operations()  # As where a process does nothing but answer.
     make_runtime()
     decoder = load_decoder(HANDLE)
     endless = _Endless(decoder.chat.template, decoder.tokenizer)

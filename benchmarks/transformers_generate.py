@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.decoding import MAX_NEW_TOKENS, decoding_rates
+from benchmarks.decoding import MAX_NEW_TOKENS, answering_rates, decoding_rates
 from benchmarks.dialogues import BATCH_SIZE, Dialogues, parse_dialogues, prompt_ids, report
 from benchmarks.language_model import model_dir
 
@@ -45,8 +45,12 @@ def decode(work: Dialogues, variant: str) -> None:
     """Decodes greedily and reports.
 
     The variant is the type of weights and arithmetic, as it is or with `_static` or `_compile`: a
-    cache of fixed size, alone or under torch.compile.
+    cache of fixed size, alone or under torch.compile. With `tuned_` before it a tuned model
+    answers; `_lookup`: what its prompt goes on with is guessed.
     """
+    if variant.startswith("tuned_"):
+        answer_as_tuned(work, variant.removeprefix("tuned_"))
+        return
     dtype, _, way = variant.partition("_")
     model = AutoModelForCausalLM.from_pretrained(model_dir(), dtype=dtype).eval()
     options: dict[str, Any] = {"do_sample": False}
@@ -66,6 +70,31 @@ def decode(work: Dialogues, variant: str) -> None:
         assert ids.shape[1] == batch["input_ids"].shape[1] + new_tokens
 
     report(decoding_rates(generate, prompt_ids(work.test)))
+
+
+def answer_as_tuned(work: Dialogues, variant: str) -> None:
+    """Answers with a tuned model and reports; see `decode`."""
+    dtype, _, way = variant.partition("_")
+    model = AutoModelForCausalLM.from_pretrained(work.tuned_dir, dtype=dtype).eval()
+
+    def answer(prompts: Sequence[Sequence[int]], size: int) -> int:
+        tokens, order = 0, sorted(prompts, key=len)
+        # transformers guesses for one prompt at a time only.
+        options = {"prompt_lookup_num_tokens": 7} if way == "lookup" and size == 1 else {}
+        for start in range(0, len(order), size):
+            batch = padded(order[start : start + size], model.config.pad_token_id)
+            with torch.inference_mode():
+                ids = model.generate(
+                    **batch, **options, max_new_tokens=MAX_NEW_TOKENS, do_sample=False
+                )
+            for row in ids[:, batch["input_ids"].shape[1] :].tolist():
+                ends = [place for place, id in enumerate(row) if id in stop_ids]
+                tokens += ends[0] + 1 if ends else len(row)
+        return tokens
+
+    stop_ids = model.generation_config.eos_token_id
+    stop_ids = {stop_ids} if isinstance(stop_ids, int) else set(stop_ids)
+    report(answering_rates(answer, prompt_ids(work.test)))
 
 
 if __name__ == "__main__":

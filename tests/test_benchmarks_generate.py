@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks import language_model
-from benchmarks.decoding import BATCHES, LONG_PROMPT, MAX_NEW_TOKENS, PASSES, decoding_rates
+from benchmarks.decoding import (
+    BATCHES,
+    LONG_PROMPT,
+    MAX_NEW_TOKENS,
+    PASSES,
+    answering_rates,
+    decoding_rates,
+)
 from benchmarks.dialogues import Clock, Dialogues, count_answer_tokens, exact_match, prompt_ids
 from benchmarks.generate import BARS, CONTENDERS, ratios, ratios_table
 from benchmarks.language_model import gguf_file, read_weights, write_config, write_tokenizer
@@ -106,14 +113,25 @@ def test_exact_match_leaves_blanks_around_out():
 
 
 def test_decoding_asks_every_contender_for_the_same():
-    asked = []
-    rates = decoding_rates(
-        lambda prompts, n: asked.append(([len(p) for p in prompts], n)), [[1] * 30] * 20
-    )
-    calls = 1 + PASSES
-    expected = [([30] * size, MAX_NEW_TOKENS) for size in BATCHES for _ in range(calls)]
-    assert asked == expected + [([LONG_PROMPT], 1)] * calls
+    asked, calls = [], 1 + PASSES
+    prompts = [[number] * 30 for number in range(calls * sum(BATCHES))]
+    rates = decoding_rates(lambda *call: asked.append(call), prompts)
+    # No prompt comes twice.
+    assert [row for batch, _ in asked[:-calls] for row in batch] == prompts
+    expected = [(size, MAX_NEW_TOKENS) for size in BATCHES for _ in range(calls)]
+    assert [(len(batch), n) for batch, n in asked[:-calls]] == expected
+    long_prompts = {tuple(row) for (row,), _ in asked[-calls:]}
+    assert {len(row) for row in long_prompts} == {LONG_PROMPT} and len(long_prompts) == calls
     assert all(value > 0 for value in rates.values())
+
+
+def test_a_tuned_model_is_asked_no_question_twice():
+    asked = []
+    prompts = [[number] for number in range(272 + 2)]
+    rates = answering_rates(lambda rows, size: asked.append((rows, size)) or 7, prompts)
+    assert [(len(rows), size) for rows, size in asked] == [(2, 1), (48, 1), (32, 16), (192, 16)]
+    assert [row for rows, _ in asked for row in rows] == prompts
+    assert set(rates) == {"answers_1_tokens_per_second", "answers_16_tokens_per_second"}
 
 
 def test_first_step_is_seen_in_the_bar(capfd):

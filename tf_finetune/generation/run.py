@@ -39,7 +39,7 @@ from tf_finetune.generation.shown import show_examples
 from tf_finetune.generation.summary import losses_table, next_steps, preferences_table
 from tf_finetune.generation.tokenize import StreamTokenizer, TokenizedDialogues
 from tf_finetune.runs.settings import to_record
-from tf_finetune.runtime.hardware import make_runtime
+from tf_finetune.runtime.hardware import make_runtime, spread_over_operations
 from tf_finetune.runtime.interrupt import Interrupted
 from tf_finetune.runtime.workers import run_in_workers
 from tf_finetune.training.fit import check_batch_size
@@ -64,6 +64,8 @@ class _Run:
 
     def __init__(self, request: Request) -> None:
         self.request, self.config = request, request.config
+        if not (self.config.run.do_train or self.config.run.do_eval):
+            spread_over_operations()
         self.runtime = make_runtime(self.config.runtime)
         self.is_chief = self.runtime.workers.is_chief
         print(self.runtime.description)

@@ -16,7 +16,7 @@ COPIED_BYTES = 2**30
 # step of training changes all of them.
 SAMPLED, STRIDE = 2**18, 61
 # The least bytes of a part of a kernel: below, the call takes longer than the product.
-PART_BYTES = 2**20
+PART_BYTES = 2**18
 
 
 class WeightTensors(NamedTuple):

@@ -18,6 +18,9 @@ from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runtime.workers import Workers
 
 CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+# With more, operations that are not in parts, such as the attention to a prompt, would leave most
+# of them idle.
+MOST_CORES = 4
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,20 @@ def compile_unseen() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def spread_over_operations() -> None:
+    """Lets each core compute an operation of its own, where there are few and no accelerator.
+
+    To share out an operation takes some 50 µs, longer than the small ones of decoding take. Those
+    worth sharing are in parts; see `DecodingWeights`. It has to be called before TensorFlow
+    computes anything, and does nothing afterwards.
+    """
+    cores = os.cpu_count() or 1
+    if cores <= MOST_CORES and not tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_inter_op_parallelism_threads(cores)
 
 
 def choose_steps_per_loop(steps_per_loop: int | None) -> int:
