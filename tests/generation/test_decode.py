@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -169,6 +171,48 @@ def test_what_was_said_before_is_read_at_once(llama, monkeypatch):
     (again,) = decoding.answer(PROMPTS[:1], config)
     assert again.text == first.text and again.tokens == first.tokens == 48
     assert len(steps) == 47 // 8 + 1
+
+
+def test_batches_side_by_side_have_the_answers_of_one_after_the_other(monkeypatch):
+    prompts = [[*prompt, number] for number in range(6) for prompt in PROMPTS]
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        decoding, threads = Decoding(make("qwen3")), set()
+        step = decoding.loop.step
+
+        def noted(*arguments, step=step, threads=threads):
+            threads.add(threading.get_ident())
+            return step(*arguments)
+
+        monkeypatch.setattr(decoding.loop, "step", noted)
+        for config in (
+            SamplingConfig(max_new_tokens=20),
+            SamplingConfig(max_new_tokens=20, temperature=1.0, repetition_penalty=1.2),
+        ):
+            answers = decoding.answer(prompts, config, seed=3, batch_size=5)
+            found.append([(answer.text, answer.tokens) for answer in answers])
+        assert len(threads) == cores
+    assert found[:2] == found[2:]
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_what_stops_a_batch_stops_those_beside_it(llama, monkeypatch, error):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    decoding, steps = Decoding(llama.decoder), []
+    step = decoding.loop.step
+
+    def failing(*arguments):
+        steps.append(threading.get_ident())
+        if len(steps) == 9:
+            raise error
+        return step(*arguments)
+
+    monkeypatch.setattr(decoding.loop, "step", failing)
+    config = SamplingConfig(max_new_tokens=50, repetition_penalty=1.3)
+    with pytest.raises(error):
+        decoding.answer(PROMPTS * 4, config, batch_size=2)
+    assert len(set(steps)) == 2 and len(steps) < 30
 
 
 def test_a_stream_is_the_whole_answer_in_parts(llama):

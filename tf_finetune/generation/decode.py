@@ -1,7 +1,10 @@
 """Decoding: answers to prompts, token after token."""
 
+import os
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,9 +21,16 @@ from tf_finetune.generation.sampling import make_sampler, sampler_values, unifor
 from tf_finetune.generation.sampling_config import SamplingConfig
 from tf_finetune.text.stream_decoder import StreamDecoder
 
+# The most batches that are decoded side by side.
+MOST_STREAMS = 4
+
 
 class Decoding:
-    """Answers prompts, token ids, with a decoder, which may learn on in between."""
+    """Answers prompts, token ids, with a decoder, which may learn on in between.
+
+    On a CPU several batches are decoded side by side: the operations of a single one are too small
+    to keep more than a core busy all the time.
+    """
 
     def __init__(self, decoder: Decoder, jit_compile: bool = False) -> None:
         """Traces nothing yet.
@@ -31,7 +41,10 @@ class Decoding:
         """
         self.decoder = decoder
         self.loop = DecodingLoop(decoder.network, jit_compile)
-        self.drafts = Drafts()
+        on_gpu = tf.config.list_physical_devices("GPU")
+        streams = 1 if jit_compile or on_gpu else min(os.cpu_count() or 1, MOST_STREAMS)
+        # One for each stream: so no answer depends on which of two batches was faster.
+        self.drafts = [Drafts() for _ in range(streams)]
 
     def answer(
         self,
@@ -47,10 +60,11 @@ class Decoding:
             prompts: The ids of each.
             sampling: How tokens are chosen.
             seed: Of what is drawn.
-            batch_size: Prompts at a time.
+            batch_size: Prompts in a batch.
 
         Returns:
-            The answers, in the order of the prompts. The time of a batch is shared by its rows.
+            The answers, in the order of the prompts. The time of a batch is shared by its rows and
+            by the batches beside it.
 
         Raises:
             UserError: A prompt leaves no room for an answer.
@@ -58,22 +72,39 @@ class Decoding:
         for prompt in prompts:
             self.check(prompt, sampling)
         self.loop.refresh()
-        answers: list[Answer | None] = [None] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            count = len(rows)
-            # A smaller batch would be traced anew.
-            rows += rows[-1:] * (min(batch_size, len(order)) - count)
-            started = time.perf_counter()
-            batch = _Batch(self, [prompts[row] for row in rows], np.array(rows), sampling, seed)
-            for _ in batch:
-                pass
-            seconds = (time.perf_counter() - started) / count
-            for row, done in zip(rows, batch.rows, strict=True):
-                text, reason = done.answer, cast(Any, done.answer.reason)
-                answers[row] = Answer(text.text, text.tokens, reason, seconds)
-        return [answer for answer in answers if answer is not None]
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        drafts = self.drafts[: len(batches)]
+        answers: dict[int, Answer] = {}
+        stopped = threading.Event()
+
+        def decode(stream: int) -> None:
+            for rows in batches[stream :: len(drafts)]:
+                started = time.perf_counter()
+                # A smaller batch would be traced anew.
+                padded = rows + rows[-1:] * (len(batches[0]) - len(rows))
+                chosen = [prompts[row] for row in padded]
+                batch = _Batch(self, chosen, np.array(padded), sampling, seed, drafts[stream])
+                for _ in batch:
+                    if stopped.is_set():
+                        return
+                seconds = (time.perf_counter() - started) / len(rows) / len(drafts)
+                for row, done in zip(rows, batch.rows, strict=False):
+                    text, reason = done.answer, cast(Any, done.answer.reason)
+                    answers[row] = Answer(text.text, text.tokens, reason, seconds)
+
+        if len(drafts) == 1:
+            decode(0)
+        else:
+            with ThreadPoolExecutor(len(drafts)) as pool:
+                streams = [pool.submit(decode, number) for number in range(len(drafts))]
+                try:
+                    for stream in as_completed(streams):
+                        stream.result()
+                except BaseException:  # Ctrl-C too
+                    stopped.set()
+                    raise
+        return [answers[row] for row in range(len(prompts))]
 
     def stream(
         self, prompt: Sequence[int], sampling: SamplingConfig = SamplingConfig(), *, seed: int = 0
@@ -85,7 +116,7 @@ class Decoding:
         """
         self.check(prompt, sampling)
         self.loop.refresh()
-        batch = _Batch(self, [prompt], np.array([0]), sampling, seed)
+        batch = _Batch(self, [prompt], np.array([0]), sampling, seed, self.drafts[0])
         for _ in batch:
             if part := batch.rows[0].answer.part():
                 yield part
@@ -144,8 +175,10 @@ class _Batch:
         rows: np.ndarray,
         sampling: SamplingConfig,
         seed: int,
+        drafts: Drafts,
     ) -> None:
-        self.decoding, self.sampler = decoding, make_sampler(sampling)
+        self.decoding, self.drafts = decoding, drafts
+        self.sampler = make_sampler(sampling)
         self.values = sampler_values(sampling)
         most, tokenizer = sampling.max_new_tokens, decoding.decoder.tokenizer
         self.rows = [
@@ -154,7 +187,7 @@ class _Batch:
         ]
 
     def __iter__(self) -> Iterator[None]:
-        loop, drafts = self.decoding.loop, self.decoding.drafts
+        loop, drafts = self.decoding.loop, self.drafts
         state, starts, chosen = self._prefill()
         for row in self.rows:
             drafts.learn(row.ids, 0)
@@ -218,5 +251,5 @@ class _Batch:
             while right < len(guess) and guess[right] == ids[right]:
                 right += 1
             counts.append(row.push(ids[: right + 1], stop_ids))
-            self.decoding.drafts.learn(row.ids, len(row.ids) - counts[-1])
+            self.drafts.learn(row.ids, len(row.ids) - counts[-1])
         return counts

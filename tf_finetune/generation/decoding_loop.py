@@ -1,6 +1,7 @@
 """The programs that decode: they read prompts, and choose token after token."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ class DecodingLoop:
         self._network = network
         self._weights = DecodingWeights(network)
         self._programs: dict[Any, Callable[..., Any]] = {}
+        self._lock = threading.Lock()  # Two programs must not be traced at once.
 
     def refresh(self) -> None:
         """Learns what the network has learnt since the last call."""
@@ -116,17 +118,21 @@ class DecodingLoop:
     ) -> Any:
         ids = tensors[0]
         key = function.__name__, sampler, ids.shape[0], length
-        if key not in self._programs:
-            signature: Any = None
-            if not self.jit_compile:
-                first = tf.TensorSpec((ids.shape[0], length), tf.int32)
-                signature = (first, *tf.nest.map_structure(_any_room, tensors[1:]))
-            self._programs[key] = tf.function(
-                functools.partial(function, sampler=sampler),
-                input_signature=signature,
-                jit_compile=self.jit_compile,
-                autograph=False,
-            )
+        with self._lock:
+            if key not in self._programs:
+                signature: Any = None
+                if not self.jit_compile:
+                    first = tf.TensorSpec((ids.shape[0], length), tf.int32)
+                    signature = (first, *tf.nest.map_structure(_any_room, tensors[1:]))
+                program = tf.function(
+                    functools.partial(function, sampler=sampler),
+                    input_signature=signature,
+                    jit_compile=self.jit_compile,
+                    autograph=False,
+                )
+                if signature:
+                    program.get_concrete_function()
+                self._programs[key] = program
         return self._programs[key](*tensors)
 
     def _prefill(
