@@ -3,6 +3,7 @@
 So do two workers beside one process.
 """
 
+import hashlib
 import json
 import random
 import shutil
@@ -51,6 +52,15 @@ def arguments(tiny_llama, tmp_path_factory) -> Callable[..., list[str]]:
     ]
 
 
+def preference_rows(count: int) -> list[dict[str, str]]:
+    """Makes the days of `day_rows` as prompts with an answer to prefer to another."""
+    days = [row["messages"] for row in day_rows(count)]
+    return [
+        {"prompt": one["content"], "chosen": two["content"], "rejected": "why?"}
+        for one, two in days
+    ]
+
+
 def answers(folder: Path) -> list[dict[str, Any]]:
     """Returns the answers to the test file without their times."""
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -60,17 +70,17 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("kills", "flags"),
     [
-        ("--lora_rank=4", "--lora_dropout=0.1", "--precision=mixed_bfloat16"),
-        ("--lora_rank=0", "--packing", "--precision=float32"),
+        (20, ("--lora_rank=4", "--lora_dropout=0.1", "--precision=mixed_bfloat16")),
+        (6, ("--lora_rank=0", "--packing", "--precision=float32")),
     ],
     ids=["adapters in bfloat16", "all weights in float32"],
 )
-def test_a_run_killed_at_6_moments_ends_as_one_that_was_not(
-    flags, arguments, tmp_path, assert_same_weights
+def test_a_killed_run_ends_as_one_that_was_not(
+    kills, flags, arguments, tmp_path, assert_same_weights
 ):
-    steps, log = 128, tmp_path / "log"
+    steps, log = 256, tmp_path / "log"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def run(folder: Path) -> BaseProcess:
@@ -78,7 +88,7 @@ def test_a_run_killed_at_6_moments_ends_as_one_that_was_not(
         return start("run_generator", arguments(folder, steps, *more), log)
 
     finish(run(whole), log)
-    plan = ["checkpoint", "evaluation", "training"] * 2
+    plan = [("checkpoint", "evaluation", "training")[number % 3] for number in range(kills)]
     random.Random(3).shuffle(plan)
     assert kill(lambda: run(killed), killed, plan) == plan
     finish(run(killed), log)
@@ -89,6 +99,55 @@ def test_a_run_killed_at_6_moments_ends_as_one_that_was_not(
     assert metrics["eval"] == expected["eval"] and metrics["eval"]["loss"] > 0
     assert metrics["test"] == expected["test"]
     assert answers(killed) == answers(whole)
+
+
+def test_killed_preferences_end_as_those_that_were_not(arguments, tmp_path, assert_same_weights):
+    steps, log = 128, tmp_path / "log"
+    pairs, whole, killed = (tmp_path / name for name in ("pairs", "whole", "killed"))
+    pairs.mkdir()
+    for name, count in (("train", 64), ("validation", 23)):
+        write_lines(pairs / f"{name}.jsonl", preference_rows(count))
+
+    def run(folder: Path) -> BaseProcess:
+        flags = (f"--data_dir={pairs}", "--method=dpo", "--lora_rank=4", "--do_eval")
+        more = (*flags, f"--eval_steps={EVAL_STEPS}")
+        return start("run_generator", arguments(folder, steps, *more), log)
+
+    finish(run(whole), log)
+    plan = ["training", "checkpoint", "evaluation", "training"]
+    assert kill(lambda: run(killed), killed, plan) == plan
+    finish(run(killed), log)
+    for kind in ("step", "best"):
+        assert_same_weights(killed, whole, kind)
+    assert_same_curves_and_files(killed, whole, steps)
+    metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
+    assert metrics["preferences"] == expected["preferences"]
+
+
+def test_a_killed_export_leaves_the_whole_one_before(arguments, tmp_path):
+    log, folder = tmp_path / "log", tmp_path / "run"
+    finish(start("run_generator", arguments(folder, 8, "--lora_rank=4", "--do_export"), log), log)
+
+    def again() -> BaseProcess:
+        return start("run_generator", [f"--model_dir={folder}", "--do_export"], log)
+
+    def files() -> dict[str, str]:
+        """Returns the hash of each exported file whose content is the same every time."""
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for name in ("export", "adapter", "saved_model")
+            for path in (folder / name).rglob("*")
+            if path.is_file() and path.name not in ("saved_model.pb", "fingerprint.pb")
+        }
+
+    whole = files()
+    assert {"export/model.safetensors", "adapter/adapter_model.safetensors"} <= set(whole)
+    plan = ["export"] * 3
+    assert kill(again, folder, plan) == plan
+    assert files() == whole
+    finish(again(), log)
+    assert files() == whole
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_same_weights):

@@ -69,9 +69,10 @@ def run_layers(
     drops = training and decoder.lora is not None and decoder.lora.dropout
     if seed is None:
         seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
-    # After the prompt there are few rows: what a kernel saves is less than what its call costs.
     few = bool(memories) and isinstance(memories[0], Memory)
-    fuse = not few and (training or decoder.compute_dtype != "float32")
+    # After the prompt there are few rows: what a kernel saves is less than what its call costs.
+    # For each other length of a prompt XLA would compile anew.
+    fuse = not memories and (training or decoder.compute_dtype != "float32")
     # As a layer's results: so the first layer shares the trace and the kernels of the others.
     first = weights[0] if weights else decoder.layers[0].tensors()
     changes = zero_products(first.linears[-1], x)

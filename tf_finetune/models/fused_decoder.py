@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from tf_finetune.models.fused import normalize, normalize_gradient, reduce_last
-from tf_finetune.models.kernels import fused
+from tf_finetune.models.kernels import fused, in_kernel
 
 Tensor = Any
 
@@ -207,9 +207,14 @@ def causal_weights(
     logits = ops.reshape(
         ops.cast(scores, "float32") * scale, (batch, scores.shape[1], -1, length, seen)
     )
-    logits = ops.where((allowed & same)[:, None, None], logits, -1e9)
-    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
-    weights = weights / reduce_last(operator.add, weights)
+    if in_kernel():
+        logits = ops.where((allowed & same)[:, None, None], logits, -1e9)
+        weights = ops.exp(logits - reduce_last(ops.maximum, logits))
+        weights = weights / reduce_last(operator.add, weights)
+    else:
+        # TensorFlow makes it once for all layers, and adds faster than it chooses.
+        hidden = ops.where(allowed & same, 0.0, -1e9)
+        weights = ops.softmax(logits + hidden[:, None, None])
     weights = ops.cast(ops.reshape(weights, ops.shape(scores)), scores.dtype)
     return weights, weights
 
