@@ -125,3 +125,27 @@ def test_the_plain_runtime_is_the_current_strategy():
     assert runtime.workers is runtime.workers and not runtime.workers.is_multi_worker
     with runtime.scope():
         assert tf.distribute.get_strategy() is strategy
+
+
+THREADS = """
+import os, sys
+import tensorflow as tf
+from tf_finetune.runtime.hardware import make_runtime, spread_over_operations
+
+os.cpu_count = lambda: int(sys.argv[1])
+spread_over_operations()
+make_runtime()
+print(tf.reduce_sum(tf.ones(3)).numpy(), tf.config.threading.get_intra_op_parallelism_threads())
+print(tf.config.threading.get_inter_op_parallelism_threads())
+os.cpu_count = lambda: 3
+spread_over_operations()  # too late, and no error
+"""
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, ["1", "2"]), (64, ["0", "0"])])
+def test_few_cores_compute_an_operation_each(cores, threads):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("a GPU computes")
+    command = [sys.executable, "-c", THREADS, str(cores)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3.0", *threads]

@@ -34,7 +34,7 @@ def make_card(generator: Generator, request: Request, *, adapter: bool) -> bytes
     text = model_card(
         card_header(decoder.handle, base_card, config.decoder.method, adapter=adapter),
         decoder.handle,
-        _data(request.facts, config),
+        {**(results.get("data") or _files(config)), **data_rows(request.facts)},
         {**_settings(config), **_adapters(generator)},
         results.get("comparison"),
         chat=not generator.is_raw,
@@ -42,24 +42,27 @@ def make_card(generator: Generator, request: Request, *, adapter: bool) -> bytes
     return text.encode()
 
 
-def _data(facts: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Returns the rows and turns of each split; where no data were read, the files' names."""
-    if not facts:
-        data = config.data
-        named = {
-            "data folder": data.data_dir,
-            "training file": data.train_file,
-            "validation file": data.validation_file,
-            "test file": data.test_file,
-        }
-        return {name: value for name, value in named.items() if value}
+def data_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the rows and turns of each split; nothing where no data were read."""
     found = {}
-    for split, described in facts["splits"].items():
+    for split, described in facts["splits"].items() if facts else ():
         sample = " (a sample)" if split == "train" and facts["train_is_sample"] else ""
         found[f"{split} rows{sample}"] = f"{described['rows']:,}"
         if described["turns"]:
             found[f"{split} turns{sample}"] = f"{described['turns']:,}"
     return found
+
+
+def _files(config: Config) -> dict[str, str]:
+    """Returns the names of the files that a run without a record of its rows has read."""
+    data = config.data
+    named = {
+        "data folder": data.data_dir,
+        "training file": data.train_file,
+        "validation file": data.validation_file,
+        "test file": data.test_file,
+    }
+    return {name: value for name, value in named.items() if value}
 
 
 def _adapters(generator: Generator) -> dict[str, Any]:

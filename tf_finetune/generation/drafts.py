@@ -6,10 +6,11 @@ from collections.abc import Sequence
 NGRAMS = (3, 2, 1)
 # The most tokens that a step reads of a row, and of all rows.
 MOST_TOKENS, MOST_ROWS = 8, 64
-# A row more that a step reads costs this part of a step with one row.
-ROW_COST = 1 / 48
+# What a step that reads guesses costs more than one that does not, in parts of that: always, and
+# for each token more.
+STEP_COST, TOKEN_COST = 1 / 2, 1 / 128
 # How fast older guesses are forgotten, and how often guesses that did not pay are tried again.
-DECAY, TRY_AGAIN = 0.25, 8
+DECAY, TRY_AGAIN = 0.25, 16
 # The most n-grams that are remembered, some 100 MB.
 MOST_NGRAMS = 2**19
 
@@ -56,7 +57,7 @@ class Drafts:
         guesses = [
             self._guess(ids, min(most, limit)) for ids, limit in zip(texts, limits, strict=True)
         ]
-        if self._right < most * len(texts) * ROW_COST and any(guesses):
+        if self._right < STEP_COST + most * len(texts) * TOKEN_COST and any(guesses):
             self._skipped = (self._skipped + 1) % TRY_AGAIN
             if self._skipped:
                 return [[] for _ in texts]

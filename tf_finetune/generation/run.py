@@ -11,6 +11,7 @@ from tf_finetune.data.dialogue_facts import token_facts
 from tf_finetune.data.dialogue_report import token_report
 from tf_finetune.data.facts_file import write_facts
 from tf_finetune.data.streamed_batches import stream_batches
+from tf_finetune.generation.cards import data_rows
 from tf_finetune.generation.chat import chat
 from tf_finetune.generation.comparison import comparison_samples, comparison_table
 from tf_finetune.generation.evaluate import (
@@ -147,6 +148,7 @@ class _Run:
         self._report(found)
         if self.is_chief:
             save_record(self._model_dir, config, template_of(generator.decoder), {})
+            self._model_dir.save_metrics({"data": data_rows(self.request.facts)})
             write_text_summary(self._model_dir, "config", json.dumps(to_record(config), indent=2))
             print(show_examples(data.train, generator.form, self._length, 1))
         check_batch_size(config.data, config.loop, self.runtime, data.stream is not None)
