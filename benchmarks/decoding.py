@@ -16,14 +16,12 @@ ANSWERED = {1: 48, 16: 192}
 Prompts = Sequence[Sequence[int]]
 
 
-def decoding_rates(
-    generate: Callable[[Prompts, int], object], prompts: Prompts
-) -> dict[str, float]:
+def decoding_rates(generate: Callable[[Prompts, int], int], prompts: Prompts) -> dict[str, float]:
     """Times greedy decoding, each call with prompts that no call had before.
 
     Args:
         generate: Takes a batch of prompts' ids and the number of new tokens of each, which are all
-            made, whatever the model says.
+            made, whatever the model says; returns how many it has made for all.
         prompts: Token ids of questions, at least 68.
 
     Returns:
@@ -35,14 +33,15 @@ def decoding_rates(
     rest = iter(prompts)
     for size in BATCHES:
         batches = [list(islice(rest, size)) for _ in range(1 + PASSES)]
-        first, *later = seconds_of(partial(generate, batch, MAX_NEW_TOKENS) for batch in batches)
+        calls = (partial(generate, batch, MAX_NEW_TOKENS) for batch in batches)
+        (first, _), *later = timed(calls)
         found[f"batch_{size}_first_seconds"] = first
-        rate = size * MAX_NEW_TOKENS / statistics.median(later)
-        found[f"batch_{size}_tokens_per_second"] = rate
+        rates = [tokens / seconds for seconds, tokens in later]
+        found[f"batch_{size}_tokens_per_second"] = statistics.median(rates)
     tokens = chain.from_iterable(cycle(prompts))
     long_prompts = [list(islice(tokens, LONG_PROMPT)) for _ in range(1 + PASSES)]
-    _, *later = seconds_of(partial(generate, [prompt], 1) for prompt in long_prompts)
-    found["first_token_ms"] = 1000 * statistics.median(later)
+    _, *later = timed(partial(generate, [prompt], 1) for prompt in long_prompts)
+    found["first_token_ms"] = 1000 * statistics.median(seconds for seconds, _ in later)
     return found
 
 
@@ -69,11 +68,11 @@ def answering_rates(answer: Callable[[Prompts, int], int], prompts: Prompts) -> 
     return found
 
 
-def seconds_of(calls: Iterable[Callable[[], object]]) -> list[float]:
-    """Returns the seconds of calls."""
-    seconds = []
+def timed(calls: Iterable[Callable[[], int]]) -> list[tuple[float, int]]:
+    """Returns the seconds of calls, and what they return."""
+    found = []
     for call in calls:
         started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return seconds
+        result = call()
+        found.append((time.perf_counter() - started, result))
+    return found

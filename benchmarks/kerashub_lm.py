@@ -153,15 +153,20 @@ def decode(work: Dialogues, variant: str) -> None:
     model = load_model(variant)
     model.compile(sampler="greedy")
 
-    def generate(prompts: Prompts, new_tokens: int) -> None:
-        model.generate(padded(prompts, new_tokens), stop_token_ids=None)
+    def generate(prompts: Prompts, new_tokens: int) -> int:
+        batch = padded(prompts, new_tokens)
+        model.generate(batch, stop_token_ids=None)
+        # It fills all room.
+        return batch["token_ids"].size - sum(map(len, prompts))
 
     report(decoding_rates(generate, prompt_ids(work.test)))
 
 
 def padded(prompts: Sequence[Sequence[int]], new_tokens: int) -> dict[str, np.ndarray]:
     """Returns prompts with room for their answers on the right, in few different lengths."""
-    length = -(-(max(map(len, prompts)) + new_tokens) // 64) * 64
+    length = max(map(len, prompts)) + new_tokens
+    if new_tokens > 1:
+        length = -(-length // 64) * 64
     ids = np.zeros((len(prompts), length), np.int32)
     mask = np.zeros_like(ids)
     for i, prompt in enumerate(prompts):

@@ -131,7 +131,7 @@ class _Endless(ChatFormat):
     stop_ids = ()
 
 
-def make_generate() -> Callable[[Prompts, int], object]:
+def make_generate() -> Callable[[Prompts, int], int]:
     """Returns a function that makes so many new tokens for each prompt, end tokens too."""
     spread_over_operations()  # As where a process does nothing but answer.
     make_runtime()
@@ -139,10 +139,11 @@ def make_generate() -> Callable[[Prompts, int], object]:
     endless = _Endless(decoder.chat.template, decoder.tokenizer)
     decoding = Decoding(replace(decoder, chat=endless))
 
-    def generate(prompts: Prompts, new_tokens: int) -> None:
+    def generate(prompts: Prompts, new_tokens: int) -> int:
         sampling = SamplingConfig(max_new_tokens=new_tokens)
         answers = decoding.answer(prompts, sampling, batch_size=len(prompts))
         assert [answer.tokens for answer in answers] == [new_tokens] * len(prompts)
+        return len(prompts) * new_tokens
 
     return generate
 

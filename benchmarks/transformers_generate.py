@@ -60,7 +60,7 @@ def decode(work: Dialogues, variant: str) -> None:
     if way == "compile":
         model.forward = torch.compile(model.forward)
 
-    def generate(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    def generate(prompts: Sequence[Sequence[int]], new_tokens: int) -> int:
         batch = padded(prompts, model.config.pad_token_id)
         with torch.inference_mode():
             # As many tokens from every contender, whatever the model says.
@@ -68,6 +68,7 @@ def decode(work: Dialogues, variant: str) -> None:
                 **batch, **options, min_new_tokens=new_tokens, max_new_tokens=new_tokens
             )
         assert ids.shape[1] == batch["input_ids"].shape[1] + new_tokens
+        return len(prompts) * new_tokens
 
     report(decoding_rates(generate, prompt_ids(work.test)))
 

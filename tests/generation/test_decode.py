@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,10 +18,12 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation.decode import Decoding
+from tf_finetune.generation.decoding_loop import DecodingLoop, State
 from tf_finetune.generation.drafts import Drafts
 from tf_finetune.generation.sampling import Sampler, make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
 from tf_finetune.models import decoding_weights
+from tf_finetune.models.causal_attention import NewMemory
 from tf_finetune.models.lora import Lora
 
 # Small windows, biases, norms of heads, layers without RoPE, learned positions, adapters.
@@ -104,7 +107,7 @@ def test_logits_are_those_of_the_whole_forward_pass(decoding):
     try:
         uniform = tf.zeros((batch, 5))
         values, sampler = sampler_values(SamplingConfig()), Recorder()
-        state, ids = loop._prefill(ids, starts, uniform[:, :1], values, sampler=sampler)
+        state, ids = loop._prefill(ids, starts, uniform[:, :1], values, sampler=sampler, fuse=False)
         chosen = [ids.numpy()[:, 0]]
         for step in range(5):
             places = tf.fill((batch,), longest + step)
@@ -136,13 +139,13 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(llama):
 @pytest.mark.parametrize("temperature", [0, 1.2])
 def test_answers_do_not_depend_on_what_was_guessed(kind, jit_compile, temperature, monkeypatch):
     decoding = Decoding(make(kind), jit_compile)
-    config = SamplingConfig(max_new_tokens=34, temperature=temperature)
+    config = SamplingConfig(max_new_tokens=34, temperature=temperature, top_k=9)
     rows: list[list[int]] = []
     with monkeypatch.context() as patch:
         patch.setattr(Drafts, "guess", lambda self, texts, limits: [[] for _ in texts])
         patch.setattr(Drafts, "learn", lambda self, ids, start: rows.append(ids))
         plain = decoding.answer(PROMPTS, config, seed=5, batch_size=2)
-    lengths = []
+    lengths, steps, step = [], [], decoding.loop.step
 
     def some_wrong(self, texts, limits):
         """Guesses 0, 3 or 7 tokens, of which 0, 2 or 5 are right."""
@@ -156,9 +159,12 @@ def test_answers_do_not_depend_on_what_was_guessed(kind, jit_compile, temperatur
         return guesses
 
     monkeypatch.setattr(Drafts, "guess", some_wrong)
+    monkeypatch.setattr(decoding.loop, "step", lambda *a: steps.append(1) or step(*a))
     guessed = decoding.answer(PROMPTS, config, seed=5, batch_size=2)
     assert [(a.text, a.tokens) for a in guessed] == [(a.text, a.tokens) for a in plain]
-    assert 0 < len(lengths) < sum(answer.tokens for answer in plain) and max(lengths) == 7
+    # Each of the two batches would take as many steps as its longest answer has tokens but one.
+    assert len(steps) == len(lengths) < 2 * (max(answer.tokens for answer in plain) - 1)
+    assert max(lengths) == 7
 
 
 def test_what_was_said_before_is_read_at_once(llama, monkeypatch):
@@ -166,11 +172,49 @@ def test_what_was_said_before_is_read_at_once(llama, monkeypatch):
     decoding, steps = Decoding(llama.decoder), []
     step = decoding.loop.step
     monkeypatch.setattr(decoding.loop, "step", lambda *a: steps.append(1) or step(*a))
-    (first,) = decoding.answer(PROMPTS[:1], config)
+    (answer,) = decoding.answer(PROMPTS[:1], config)
+    assert answer.tokens == 48
+    first = "".join(decoding.stream(PROMPTS[0], config))
     steps.clear()
-    (again,) = decoding.answer(PROMPTS[:1], config)
-    assert again.text == first.text and again.tokens == first.tokens == 48
-    assert len(steps) == 47 // 8 + 1
+    again = "".join(decoding.stream(PROMPTS[0], config))
+    assert again == first == answer.text
+    known = len(steps)
+    assert known <= 47 // 8 + 2
+    # What `answer` gives depends on nothing before: it guesses from these prompts alone.
+    steps.clear()
+    decoding.answer(PROMPTS[:1], config)
+    assert len(steps) > known
+    # Drawn from all tokens, each token more takes long.
+    steps.clear()
+    list(decoding.stream(PROMPTS[0], SamplingConfig(max_new_tokens=20, temperature=1e-4)))
+    assert len(steps) == 19
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_kernels_read_prompts_as_single_operations_do(kind):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    decoder = load_decoder(str(MODELS / kind))
+    loop, longest = DecodingLoop(decoder.network), max(map(len, PROMPTS))
+    ids = tf.constant([[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS])
+    starts = tf.constant([longest - len(prompt) for prompt in PROMPTS])
+    found = []
+    for fuse in (False, True):
+        new = State([NewMemory(64, fuse) for _ in decoder.network.layers], None, starts)
+        read = tf.function(loop._read, autograph=False)
+        hidden, state = read(new, ids, tf.zeros((1,), tf.int32), longest, loop._weights.read())
+        found.append((tf.cast(hidden, tf.float32), tf.cast(state.memories[-1].keys, tf.float32)))
+    for plain, fused in zip(*found, strict=True):
+        for row, start in enumerate(starts.numpy()):
+            at = (row, slice(start, None)) if len(plain.shape) == 3 else (row, slice(None))
+            np.testing.assert_allclose(fused[at], plain[at], atol=0.06)
+
+
+def test_many_tokens_of_prompts_are_read_in_few_lengths(llama):
+    loop = llama.loop
+    assert [loop.padded_length(16, length) for length in (40, 127, 128, 129, 200)] == [
+        *(40, 127, 128, 192, 256)
+    ]
+    assert loop.padded_length(1, 1999) == 1999 and loop.padded_length(1, 2049) == 2112
 
 
 def test_batches_side_by_side_have_the_answers_of_one_after_the_other(monkeypatch):
@@ -190,9 +234,10 @@ def test_batches_side_by_side_have_the_answers_of_one_after_the_other(monkeypatc
             SamplingConfig(max_new_tokens=20),
             SamplingConfig(max_new_tokens=20, temperature=1.0, repetition_penalty=1.2),
         ):
+            threads.clear()
             answers = decoding.answer(prompts, config, seed=3, batch_size=5)
             found.append([(answer.text, answer.tokens) for answer in answers])
-        assert len(threads) == cores
+            assert len(threads) == cores
     assert found[:2] == found[2:]
 
 
@@ -220,6 +265,10 @@ def test_a_stream_is_the_whole_answer_in_parts(llama):
     parts = list(llama.stream(PROMPTS[1], config))
     (answer,) = llama.answer([PROMPTS[1]], config)
     assert "".join(parts) == answer.text and (len(parts) > 3 or len(answer.text) < 5)
+
+
+def test_no_prompts_have_no_answers(llama):
+    assert llama.answer([]) == []
 
 
 def test_a_stop_text_ends_the_answer_before_it(llama):

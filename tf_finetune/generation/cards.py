@@ -31,10 +31,13 @@ def make_card(generator: Generator, request: Request, *, adapter: bool) -> bytes
     if readme and readme.is_file():
         base_card = readme.read_text(encoding="utf-8", errors="replace")
     results = request.model_dir.load_metrics() if request.model_dir else {}
+    read = data_rows(request.facts)
+    # What it was trained and scored on, not what it answers now.
+    data = {**read, **results["data"]} if "data" in results else read or _files(config)
     text = model_card(
         card_header(decoder.handle, base_card, config.decoder.method, adapter=adapter),
         decoder.handle,
-        {**(results.get("data") or _files(config)), **data_rows(request.facts)},
+        data,
         {**_settings(config), **_adapters(generator)},
         results.get("comparison"),
         chat=not generator.is_raw,

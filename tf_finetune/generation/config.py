@@ -123,7 +123,9 @@ class Config:
 
     program: ClassVar[str] = "run_generator.py"
 
-    data: DataConfig = DataConfig(max_seq_length=1024, train_batch_size=16, eval_batch_size=16)
+    data: DataConfig = DataConfig(
+        max_seq_length=1024, train_batch_size=16, eval_batch_size=16, predict_batch_size=16
+    )
     chat: ChatDataConfig = ChatDataConfig()
     decoder: DecoderConfig = DecoderConfig()
     lora: LoraConfig = LoraConfig(lora_rank=16, lora_alpha=32.0)

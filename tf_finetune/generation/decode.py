@@ -15,7 +15,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.answers import Answer
-from tf_finetune.generation.decoding_loop import DecodingLoop, State, rounded_up
+from tf_finetune.generation.decoding_loop import DecodingLoop, State
 from tf_finetune.generation.drafts import Drafts
 from tf_finetune.generation.sampling import make_sampler, sampler_values, uniforms
 from tf_finetune.generation.sampling_config import SamplingConfig
@@ -43,8 +43,10 @@ class Decoding:
         self.loop = DecodingLoop(decoder.network, jit_compile)
         on_gpu = tf.config.list_physical_devices("GPU")
         streams = 1 if jit_compile or on_gpu else min(os.cpu_count() or 1, MOST_STREAMS)
-        # One for each stream: so no answer depends on which of two batches was faster.
-        self.drafts = [Drafts() for _ in range(streams)]
+        self._streams = streams
+        self._drafts = (
+            Drafts()
+        )  # For single prompts; what `answer` gives depends on nothing before.
 
     def answer(
         self,
@@ -74,7 +76,8 @@ class Decoding:
         self.loop.refresh()
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        drafts = self.drafts[: len(batches)]
+        # One for each stream: so no answer depends on which of two batches was faster.
+        drafts = [Drafts() for _ in range(min(self._streams, len(batches)))]
         answers: dict[int, Answer] = {}
         stopped = threading.Event()
 
@@ -93,12 +96,13 @@ class Decoding:
                     text, reason = done.answer, cast(Any, done.answer.reason)
                     answers[row] = Answer(text.text, text.tokens, reason, seconds)
 
-        if len(drafts) == 1:
-            decode(0)
+        if len(drafts) < 2:
+            for number in range(len(drafts)):
+                decode(number)
         else:
             with ThreadPoolExecutor(len(drafts)) as pool:
-                streams = [pool.submit(decode, number) for number in range(len(drafts))]
                 try:
+                    streams = [pool.submit(decode, number) for number in range(len(drafts))]
                     for stream in as_completed(streams):
                         stream.result()
                 except BaseException:  # Ctrl-C too
@@ -116,7 +120,7 @@ class Decoding:
         """
         self.check(prompt, sampling)
         self.loop.refresh()
-        batch = _Batch(self, [prompt], np.array([0]), sampling, seed, self.drafts[0])
+        batch = _Batch(self, [prompt], np.array([0]), sampling, seed, self._drafts)
         for _ in batch:
             if part := batch.rows[0].answer.part():
                 yield part
@@ -179,6 +183,7 @@ class _Batch:
     ) -> None:
         self.decoding, self.drafts = decoding, drafts
         self.sampler = make_sampler(sampling)
+        self.guesses = self.sampler.allows_guesses and drafts.most_tokens(len(prompts)) > 1
         self.values = sampler_values(sampling)
         most, tokenizer = sampling.max_new_tokens, decoding.decoder.tokenizer
         self.rows = [
@@ -189,13 +194,13 @@ class _Batch:
     def __iter__(self) -> Iterator[None]:
         loop, drafts = self.decoding.loop, self.drafts
         state, starts, chosen = self._prefill()
-        for row in self.rows:
+        for row in self.rows if self.guesses else ():
             drafts.learn(row.ids, 0)
         self._push([[] for _ in self.rows], chosen)
         yield
         while not all(row.answer.reason for row in self.rows):
             guesses: list[list[int]] = [[] for _ in self.rows]
-            if not self.sampler.penalizes:
+            if self.guesses:
                 guesses = drafts.guess(
                     [row.ids for row in self.rows],
                     # One more is chosen after the last guess.
@@ -225,8 +230,7 @@ class _Batch:
     def _prefill(self) -> tuple[State, np.ndarray, tf.Tensor]:
         """Returns the state after the prompts, where each starts, and what comes after them."""
         length = max(len(row.ids) for row in self.rows)
-        if self.decoding.loop.jit_compile:
-            length = rounded_up(length)
+        length = self.decoding.loop.padded_length(len(self.rows), length)
         ids = np.zeros((len(self.rows), length), np.int32)
         for number, row in enumerate(self.rows):
             ids[number, length - len(row.ids) :] = row.ids
@@ -251,5 +255,6 @@ class _Batch:
             while right < len(guess) and guess[right] == ids[right]:
                 right += 1
             counts.append(row.push(ids[: right + 1], stop_ids))
-            self.drafts.learn(row.ids, len(row.ids) - counts[-1])
+            if self.guesses:
+                self.drafts.learn(row.ids, len(row.ids) - counts[-1])
         return counts

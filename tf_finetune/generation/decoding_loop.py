@@ -15,6 +15,9 @@ from tf_finetune.models.linear import product_of_parts
 
 # The room of a memory is a multiple of this.
 BLOCK = 64
+# Prompts with so many tokens together are read by XLA kernels: these are faster and need less
+# memory, but are compiled for each length.
+FUSED_TOKENS = 2048
 
 
 class State(NamedTuple):
@@ -56,6 +59,11 @@ class DecodingLoop:
         """Learns what the network has learnt since the last call."""
         self._weights.refresh()
 
+    def padded_length(self, batch: int, length: int) -> int:
+        """Returns the length to pad prompts to: where XLA compiles for each, there are few."""
+        compiles = self.jit_compile or batch * length >= FUSED_TOKENS
+        return rounded_up(length) if compiles else length
+
     def prefill(
         self,
         ids: tf.Tensor,
@@ -67,7 +75,7 @@ class DecodingLoop:
         """Reads prompts and chooses the first token of each answer.
 
         Args:
-            ids: int32 [batch, length], padded at the left.
+            ids: int32 [batch, length], padded at the left to `padded_length`.
             starts: int32 [batch], the place of each row's first token.
             uniform: float32 [batch, 1]; see `Sampler.next_ids`.
             values: See `Sampler.next_ids`.
@@ -76,7 +84,9 @@ class DecodingLoop:
         Returns:
             The state after the prompts, and int32 [batch, 1].
         """
-        return self._run(self._prefill, None, sampler, ids, starts, uniform, values)
+        fuse = int(tf.size(ids)) >= FUSED_TOKENS
+        tensors = ids, starts, uniform, values
+        return self._run(self._prefill, None, *tensors, sampler=sampler, fuse=fuse)
 
     def step(
         self,
@@ -111,13 +121,14 @@ class DecodingLoop:
             more = [[0, 0], [0, 0], [0, room], [0, 0]]
             parts = [Memory(*(tf.pad(part, more) for part in one)) for one in state.memories]
             state = state._replace(memories=parts)
-        return self._run(self._step, length, sampler, ids, places, uniform, values, state)
+        return self._run(self._step, length, ids, places, uniform, values, state, sampler=sampler)
 
     def _run(
-        self, function: Callable[..., Any], length: int | None, sampler: Sampler, *tensors: Any
+        self, function: Callable[..., Any], length: int | None, *tensors: Any, **static: Any
     ) -> Any:
+        """Runs the program of a function, whose first tensor is ids, of any length for None."""
         ids = tensors[0]
-        key = function.__name__, sampler, ids.shape[0], length
+        key = function.__name__, ids.shape[0], length, *static.values()
         with self._lock:
             if key not in self._programs:
                 signature: Any = None
@@ -125,7 +136,7 @@ class DecodingLoop:
                     first = tf.TensorSpec((ids.shape[0], length), tf.int32)
                     signature = (first, *tf.nest.map_structure(_any_room, tensors[1:]))
                 program = tf.function(
-                    functools.partial(function, sampler=sampler),
+                    functools.partial(function, **static),
                     input_signature=signature,
                     jit_compile=self.jit_compile,
                     autograph=False,
@@ -143,6 +154,7 @@ class DecodingLoop:
         values: tf.Tensor,
         *,
         sampler: Sampler,
+        fuse: bool,
     ) -> tuple[State, tf.Tensor]:
         batch, length = ops.shape(ids)
         before = tf.zeros((batch, 0), tf.bool)
@@ -153,11 +165,14 @@ class DecodingLoop:
                 tf.stack([rows, ids], axis=-1), tf.cast(real, tf.int32), (batch, self._size)
             )
             before = before > 0
-        memories = [NewMemory(rounded_up(length + 1)) for _ in self._network.layers]
+        room = rounded_up(length + 1)
+        memories = [NewMemory(room, fuse) for _ in self._network.layers]
         state = State(memories, before, starts)
         weights = self._weights.read()
-        hidden, state = self._read(state, ids, tf.zeros_like(starts), length, weights)
-        return self._choose(hidden[:, -1:], state, uniform, values, sampler, weights)
+        # The first token of all rows has the same place: a mask for all is smaller.
+        hidden, state = self._read(state, ids, tf.zeros((1,), tf.int32), length, weights)
+        last = hidden[:, -1][:, tf.newaxis]
+        return self._choose(last, state, uniform, values, sampler, weights)
 
     def _step(
         self,

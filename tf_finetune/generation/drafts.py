@@ -11,8 +11,8 @@ MOST_TOKENS, MOST_ROWS = 8, 64
 STEP_COST, TOKEN_COST = 1 / 2, 1 / 128
 # How fast older guesses are forgotten, and how often guesses that did not pay are tried again.
 DECAY, TRY_AGAIN = 0.25, 16
-# The most n-grams that are remembered, some 100 MB.
-MOST_NGRAMS = 2**19
+# The most n-grams that are remembered, some 30 MB.
+MOST_NGRAMS = 2**17
 
 
 class Drafts:

@@ -163,7 +163,7 @@ class Generator:
         self,
         prompts: Sequence[Messages | str],
         sampling: SamplingConfig = SamplingConfig(),
-        batch_size: int = DataConfig.predict_batch_size,
+        batch_size: int = 16,
     ) -> list[Answer]:
         """Answers prompts: messages, or texts to go on from.
 

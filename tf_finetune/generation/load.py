@@ -13,6 +13,7 @@ from tf_finetune.generation.config import Config
 from tf_finetune.generation.generator import PLAIN, Generator, build_generator
 from tf_finetune.generation.memory import check_memory, free_memory
 from tf_finetune.generation.record import load_record
+from tf_finetune.models.decoding_weights import COPIED_BYTES
 from tf_finetune.models.lora import make_lora
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import replaced
@@ -80,6 +81,20 @@ def make_generator(config: Config, runtime: Runtime) -> Generator:
     generator, path = restore_generator(source, earlier, template, runtime)
     print(f"init_from  {path}")
     return dataclasses.replace(generator, config=settings)
+
+
+def only_answers(config: Config) -> bool:
+    """Whether a run does nothing but answer, with a decoder whose kernels are sure to be copied.
+
+    See `DecodingWeights`; whether it computes in half precision is not known yet.
+    """
+    run = config.run
+    if run.do_train or run.do_eval or run.do_export:
+        return False
+    if not (run.do_predict or config.chatting.interactive):
+        return False
+    files = read_language_model(config.decoder.model or "")
+    return 4 * decoder_config(files.config, files.handle).num_weights <= COPIED_BYTES
 
 
 def base_generator(config: Config, runtime: Runtime) -> Generator:

@@ -26,6 +26,7 @@ from tf_finetune.generation.generator import Generator
 from tf_finetune.generation.load import (
     base_generator,
     make_generator,
+    only_answers,
     restore_generator,
     template_of,
 )
@@ -65,7 +66,7 @@ class _Run:
 
     def __init__(self, request: Request) -> None:
         self.request, self.config = request, request.config
-        if not (self.config.run.do_train or self.config.run.do_eval):
+        if only_answers(self.config):
             spread_over_operations()
         self.runtime = make_runtime(self.config.runtime)
         self.is_chief = self.runtime.workers.is_chief

@@ -23,6 +23,11 @@ class Sampler:
     top_k: int = 0
     penalizes: bool = False
 
+    @property
+    def allows_guesses(self) -> bool:
+        """Whether several tokens of a row can be chosen at once, and that takes little time."""
+        return not self.penalizes and (not self.draws or self.top_k > 0)
+
     def next_ids(
         self, logits: tf.Tensor, before: tf.Tensor, uniform: tf.Tensor, values: tf.Tensor
     ) -> tf.Tensor:

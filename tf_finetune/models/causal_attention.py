@@ -29,9 +29,11 @@ class NewMemory(NamedTuple):
 
     Attributes:
         room: int32 [] or a number, the tokens that the memory is to have room for.
+        fuse: Whether the operations between the products run as XLA kernels, in half precision.
     """
 
     room: Tensor | int
+    fuse: bool = False
 
 
 class Prefix(NamedTuple):
@@ -56,7 +58,7 @@ class Seen(NamedTuple):
     Attributes:
         queries: int32 [batch, length], the document of each query; 0 is padding.
         keys: int32 [batch, seen], the document of each key.
-        place: int32 [] or [batch], the place of the first query among the keys.
+        place: int32 [], [1] or [batch], the place of the first query among the keys.
     """
 
     queries: Tensor

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_finetune.models.causal_attention import MaybeMemory, Memory
+from tf_finetune.models.causal_attention import MaybeMemory, Memory, NewMemory
 from tf_finetune.models.kernels import recomputed, trace_kernels, traced_once
 from tf_finetune.models.linear import zero_products
 from tf_finetune.models.lora import Adapter
@@ -69,13 +69,14 @@ def run_layers(
     drops = training and decoder.lora is not None and decoder.lora.dropout
     if seed is None:
         seed = draw_seed(decoder.seed_generator) if drops else ops.zeros((2,), "int32")
-    few = bool(memories) and isinstance(memories[0], Memory)
-    # After the prompt there are few rows: what a kernel saves is less than what its call costs.
-    # For each other length of a prompt XLA would compile anew.
-    fuse = not memories and (training or decoder.compute_dtype != "float32")
+    first = memories[0] if memories else ()
+    few = isinstance(first, Memory)
+    # For few rows what a kernel saves is less than what its call costs.
+    fuse = first.fuse if isinstance(first, NewMemory) else not few
+    fuse = fuse and (training or decoder.compute_dtype != "float32")
     # As a layer's results: so the first layer shares the trace and the kernels of the others.
-    first = weights[0] if weights else decoder.layers[0].tensors()
-    changes = zero_products(first.linears[-1], x)
+    like = weights[0] if weights else decoder.layers[0].tensors()
+    changes = zero_products(like.linears[-1], x)
     kept: list[MaybeMemory] = []
     for number, layer in enumerate(layers or decoder.layers):
         memory = memories[number] if memories else ()

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
 from keras import ops
 
 from tf_finetune.models.fused import normalize, normalize_gradient, reduce_last
@@ -193,7 +194,7 @@ def causal_weights(
         scores: [batch, num_kv_heads, group * length, seen].
         queries: int32 [batch, length], the document of each query; 0 is padding.
         keys: int32 [batch, seen], the document of each key.
-        place: int32 [] or [batch], the place of the first query among the keys.
+        place: int32 [], [1] or [batch], the place of the first query among the keys.
         scale: Factor of the scores.
         window: Only that many tokens are seen, the query's own included; None: all.
 
@@ -214,7 +215,7 @@ def causal_weights(
     else:
         # TensorFlow makes it once for all layers, and adds faster than it chooses.
         hidden = ops.where(allowed & same, 0.0, -1e9)
-        weights = ops.softmax(logits + hidden[:, None, None])
+        weights = tf.nn.softmax(logits + hidden[:, None, None])
     weights = ops.cast(ops.reshape(weights, ops.shape(scores)), scores.dtype)
     return weights, weights
 
