@@ -69,6 +69,16 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def results(
+    killed: Path, whole: Path, steps: int, assert_same_weights: Callable[..., None]
+) -> list[dict[str, Any]]:
+    """Returns the results of two runs, whose weights, curves and files have to be the same."""
+    for kind in ("step", "best"):
+        assert_same_weights(killed, whole, kind)
+    assert_same_curves_and_files(killed, whole, steps)
+    return [json.loads((folder / "metrics.json").read_text()) for folder in (killed, whole)]
+
+
 @pytest.mark.parametrize(
     ("kills", "flags"),
     [
@@ -92,10 +102,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
     random.Random(3).shuffle(plan)
     assert kill(lambda: run(killed), killed, plan) == plan
     finish(run(killed), log)
-    for kind in ("step", "best"):
-        assert_same_weights(killed, whole, kind)
-    assert_same_curves_and_files(killed, whole, steps)
-    metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
+    metrics, expected = results(killed, whole, steps, assert_same_weights)
     assert metrics["eval"] == expected["eval"] and metrics["eval"]["loss"] > 0
     assert metrics["test"] == expected["test"]
     assert answers(killed) == answers(whole)
@@ -117,10 +124,7 @@ def test_killed_preferences_end_as_those_that_were_not(arguments, tmp_path, asse
     plan = ["training", "checkpoint", "evaluation", "training"]
     assert kill(lambda: run(killed), killed, plan) == plan
     finish(run(killed), log)
-    for kind in ("step", "best"):
-        assert_same_weights(killed, whole, kind)
-    assert_same_curves_and_files(killed, whole, steps)
-    metrics, expected = (json.loads((d / "metrics.json").read_text()) for d in (killed, whole))
+    metrics, expected = results(killed, whole, steps, assert_same_weights)
     assert metrics["preferences"] == expected["preferences"]
 
 
