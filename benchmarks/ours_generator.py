@@ -110,12 +110,12 @@ def read_lines(name: str) -> list[dict]:
 
 def decode(work: Dialogues, variant: str) -> None:
     """Decodes greedily and reports; the variant `tuned`: with a tuned model."""
+    spread_over_operations()  # As where a process does nothing but answer.
+    make_runtime()
     prompts = prompt_ids(work.test)
     if variant != "tuned":
         report(decoding_rates(make_generate(), prompts))
         return
-    spread_over_operations()  # As where a process does nothing but answer.
-    make_runtime()
     decoding = Decoding(load_decoder(str(work.tuned_dir), trainable=False))
 
     def answer(prompts: Prompts, size: int) -> int:
@@ -133,8 +133,6 @@ class _Endless(ChatFormat):
 
 def make_generate() -> Callable[[Prompts, int], int]:
     """Returns a function that makes so many new tokens for each prompt, end tokens too."""
-    spread_over_operations()  # As where a process does nothing but answer.
-    make_runtime()
     decoder = load_decoder(HANDLE)
     endless = _Endless(decoder.chat.template, decoder.tokenizer)
     decoding = Decoding(replace(decoder, chat=endless))

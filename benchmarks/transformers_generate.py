@@ -23,18 +23,22 @@ def padded(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor
 
 
 def generate_all(
-    model: Any, prompts: Sequence[Sequence[int]], dtype: torch.dtype
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    dtype: torch.dtype,
+    size: int = BATCH_SIZE,
+    **options: Any,
 ) -> list[list[int]]:
     """Answers prompts greedily in batches sorted by length; returns new tokens in their order."""
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(prompts), BATCH_SIZE):
-        chosen = order[start : start + BATCH_SIZE]
+    for start in range(0, len(prompts), size):
+        chosen = order[start : start + size]
         batch = padded([prompts[i] for i in chosen], model.config.pad_token_id)
         with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
             ids = model.generate(
-                **batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, use_cache=True
+                **batch, **options, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, use_cache=True
             )
         for i, row in zip(chosen, ids[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
             answers[i] = row
@@ -79,19 +83,12 @@ def answer_as_tuned(work: Dialogues, variant: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(work.tuned_dir, dtype=dtype).eval()
 
     def answer(prompts: Sequence[Sequence[int]], size: int) -> int:
-        tokens, order = 0, sorted(prompts, key=len)
         # transformers guesses for one prompt at a time only.
         options = {"prompt_lookup_num_tokens": 7} if way == "lookup" and size == 1 else {}
-        for start in range(0, len(order), size):
-            batch = padded(order[start : start + size], model.config.pad_token_id)
-            with torch.inference_mode():
-                ids = model.generate(
-                    **batch, **options, max_new_tokens=MAX_NEW_TOKENS, do_sample=False
-                )
-            for row in ids[:, batch["input_ids"].shape[1] :].tolist():
-                ends = [place for place, id in enumerate(row) if id in stop_ids]
-                tokens += ends[0] + 1 if ends else len(row)
-        return tokens
+        # The weights have the type already: no autocast.
+        rows = generate_all(model, prompts, torch.float32, size, **options)
+        ends = ([place for place, id in enumerate(row) if id in stop_ids] for row in rows)
+        return sum(end[0] + 1 if end else len(row) for end, row in zip(ends, rows, strict=True))
 
     stop_ids = model.generation_config.eos_token_id
     stop_ids = {stop_ids} if isinstance(stop_ids, int) else set(stop_ids)

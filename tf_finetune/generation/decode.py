@@ -42,11 +42,9 @@ class Decoding:
         self.decoder = decoder
         self.loop = DecodingLoop(decoder.network, jit_compile)
         on_gpu = tf.config.list_physical_devices("GPU")
-        streams = 1 if jit_compile or on_gpu else min(os.cpu_count() or 1, MOST_STREAMS)
-        self._streams = streams
-        self._drafts = (
-            Drafts()
-        )  # For single prompts; what `answer` gives depends on nothing before.
+        self._streams = 1 if jit_compile or on_gpu else min(os.cpu_count() or 1, MOST_STREAMS)
+        # For `stream` alone: what `answer` gives depends on nothing before.
+        self._drafts = Drafts()
 
     def answer(
         self,
@@ -96,10 +94,9 @@ class Decoding:
                     text, reason = done.answer, cast(Any, done.answer.reason)
                     answers[row] = Answer(text.text, text.tokens, reason, seconds)
 
-        if len(drafts) < 2:
-            for number in range(len(drafts)):
-                decode(number)
-        else:
+        if len(drafts) == 1:
+            decode(0)
+        elif drafts:
             with ThreadPoolExecutor(len(drafts)) as pool:
                 try:
                     streams = [pool.submit(decode, number) for number in range(len(drafts))]
@@ -183,7 +180,7 @@ class _Batch:
     ) -> None:
         self.decoding, self.drafts = decoding, drafts
         self.sampler = make_sampler(sampling)
-        self.guesses = self.sampler.allows_guesses and drafts.most_tokens(len(prompts)) > 1
+        self.is_guessing = self.sampler.allows_guesses and drafts.most_tokens(len(prompts)) > 1
         self.values = sampler_values(sampling)
         most, tokenizer = sampling.max_new_tokens, decoding.decoder.tokenizer
         self.rows = [
@@ -194,13 +191,13 @@ class _Batch:
     def __iter__(self) -> Iterator[None]:
         loop, drafts = self.decoding.loop, self.drafts
         state, starts, chosen = self._prefill()
-        for row in self.rows if self.guesses else ():
+        for row in self.rows if self.is_guessing else ():
             drafts.learn(row.ids, 0)
         self._push([[] for _ in self.rows], chosen)
         yield
         while not all(row.answer.reason for row in self.rows):
             guesses: list[list[int]] = [[] for _ in self.rows]
-            if self.guesses:
+            if self.is_guessing:
                 guesses = drafts.guess(
                     [row.ids for row in self.rows],
                     # One more is chosen after the last guess.
@@ -255,6 +252,6 @@ class _Batch:
             while right < len(guess) and guess[right] == ids[right]:
                 right += 1
             counts.append(row.push(ids[: right + 1], stop_ids))
-            if self.guesses:
+            if self.is_guessing:
                 self.drafts.learn(row.ids, len(row.ids) - counts[-1])
         return counts

@@ -84,7 +84,7 @@ class DecodingLoop:
         Returns:
             The state after the prompts, and int32 [batch, 1].
         """
-        fuse = int(tf.size(ids)) >= FUSED_TOKENS
+        fuse = ids.shape.num_elements() >= FUSED_TOKENS
         tensors = ids, starts, uniform, values
         return self._run(self._prefill, None, *tensors, sampler=sampler, fuse=fuse)
 
@@ -114,7 +114,7 @@ class DecodingLoop:
             The new state, and int32 [batch, length].
         """
         length = ids.shape[1]
-        room, needed = state.memories[0].keys.shape[2], int(tf.reduce_max(places)) + length
+        room, needed = state.memories[0].keys.shape[2], int(places.numpy().max()) + length
         if needed > room:
             # In place of a few for each block, so that little is copied.
             room = rounded_up(max(needed, room * 5 // 4)) - room

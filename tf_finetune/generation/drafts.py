@@ -73,8 +73,8 @@ class Drafts:
         return max(1, min(MOST_TOKENS, MOST_ROWS // batch))
 
     def _guess(self, ids: list[int], most: int) -> list[int]:
-        for size in NGRAMS:
+        for size in NGRAMS if most > 0 else ():
             if found := self._after.get(tuple(ids[-size:])):
                 text, place = found
-                return text[place : place + most] if most > 0 else []
+                return text[place : place + most]
         return []

@@ -19,7 +19,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.answers import Answer, Messages, Question
 from tf_finetune.generation.collate import pack_rows, shared_prefix
-from tf_finetune.generation.config import DecoderConfig
+from tf_finetune.generation.config import Config, DecoderConfig
 from tf_finetune.generation.decode import Decoding
 from tf_finetune.generation.metrics import loss_metrics, preference_metrics
 from tf_finetune.generation.network import TargetLoss, connect, connect_pairs, row_sums
@@ -163,7 +163,7 @@ class Generator:
         self,
         prompts: Sequence[Messages | str],
         sampling: SamplingConfig = SamplingConfig(),
-        batch_size: int = 16,
+        batch_size: int = Config.data.predict_batch_size,
     ) -> list[Answer]:
         """Answers prompts: messages, or texts to go on from.
 

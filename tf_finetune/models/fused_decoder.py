@@ -213,7 +213,7 @@ def causal_weights(
         weights = ops.exp(logits - reduce_last(ops.maximum, logits))
         weights = weights / reduce_last(operator.add, weights)
     else:
-        # TensorFlow makes it once for all layers, and adds faster than it chooses.
+        # TensorFlow makes this mask once for all layers, and adds faster than it chooses.
         hidden = ops.where(allowed & same, 0.0, -1e9)
         weights = tf.nn.softmax(logits + hidden[:, None, None])
     weights = ops.cast(ops.reshape(weights, ops.shape(scores)), scores.dtype)
