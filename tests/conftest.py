@@ -77,7 +77,7 @@ def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "intermediate_size": inner,
-        "hidden_act": "gelu",
+        "hidden_act": "gelu_new",
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "max_position_embeddings": 64,

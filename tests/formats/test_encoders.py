@@ -45,16 +45,18 @@ def preset_dir(tiny_bert_dir, tmp_path_factory):
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("epsilon", [1e-12, 0.1])
+@pytest.mark.parametrize(("epsilon", "act"), [(1e-12, "gelu_new"), (0.1, "gelu")])
 def test_hugging_face_directory_computes_what_the_paper_says(
-    tiny_bert_dir, tmp_path, read_bert, bert_forward, pairs, epsilon
+    tiny_bert_dir, tmp_path, read_bert, bert_forward, pairs, epsilon, act
 ):
-    directory = changed(tiny_bert_dir, tmp_path / "bert", layer_norm_eps=epsilon)
+    directory = changed(tiny_bert_dir, tmp_path / "bert", layer_norm_eps=epsilon, hidden_act=act)
     encoder = load_encoder(str(directory))
     inputs = features(encoder, pairs)
     assert int(tf.reduce_min(inputs["input_mask"])) == 0
     outputs = encoder.network(inputs)
-    pooled, sequence = bert_forward(read_bert(directory), inputs, heads=2, epsilon=epsilon)
+    pooled, sequence = bert_forward(
+        read_bert(directory), inputs, heads=2, epsilon=epsilon, exact_gelu=act == "gelu"
+    )
     mask = inputs["input_mask"].numpy().astype(bool)
     np.testing.assert_allclose(outputs["pooled_output"], pooled, atol=1e-5)
     np.testing.assert_allclose(outputs["sequence_output"][mask], sequence[mask], atol=1e-5)
@@ -133,8 +135,11 @@ def test_dropout_is_the_encoders_own_unless_given(tiny_bert_dir, preset_dir, tmp
     assert noise(directory) > 0
     assert noise(directory, dropout=0.0) == 0
     if kind == "hugging_face":
-        quiet = changed(directory, tmp_path / "quiet", hidden_dropout_prob=0.0)
+        rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        quiet = changed(directory, tmp_path / "quiet", **rates)
         assert noise(quiet) == 0
+        for name in rates:
+            assert noise(changed(directory, tmp_path / name, **{name: 0.0})) > 0
         assert noise(quiet, dropout=0.5) > 0
 
 
@@ -254,6 +259,11 @@ def _remove(directory: Path, file: str) -> None:
     (directory / file).unlink()
 
 
+def _change(directory: Path, name: str, value: np.ndarray) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    save_file({**tensors, name: value}, directory / "model.safetensors")
+
+
 def _drop(directory: Path, tensor: str) -> None:
     tensors = load_file(directory / "model.safetensors")
     del tensors[tensor]
@@ -293,15 +303,37 @@ def test_half_precision_in_several_files_with_a_prefix_and_a_head(tiny_bert_dir,
         (lambda d: _remove(d, "model.safetensors"), "model.safetensors.*Compare its files"),
         (
             lambda d: (d / "model.safetensors").write_bytes(b"x" * 99),
-            "its weights cannot be loaded: .*header",
+            "model.safetensors is damaged: .*header",
         ),
-        (lambda d: _drop(d, "pooler.dense.bias"), "it has no variable 'pooler_transform/bias'"),
+        (
+            lambda d: _drop(d, "pooler.dense.bias"),
+            r"its weights lack pooler\.dense\.bias \(1 of 39",
+        ),
+        (
+            lambda d: _change(d, "pooler.dense.bias", np.ones(17, "float32")),
+            r"pooler\.dense\.bias has the shape \[17\], not \[16\], as config.json says",
+        ),
+        (
+            lambda d: _change(d, "pooler.dense.bias", np.full(16, np.nan, "float32")),
+            r"pooler\.dense\.bias has 16 of 16 values that are NaN or infinite",
+        ),
+        (
+            lambda d: _change(d, "pooler.dense.bias", np.ones(16, "int8")),
+            r"pooler\.dense\.bias is of dtype int8; only float32",
+        ),
+        (
+            lambda d: _change(d, "encoder.layer.2.output.dense.bias", np.ones(16, "float32")),
+            r"hold encoder\.layer\.2\.output\.dense\.bias, which a network as config\.json",
+        ),
         (
             lambda d: (d / "model.safetensors.index.json").write_text("{}"),
-            "its weights cannot be loaded: 'weight_map'",
+            "its weights cannot be loaded: KeyError: 'weight_map'",
         ),
-        (lambda d: _edit(d, num_attention_heads=3), "16 columns cannot be split into 3 heads"),
-        (lambda d: _edit(d, num_attention_heads=None), "into None heads"),
+        (
+            lambda d: _edit(d, num_attention_heads=3),
+            "hidden_size=16, which cannot be split into num_attention_heads=3",
+        ),
+        (lambda d: _edit(d, num_attention_heads=None), "num_attention_heads=None; it must be an"),
         (lambda d: (d / "config.json").write_text("{"), "no TensorFlow 2 SavedModel, KerasHub"),
         (
             lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "more\n"),
@@ -319,14 +351,14 @@ def test_broken_hugging_face_directory(tiny_bert_dir, tmp_path, break_it, messag
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", "roberta"),
+        ("model_type", "longformer"),
         ("hidden_act", "relu"),
         ("position_embedding_type", "relative_key"),
     ],
 )
 def test_another_architecture_is_named(tiny_bert_dir, tmp_path, key, value):
     directory = changed(tiny_bert_dir, tmp_path / "bert", **{key: value})
-    with pytest.raises(UserError, match=f"{key}='{value}'.*KerasHub preset"):
+    with pytest.raises(UserError, match=f"{key}='{value}'; only "):
         load_encoder(str(directory))
 
 

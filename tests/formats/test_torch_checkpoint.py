@@ -211,12 +211,49 @@ def test_what_would_fill_the_memory_is_refused(tmp_path):
         TorchFile(path)
 
 
-def test_the_format_of_before_1_6_is_named(tmp_path):
-    (tmp_path / "x.bin").write_bytes(
-        pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02M\xe9\x03."
-    )
-    with pytest.raises(UserError, match=r"PyTorch before 1\.6.*torch\.save\(torch\.load"):
-        TorchFile(tmp_path / "x.bin")
+def save_stream(path: Path, content: bytes, storages: Mapping[str, tuple[int, bytes]]) -> Path:
+    """Writes a pickle and storages as PyTorch before 1.6 did."""
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, machine)]
+    parts += [content, pickle.dumps(list(storages), 2)]
+    parts += [count.to_bytes(8, "little") + data for count, data in storages.values()]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def test_the_format_of_before_1_6(tmp_path):
+    """PyTorch's own file of it is one of the encoders that `make_encoders.py` wrote."""
+    tensors = {"a": SIX, "half": SIX.astype("float16"), "ids": np.arange(3)}
+    content = state_dict({name: tensor(value, name) for name, value in tensors.items()})
+    storages = {name: (value.size, value.tobytes()) for name, value in tensors.items()}
+    with TorchFile(save_stream(tmp_path / "x.bin", content, storages)) as file:
+        for name, value in tensors.items():
+            np.testing.assert_array_equal(file.get_tensor(name), value)
+
+
+@pytest.mark.parametrize("length", [1, 40, 100, 200, 280])
+def test_a_stream_that_ends_early(tmp_path, length):
+    content = state_dict({"a": tensor(SIX, "a")})
+    path = save_stream(tmp_path / "x.bin", content, {"a": (6, SIX.tobytes())})
+    data = path.read_bytes()
+    assert len(data) > 280
+    path.write_bytes(data[:length] if length < 280 else data[:-1])
+    with pytest.raises(Exception, match=r".") as error, TorchFile(path) as file:
+        file.get_tensor("a")
+    assert not isinstance(error.value, MemoryError)
+
+
+def test_a_hostile_stream_is_refused_and_runs_nothing(tmp_path):
+    hostile = pickle.dumps({"a": Call(os.system, f"touch {tmp_path}/ran")}, 2)
+    with pytest.raises(UserError, match=r"asks for '\w+\.system'.*nothing of it was run"):
+        TorchFile(save_stream(tmp_path / "x.bin", hostile, {}))
+    content = state_dict({"a": tensor(SIX, "a")})
+    with pytest.raises(UserError, match=r"asks for"):
+        TorchFile(save_stream(tmp_path / "y.bin", content, {}).with_name("x.bin"))
+    claims = save_stream(tmp_path / "z.bin", content, {"a": (2**60, SIX.tobytes())})
+    with TorchFile(claims) as file, pytest.raises(ValueError, match="ends within the storage 'a'"):
+        file.get_tensor("a")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_damaged_files_end_in_an_exception(tmp_path):
@@ -300,7 +337,7 @@ def test_in_several_files_and_half_precision(tiny_bert_dir, tmp_path):
         (b"not read by anyone", "pytorch_model.bin is no file of PyTorch; it begins with b'not"),
         (b"", "is no file of PyTorch"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
-        (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "of PyTorch before 1.6.*weights_only=True"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "pytorch_model.bin is damaged"),
         (b"PK\x05\x06" + bytes(18), "holds 0 data.pkl"),
     ],
     ids=["text", "empty", "pointer", "old", "empty_zip"],
@@ -313,12 +350,16 @@ def test_what_is_no_such_file_is_told(bin_dir, content, message):
 
 
 def test_a_hostile_file_ends_in_a_message(bin_dir):
+    (bin_dir / "pytorch_model.bin").rename(bin_dir / "whole.bin")
     hostile = pickle.dumps({"a": Call(os.system, "false")}, 2)
     save_zip(bin_dir / "pytorch_model.bin", hostile, {})
     with pytest.raises(UserError, match=r"^--encoder=.* asks for '\w+\.system'"):
         load_encoder(str(bin_dir))
     kernel = np.ones((16, 16), "float32")
-    beyond = {"bert.pooler.dense.weight": tensor(kernel, "0", shape=(16, 17), strides=(17, 1))}
-    save_zip(bin_dir / "pytorch_model.bin", state_dict(beyond), {"0": kernel.tobytes()})
+    with TorchFile(bin_dir / "whole.bin") as file:
+        names = file.keys()
+    beyond = tensor(kernel, "0", shape=(16, 17), strides=(17, 1))
+    pickled = state_dict(dict.fromkeys(names, beyond))
+    save_zip(bin_dir / "pytorch_model.bin", pickled, {"0": kernel.tobytes()})
     with pytest.raises(UserError, match="reaches beyond its storage of 256"):
         load_encoder(str(bin_dir))

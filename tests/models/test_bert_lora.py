@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tf_finetune.models import bert_layers
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.bert_weights import make_bert, read_bert, remake_bert
+from tf_finetune.models.bert_weights import make_bert, read_bert
+from tf_finetune.models.encoder_weights import remake
 from tf_finetune.models.lora import Lora
 
 LORA = Lora(rank=3, alpha=6)
@@ -27,7 +28,7 @@ def make_encoder(lora: Lora | None = None, **options: Any) -> BertEncoder:
     random = np.random.default_rng(0)
     for weight in encoder.weights:
         weight.assign(random.normal("gamma" in weight.path, 0.3, weight.shape))
-    return encoder if lora is None else remake_bert(encoder, lora)
+    return encoder if lora is None else remake(encoder, lora)
 
 
 def teach(encoder: BertEncoder) -> BertEncoder:
@@ -68,7 +69,7 @@ def test_adapters_begin_with_the_base() -> None:
 )
 def test_merged_weights_compute_the_same(lora: Lora) -> None:
     inputs, encoder = make_inputs(), teach(make_encoder(lora))
-    merged = remake_bert(encoder, None)
+    merged = remake(encoder, None)
     assert merged.lora is None and len(merged.weights) == len(make_encoder().weights)
     for training in (False, True):
         assert_same(encoder(inputs, training=training), merged(inputs, training=training))
@@ -133,7 +134,7 @@ def test_gradients_are_those_of_the_merged_weights(output: str) -> None:
     """By the chain rule: dA = s·dW·Bᵀ, dB = s·Aᵀ·dW, with dW of the merged weights."""
     encoder = teach(make_encoder(LORA))
     loss, *found = gradients(encoder, output)
-    merged, inputs = remake_bert(encoder, None), make_inputs()
+    merged, inputs = remake(encoder, None), make_inputs()
     mask = tf.cast(inputs["input_mask"], tf.float32)[..., None]
     with tf.GradientTape() as tape:
         shown = merged(inputs)[output] * (mask if output == "sequence_output" else 1.0)
@@ -162,7 +163,7 @@ def test_a_step_compiled_whole_by_xla_has_the_same_gradients() -> None:
 
 def test_half_precision_is_close() -> None:
     inputs = make_inputs()
-    encoder = teach(remake_bert(make_encoder(dtype="mixed_bfloat16"), LORA))
+    encoder = teach(remake(make_encoder(dtype="mixed_bfloat16"), LORA))
     exact = make_bert(read_bert(encoder), num_heads=2, dropout=0.0, dtype="float32")(inputs)
     for training in (False, True):
         outputs = encoder(inputs, training=training)
@@ -179,7 +180,7 @@ def test_dropout_of_the_adapters_follows_the_seed_state() -> None:
     assert np.abs(first - second).max() > 1e-3
     encoder.seed_generator.state.assign(state)  # as a resume does
     np.testing.assert_array_equal(encoder(inputs, training=True)["sequence_output"], first)
-    assert_same(encoder(inputs), remake_bert(encoder, None)(inputs))
+    assert_same(encoder(inputs), remake(encoder, None)(inputs))
 
 
 def test_no_two_products_drop_alike(monkeypatch) -> None:

@@ -22,6 +22,8 @@ ENCODER_HELP = (
     "these kinds or of a BERT of Hugging Face's or Google's, or package:<python module>"
 )
 
+_HEADS = ("auto", "native", "linear", "mlp")
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -43,15 +45,27 @@ class EncoderConfig:
         "model_dir of an earlier run: start from its encoder, and its head if labels agree",
         path="one",
     )
-    head: str = setting("linear", "linear, mlp, or your own as module:Class")
+    head: str = setting(
+        "auto",
+        "linear, mlp, native (the architecture's own in transformers), or your own as "
+        "module:Class; auto: native where the pooling is that head's, else linear",
+    )
     pooling: str = setting(
-        "pooled",
-        "the head's input: pooled (the encoder's pooler), cls (first token), mean or max of tokens",
-        choices=("pooled", "cls", "mean", "max"),
+        "auto",
+        "the head's input: pooled (the encoder's pooler), cls (first token), mean or max of "
+        "tokens; auto: what the encoder was trained with",
+        choices=("auto", "pooled", "cls", "mean", "max"),
     )
     dropout: float = setting(0.1, "share of the head's inputs dropped", minimum=0, below=1)
     encoder_dropout: float | None = setting(
         None, "the encoder's dropout rate; none: its own", minimum=0, below=1
+    )
+    hidden_act: str | None = setting(
+        None,
+        "in place of what the config.json of an encoder in Hugging Face's format says: gelu is the "
+        "exact one, gelu_new the tanh formula; none: its own",
+        choices=("gelu", "gelu_new"),
+        before="gelu_new",  # All were computed by the tanh formula.
     )
     freeze: str = setting("none", "none, encoder, embeddings, or first_N_layers")
     label_smoothing_factor: float = setting(
@@ -73,9 +87,10 @@ class EncoderConfig:
                 f"--freeze={self.freeze}: allowed are none, encoder, embeddings and "
                 "first_N_layers, e.g. first_3_layers."
             )
-        if self.head not in ("linear", "mlp") and not self.has_own_head:
+        if self.head not in _HEADS and not self.has_own_head:
             raise UserError(
-                f"--head={self.head}: allowed are linear, mlp, and your own as module:Class."
+                f"--head={self.head}: allowed are {', '.join(_HEADS)}, and your own as "
+                "module:Class."
             )
 
     @property

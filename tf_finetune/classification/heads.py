@@ -8,7 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder
 
 # BERT's initializer_range (Devlin et al., 2019); the recipe and Hugging Face use it for the head.
 INITIALIZER_RANGE = 0.02
@@ -83,38 +85,65 @@ class LinearHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tf_finetune")
 class MlpHead(keras.layers.Layer):
-    """A hidden tanh layer of the encoder's width, with dropout before and after, then dense.
+    """A hidden layer of the encoder's width, with dropout before and after, then dense.
 
-    RoBERTa's classification head (Liu et al., 2019).
+    By default RoBERTa's classification head (Liu et al., 2019).
 
     Args:
         num_outputs: Number of logits.
         dropout: Share of the inputs of each layer dropped in training.
+        activation: The hidden layer's, by its name in Keras; `gelu` is exact.
+        input_dropout: Whether the hidden layer's inputs are dropped too.
+        use_bias: Whether the hidden layer has a bias.
+        norm_epsilon: That of a layer norm, without bias, after the activation; None: no norm.
     """
 
-    def __init__(self, num_outputs: int, dropout: float = 0.1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_outputs: int,
+        dropout: float = 0.1,
+        activation: str = "tanh",
+        input_dropout: bool = True,
+        use_bias: bool = True,
+        norm_epsilon: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_outputs = num_outputs
         self.dropout_rate = dropout
-        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.activation, self.input_dropout = activation, input_dropout
+        self.use_bias, self.norm_epsilon = use_bias, norm_epsilon
+        self.dropout = keras.layers.Dropout(
+            dropout if input_dropout else 0.0, dtype=self.dtype_policy
+        )
+        self.norm = None
+        if norm_epsilon is not None:
+            self.norm = keras.layers.LayerNormalization(
+                epsilon=norm_epsilon, center=False, dtype="float32", name="norm"
+            )
         self.linear = LinearHead(num_outputs, dropout, dtype=self.dtype_policy, name="linear")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the weights for inputs of [batch, hidden]."""
         self.hidden = keras.layers.Dense(
             input_shape[-1],
-            activation="tanh",
+            activation=_exact_gelu if self.activation == "gelu" else self.activation,
+            use_bias=self.use_bias,
             kernel_initializer=initializer(),
             dtype=self.dtype_policy,
             name="hidden",
         )
         self.hidden.build(input_shape)
+        if self.norm is not None:
+            self.norm.build(input_shape)
         self.linear.build(input_shape)
         self.built = True
 
     def call(self, features: Any, training: bool | None = None) -> Any:
         """Returns logits, float32 [batch, num_outputs], of features [batch, hidden]."""
         hidden = self.hidden(self.dropout(features, training=training))
+        if self.norm is not None:
+            hidden = ops.cast(self.norm(hidden), self.compute_dtype)
         return self.linear(hidden, training=training)
 
     @property
@@ -125,10 +154,67 @@ class MlpHead(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the layer."""
         config = super().get_config()
-        return {**config, "num_outputs": self.num_outputs, "dropout": self.dropout_rate}
+        names = ("num_outputs", "activation", "input_dropout", "use_bias", "norm_epsilon")
+        own = {name: getattr(self, name) for name in names}
+        return {**config, "dropout": self.dropout_rate, **own}
 
 
 HEADS: dict[str, type[keras.layers.Layer]] = {"linear": LinearHead, "mlp": MlpHead}
+
+
+def choose_pooling(encoder: Encoder, pooling: str, head: str) -> str:
+    """Returns the pooling of a classifier.
+
+    Args:
+        encoder: The encoder.
+        pooling: The setting; `auto`: what the encoder was trained with, or for a native head its.
+        head: The setting.
+
+    Raises:
+        UserError: A native head has another pooling.
+    """
+    own = encoder.native_head.pooling
+    if pooling == "auto":
+        return own if head == "native" else encoder.pooling
+    if head == "native" and pooling != own:
+        raise UserError(
+            f"--head=native --pooling={pooling}: the head of {encoder.handle} in transformers has "
+            f"the pooling {own}. Give --pooling={own}, or --head=linear or mlp."
+        )
+    return pooling
+
+
+def make_head(encoder: Encoder, config: EncoderConfig, num_outputs: int) -> keras.layers.Layer:
+    """Makes the head that a classifier's settings ask for; see `load_head` for one's own.
+
+    Raises:
+        UserError: There is no such head.
+    """
+    options: dict[str, Any] = {
+        "num_outputs": num_outputs,
+        "dropout": config.dropout,
+        "name": "head",
+    }
+    native, name = encoder.native_head, config.head
+    if name == "auto":
+        is_native = choose_pooling(encoder, config.pooling, name) == native.pooling
+        name = "native" if is_native else "linear"
+    if name != "native":
+        return load_head(name)(**options)
+    if native.dense is None:
+        return LinearHead(**options)
+    return MlpHead(
+        activation=native.activation,
+        input_dropout=native.input_dropout,
+        use_bias=native.use_bias,
+        norm_epsilon=native.epsilon if native.norm else None,
+        **options,
+    )
+
+
+@keras.saving.register_keras_serializable(package="tf_finetune")
+def _exact_gelu(x: Any) -> Any:
+    return ops.gelu(x, approximate=False)
 
 
 def initializer() -> keras.initializers.Initializer:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import Config, EncoderConfig
+from tf_finetune.classification.heads import choose_pooling
 from tf_finetune.classification.prepare import check_head
 from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.labelled import TextData
@@ -63,7 +64,7 @@ def restore_classifier(
     """
     with runtime.scope():
         encoder = load_run_encoder(config.encoder, config.lora)
-        if config.encoder.pooling == "pooled":
+        if choose_pooling(encoder, config.encoder.pooling, config.encoder.head) == "pooled":
             # The checkpoint holds a pooler that has learnt.
             encoder = dataclasses.replace(encoder, has_new_pooler=False)
         classifier = build_classifier(
@@ -83,6 +84,7 @@ def load_run_encoder(config: EncoderConfig, lora: LoraConfig) -> Encoder:
         mode=config.encoder_mode,  # type: ignore[arg-type]
         preprocessor=config.preprocessor,
         dropout=config.encoder_dropout,
+        hidden_act=config.hidden_act,
         lora=make_lora(lora),
     )
 
@@ -125,5 +127,9 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
 
 
 def _head_and_outputs(classifier: Classifier) -> tuple[Any, ...]:
-    config, problem = classifier.config, classifier.problem
-    return config.head, config.pooling, problem.problem_type, problem.label_names
+    """Returns what must be equal for a head's weights to have the same meaning."""
+    model, problem = classifier.model, classifier.problem
+    head = model.get_layer("head")
+    config = {**head.get_config(), "dropout": None, "dtype": None}
+    pooling = model.get_layer("pooling").mode
+    return type(head), config, pooling, problem.problem_type, problem.label_names

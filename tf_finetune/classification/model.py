@@ -47,6 +47,8 @@ def connect(
             f"notice: {encoder.handle} was saved without a pooler; --pooling=pooled trains a new "
             "one from random weights. --pooling=mean needs none."
         )
+    if pooling == "cls" and not encoder.has_pooler:
+        pooling = "pooled"  # The same row, and the last layer computes no other.
     features = Pooling(pooling, name="pooling")(outputs, input_mask=inputs.get("input_mask"))
     logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(
         head(features)
@@ -62,16 +64,13 @@ def connect(
     return model
 
 
-def merge_adapters(
-    model: keras.Model, encoder: Encoder, problem: Problem, pooling: str
-) -> keras.Model:
+def merge_adapters(model: keras.Model, encoder: Encoder, problem: Problem) -> keras.Model:
     """Returns a model that computes the same with the adapters merged into the encoder's weights.
 
     Args:
         model: From `connect`; its head is used, not copied.
         encoder: See `connect`.
         problem: See `connect`.
-        pooling: See `connect`.
 
     Returns:
         The model; the same one if there are no adapters.
@@ -79,6 +78,7 @@ def merge_adapters(
     if encoder.lora is None:
         return model
     encoder = dataclasses.replace(with_lora(encoder, None), has_new_pooler=False)
+    pooling = model.get_layer("pooling").mode
     return connect(encoder, problem, pooling, model.get_layer("head"))
 
 

@@ -1,35 +1,31 @@
-"""A BERT from the files that it was published in: Hugging Face's, or Google's release."""
+"""A BERT with TensorFlow's weights: Google's release, or `tf_model.h5` of transformers before 5."""
 
 from pathlib import Path
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder, native_encoder
-from tf_finetune.formats.handles import read_json
+from tf_finetune.formats.encoder_families import FAMILIES, read_arguments, with_activation
+from tf_finetune.formats.handles import read_object
 from tf_finetune.formats.tokenizer_files import read_tokenizer
 from tf_finetune.formats.weight_files import read_weights
-from tf_finetune.models.bert import EPSILON
 from tf_finetune.models.bert_weights import make_bert, new_pooler
 
-# The allowed values in `config.json`, the default first.
-_BERT = {
-    "model_type": ("bert",),
-    "hidden_act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
-    "position_embedding_type": ("absolute",),
-}
 
+def load_bert(
+    handle: str, path: Path, dropout: float | None, hidden_act: str | None = None
+) -> Encoder:
+    """Loads a BERT whose weights TensorFlow has written.
 
-def load_bert(handle: str, path: Path, dropout: float | None) -> Encoder:
-    """Loads a BERT in Hugging Face's format or that of Google's release.
-
-    Its `gelu`, exact in Hugging Face's, becomes the tanh formula, as in Google's, KerasHub and TF
-    Models.
+    The `gelu` of a `bert_config.json` is the tanh formula, as in google-research/bert; that of a
+    `config.json` is exact, as in transformers.
 
     Args:
         handle: The handle, as the user wrote it.
         path: A folder that contains `config.json` or `bert_config.json`, the weights (see
             `read_weights`) and the vocabulary (see `read_tokenizer`); or the prefix of a checkpoint
             in such a folder.
-        dropout: The dropout rate; None: the one in the configuration.
+        dropout: The dropout rate; None: those in the configuration.
+        hidden_act: See `load_hugging_face`.
 
     Returns:
         The encoder. A BERT that was saved without a pooler has a new one, of random weights.
@@ -38,36 +34,36 @@ def load_bert(handle: str, path: Path, dropout: float | None) -> Encoder:
         UserError: A file is missing or damaged, or the model is not a BERT.
     """
     directory = path if path.is_dir() else path.parent
-    config_file = directory / "config.json"
-    if not config_file.is_file():
-        config_file = directory / "bert_config.json"
-    config = read_json(handle, config_file)
-    for key, allowed in _BERT.items():
-        if config.get(key, allowed[0]) not in allowed:
-            raise UserError(
-                f"--encoder={handle}: {config_file} has {key}={config[key]!r}; only "
-                f"{' or '.join(allowed)} can be read. Load other architectures from a KerasHub "
-                "preset or as a SavedModel."
-            )
+    file = directory / "config.json"
+    file = file if file.is_file() else directory / "bert_config.json"
+    config = with_activation(read_object(file), hidden_act)
+    if config.get("model_type", "bert") != "bert":
+        raise UserError(
+            f"{file} has model_type={config['model_type']!r}, whose weights are read from "
+            "model.safetensors or pytorch_model.bin, and the folder has neither. Copy one of them "
+            "from where the model comes from."
+        )
+    arguments = read_arguments(FAMILIES["bert"], config, file)
+    if file.name == "bert_config.json" and hidden_act is None:
+        arguments["approximate_gelu"] = True
+    if dropout is not None:
+        arguments |= {"dropout": dropout, "attention_dropout": dropout}
+    options = ("dropout", "attention_dropout", "epsilon", "approximate_gelu")
     text = read_tokenizer(handle, directory)
-    if dropout is None:
-        dropout = config.get("hidden_dropout_prob", 0.1)
     try:
         weights = read_weights(path)
         pooler = new_pooler(weights)
         network = make_bert(
             weights | pooler,
-            num_heads=config.get("num_attention_heads", 0),
-            dropout=dropout,
-            epsilon=config.get("layer_norm_eps", EPSILON),
+            num_heads=arguments["num_heads"],
+            **{name: arguments[name] for name in options},
         )
-    except UserError as error:
-        raise UserError(f"--encoder={handle}: {error}") from error
+    except UserError:
+        raise
     # The exceptions of damaged files and indexes have no common class.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"--encoder={handle}: its weights cannot be loaded: {reason}. "
-            "Compare its files with the original's."
+            f"its weights cannot be loaded: {reason}. Compare its files with the original's."
         ) from error
     return native_encoder(handle, network, text, has_new_pooler=bool(pooler))

@@ -1,13 +1,29 @@
 """`Encoder`: a network with its preprocessor and its handle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.native_head import POOLED_HEAD, NativeHead
 from tf_finetune.models.lora import Lora
 from tf_finetune.text.preprocessor import RawText, TextPreprocessor
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder in Hugging Face's format.
+
+    Attributes:
+        directory: The folder.
+        config: The content of its `config.json`.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,11 @@ class Encoder:
         blocks: The embedding layers, then the layers of each transformer block from the lowest
             up; empty for a wrapped SavedModel. For freezing and layer-wise learning rates.
         mode: `native` for Keras layers, `saved_model` for a wrapped SavedModel.
+        has_pooler: Whether `pooled_output` is a dense layer's; else it is the first token's row.
         has_new_pooler: Whether its pooler has learnt nothing, for it was saved without one.
+        pooling: The pooling that it was trained with, or that its architecture has; see `Pooling`.
+        native_head: The head that its architecture has in transformers.
+        source: Its files in Hugging Face's format; None: it comes from another one.
     """
 
     handle: str
@@ -34,7 +54,11 @@ class Encoder:
     hidden_size: int
     blocks: tuple[tuple[keras.layers.Layer, ...], ...]
     mode: Literal["native", "saved_model"]
+    has_pooler: bool = True
     has_new_pooler: bool = False
+    pooling: str = "pooled"
+    native_head: NativeHead = POOLED_HEAD
+    source: Source | None = None
 
     @property
     def lora(self) -> Lora | None:
@@ -53,7 +77,7 @@ class Encoder:
 
 
 def native_encoder(
-    handle: str, network: Any, preprocessor: TextPreprocessor, *, has_new_pooler: bool = False
+    handle: str, network: Any, preprocessor: TextPreprocessor, **others: Any
 ) -> Encoder:
     """Makes an encoder of a network of Keras layers.
 
@@ -61,7 +85,7 @@ def native_encoder(
         handle: The handle, as the user wrote it.
         network: A `BertEncoder`, or a layer with the same attributes for its sizes and blocks.
         preprocessor: The network's; its `max_positions` is set here.
-        has_new_pooler: See `Encoder`.
+        **others: Further attributes of `Encoder`.
 
     Returns:
         The encoder.
@@ -83,5 +107,5 @@ def native_encoder(
         hidden_size=network.hidden_size,
         blocks=network.blocks,
         mode="native",
-        has_new_pooler=has_new_pooler,
+        **others,
     )

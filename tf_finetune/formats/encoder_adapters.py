@@ -1,13 +1,11 @@
 """Adapters (LoRA) beside the weights of an encoder that was loaded."""
 
 import dataclasses
-import itertools
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.bert_layers import MODULES
-from tf_finetune.models.bert_weights import remake_bert
+from tf_finetune.models.encoder_weights import remake
 from tf_finetune.models.lora import Lora
 
 
@@ -38,12 +36,12 @@ def with_lora(encoder: Encoder, lora: Lora | None) -> Encoder:
             "a BERT of Keras layers can have adapters: choose one, or train all weights with "
             "--lora_rank=0."
         )
-    modules = list(itertools.chain(*MODULES))
+    modules = network.modules
     if lora and (strange := lora.unmatched(modules)):
         raise UserError(
             f"--lora_targets={','.join(lora.targets)}: --encoder={encoder.handle} has no linear "
             f"layer {strange[0]}. It has {', '.join(modules)} in each layer; name them so, or by "
             "the last parts of their names, e.g. query,value."
         )
-    network = remake_bert(network, lora)
+    network = remake(network, lora)
     return dataclasses.replace(encoder, network=network, blocks=network.blocks)

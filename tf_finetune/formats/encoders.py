@@ -1,18 +1,25 @@
 """`load_encoder`: from any kind of handle to a text encoder."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.bert_files import load_bert
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_adapters import with_lora
+from tf_finetune.formats.encoder_families import find_family
 from tf_finetune.formats.handles import describe, find_kind, local_path
+from tf_finetune.formats.hf_hub import download
 from tf_finetune.formats.hub import load_hub
+from tf_finetune.formats.huggingface_encoders import load_hugging_face
 from tf_finetune.formats.keras_hub import load_keras_hub
 from tf_finetune.formats.saved_model import TF1_REMEDY
 from tf_finetune.models.lora import Lora
 
 Mode = Literal["auto", "native", "saved_model"]
+
+_HF = "hf://"
+# What is read of a repository of the Hugging Face Hub, the first kind that it has.
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "tf_model*.h5")
 
 
 def load_encoder(
@@ -21,6 +28,7 @@ def load_encoder(
     mode: Mode = "auto",
     preprocessor: str | None = None,
     dropout: float | None = None,
+    hidden_act: str | None = None,
     lora: Lora | None = None,
 ) -> Encoder:
     """Loads a text encoder. Its dtype policy is Keras' global one at the time of the call.
@@ -28,7 +36,7 @@ def load_encoder(
     Args:
         handle: One of
             a local directory: a TF2 SavedModel that follows the TF Hub text API, a KerasHub
-            preset, or a BERT in Hugging Face's format or that of Google's release;
+            preset, an encoder in Hugging Face's format, or a BERT of Google's release;
             the prefix of the checkpoint in a directory of Google's, `.../bert_model.ckpt`;
             the `gs://` address of such a directory or checkpoint;
             `package:<module>`: such a directory in an installed Python package;
@@ -38,8 +46,10 @@ def load_encoder(
             `saved_model`: a SavedModel wrapped whole; `auto`: native where possible.
         preprocessor: Handle of a TF Hub preprocessor, for a SavedModel without a vocabulary.
         dropout: Replaces a native encoder's dropout rate; None keeps its own.
-        lora: The adapters to train in place of the encoder's weights; None: none. Only a native
-            BERT can have them.
+        hidden_act: Replaces the activation of an encoder in Hugging Face's format: `gelu`, the
+            exact one, or `gelu_new`, the tanh formula; None keeps its own.
+        lora: The adapters to train in place of the encoder's weights; None: none. Only an encoder
+            of our own layers can have them.
 
     Returns:
         The encoder.
@@ -47,12 +57,18 @@ def load_encoder(
     Raises:
         UserError: The handle cannot be used; the message says why and what to do.
     """
-    return with_lora(_load(handle, mode, preprocessor, dropout), lora)
+    return with_lora(_load(handle, mode, preprocessor, dropout, hidden_act), lora)
 
 
-def _load(handle: str, mode: Mode, preprocessor: str | None, dropout: float | None) -> Encoder:
+def _load(
+    handle: str,
+    mode: Mode,
+    preprocessor: str | None,
+    dropout: float | None,
+    hidden_act: str | None,
+) -> Encoder:
     """Loads an encoder without adapters; see `load_encoder`."""
-    path = local_path(handle)
+    path = _find(handle)
     kind = find_kind(path) if path else "keras_hub"
     if kind == "tf1_hub":
         raise UserError(
@@ -77,8 +93,22 @@ def _load(handle: str, mode: Mode, preprocessor: str | None, dropout: float | No
             f"--preprocessor={preprocessor}: --encoder={handle} carries its own vocabulary. "
             "Leave the flag out."
         )
-    if path and kind == "bert":
-        return load_bert(handle, path, dropout)
+    if path and kind == "hugging_face":
+        return load_hugging_face(handle, path, dropout, hidden_act)
     if kind == "keras_hub":
         return load_keras_hub(handle, str(path or handle), dropout)
     raise UserError(f"--encoder={handle}: {describe(path)}")
+
+
+def _find(handle: str) -> Path | None:
+    """Returns the path of a handle's files; None for a preset that KerasHub finds itself."""
+    if not handle.startswith(_HF):
+        return local_path(handle)
+
+    def check(config: dict[str, Any]) -> None:
+        find_family(config, Path("config.json"))
+
+    try:
+        return download(handle.removeprefix(_HF), check, _WEIGHTS, "encoder")
+    except UserError as error:
+        raise UserError(f"--encoder={handle}: {error}") from error

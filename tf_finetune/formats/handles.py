@@ -12,9 +12,12 @@ from tf_finetune.errors import UserError
 from tf_finetune.files import is_file, is_remote, local_copy
 from tf_finetune.runs.paths import expand_path
 
-Kind = Literal["saved_model", "tf1_hub", "keras_hub", "bert"]
+Kind = Literal["saved_model", "tf1_hub", "keras_hub", "hugging_face"]
 
-_KINDS = "TensorFlow 2 SavedModel, KerasHub preset, or BERT in Hugging Face's or Google's format"
+_KINDS = (
+    "TensorFlow 2 SavedModel, KerasHub preset, encoder in Hugging Face's format, or BERT of "
+    "Google's release"
+)
 _KERAS_HUB_SCHEMES = ("kaggle://", "hf://", "modelscope://")
 
 
@@ -50,7 +53,7 @@ def local_path(handle: str, flag: str = "encoder") -> Path | None:
 def find_kind(path: Path) -> Kind | None:
     """Returns the format of the encoder at a path of `local_path`; None: no encoder."""
     if not path.is_dir():
-        return "bert" if path.with_name(f"{path.name}.index").is_file() else None
+        return "hugging_face" if path.with_name(f"{path.name}.index").is_file() else None
     if (path / "tfhub_module.pb").is_file():
         return "tf1_hub"
     if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
@@ -63,8 +66,8 @@ def find_kind(path: Path) -> Kind | None:
         return "keras_hub"
     # transformers did not write model_type before 2020.
     if isinstance(config, dict) and ("model_type" in config or "type_vocab_size" in config):
-        return "bert"
-    return "bert" if (path / "bert_config.json").is_file() else None
+        return "hugging_face"
+    return "hugging_face" if (path / "bert_config.json").is_file() else None
 
 
 def read_json(handle: str, path: Path) -> dict[str, Any]:

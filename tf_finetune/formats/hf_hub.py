@@ -1,45 +1,49 @@
 """Models of the Hugging Face Hub, downloaded by its own client into its own cache."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.handles import read_object
 
 # All but the weights; those of a subfolder belong to other programs, but for KerasHub's assets.
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*", "assets/*")
-# The first kind that a repository has is the one that is read.
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
 
 
-def download(name: str) -> Path:
-    """Downloads a language model, or finds it in the Hub's cache.
+def download(
+    name: str, check: Callable[[dict[str, Any]], None], weights: Sequence[str], flag: str
+) -> Path:
+    """Downloads a model, or finds it in the Hub's cache.
 
     Args:
         name: `org/name`, or `org/name@revision`.
+        check: Raises a `UserError` for a config.json of another kind than is looked for.
+        weights: Patterns of the weights' files; the first kind that the model has is downloaded.
+        flag: The flag to name in error messages.
 
     Returns:
         The folder: a snapshot in the Hub's cache, whose place `HF_HOME` sets.
 
     Raises:
-        UserError: There is no such model, it may not be read, there is no network, or it is no
-            language model of ours; that is found before its weights are downloaded.
+        UserError: There is no such model, it may not be read, there is no network, or it is of
+            another kind; that is found before its weights are downloaded.
     """
-    folder = _snapshot(name, _SMALL)
+    folder = _snapshot(name, _SMALL, flag)
     config_file = folder / "config.json"
     config = read_object(config_file) if config_file.is_file() else {}
     if "registered_name" in config:
-        return _snapshot(name, ("*.weights.h5",))
+        return _snapshot(name, ("*.weights.h5",), flag)
     if config:
-        decoder_config(config, f"hf://{name}")
-    for pattern in _WEIGHTS:
-        folder = _snapshot(name, (pattern,))
+        check(config)
+    for pattern in weights:
+        folder = _snapshot(name, (pattern,), flag)
         if any(folder.glob(pattern)):
             break
     return folder
 
 
-def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
+def _snapshot(name: str, patterns: tuple[str, ...], flag: str) -> Path:
     """Returns the snapshot's folder, with the files of these patterns in it."""
     from huggingface_hub import errors, snapshot_download
 
@@ -76,6 +80,6 @@ def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
         raise UserError(
             f"it cannot be downloaded, and is not complete in the Hub's cache: {reason} On a "
             f"machine with network access run: hf download {repository} --local-dir {folder}; "
-            f"then copy that folder and give it: --model=/path/to/{folder}. Or set HF_HOME to a "
+            f"then copy that folder and give it: --{flag}=/path/to/{folder}. Or set HF_HOME to a "
             "cache that has it."
         ) from error

@@ -1,9 +1,11 @@
 """`read_language_model`: from any kind of handle to the files of a language model."""
 
 from pathlib import Path
+from typing import Any
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_remote, local_copy
+from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.gguf import read_gguf
 from tf_finetune.formats.gguf_file import is_gguf
 from tf_finetune.formats.handles import hub_hint, package_path, read_object
@@ -13,6 +15,7 @@ from tf_finetune.formats.keras_hub_decoders import read_keras_hub
 from tf_finetune.formats.language_model import LanguageModelFiles
 from tf_finetune.runs.paths import expand_path
 
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
 _KINDS = "language model in Hugging Face's format, GGUF file, or KerasHub preset"
 
 
@@ -64,7 +67,11 @@ def _path(handle: str) -> Path:
     if expanded.startswith("package:"):
         return _gguf_in(package_path(expanded, "model", _is_model, _KINDS))
     if expanded.startswith("hf://"):
-        return _gguf_in(download(expanded.removeprefix("hf://")))
+
+        def check(config: dict[str, Any]) -> None:
+            decoder_config(config, expanded)
+
+        return _gguf_in(download(expanded.removeprefix("hf://"), check, _WEIGHTS, "model"))
     if expanded.startswith(("https://", "http://", "kaggle://", "modelscope://")):
         raise UserError(
             "an address that is not read. Download the model and give its directory, or name one "

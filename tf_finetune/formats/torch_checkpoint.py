@@ -1,42 +1,21 @@
 """The tensors of a `pytorch_model.bin`, read without PyTorch and without running what it names."""
 
 import io
-import math
-import pickle
-import pickletools
+import mmap
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Protocol
 
-import ml_dtypes
 import numpy as np
 
-from tf_finetune.errors import UserError
+from tf_finetune.formats.torch_pickle import Storage, load_pickle, tensors_of
 
-_DTYPES = {
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "HalfStorage": np.dtype("float16"),
-    "FloatStorage": np.dtype("float32"),
-    "DoubleStorage": np.dtype("float64"),
-    "BoolStorage": np.dtype("bool"),
-    "ByteStorage": np.dtype("uint8"),
-    "CharStorage": np.dtype("int8"),
-    "ShortStorage": np.dtype("int16"),
-    "IntStorage": np.dtype("int32"),
-    "LongStorage": np.dtype("int64"),
-}
 # The number that a file of PyTorch before 1.6 opens with, pickled.
 _OLD_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class TorchFile:
-    """An open state dict, as `torch.save` of PyTorch 1.6 and later writes it.
-
-    It is a zip archive of one pickle and the raw bytes of each storage. A pickle can name any
-    function to be called; this one may name tensors, their storages and `OrderedDict` only.
-    """
+    """An open state dict, as `torch.save` writes it; see `load_pickle` for what it may name."""
 
     def __init__(self, path: Path) -> None:
         """Opens a file and reads its pickle.
@@ -45,32 +24,29 @@ class TorchFile:
             path: The file.
 
         Raises:
-            UserError: The file is in the older format, or names anything that no tensor needs.
+            UserError: The file names anything that no tensor needs.
             Exception: It is damaged; `zipfile` and `pickle` have no common exception class.
         """
-        self._path = path
         with path.open("rb") as file:
             start = file.read(len(_OLD_MAGIC))
+        self._container: _Container
         if start == _OLD_MAGIC:
-            raise UserError(
-                f"{path} is in the format of PyTorch before 1.6, which is not read. Where PyTorch "
-                "is installed, write it in the newer one: python -c \"import torch; f = '"
-                f"{path.name}'; torch.save(torch.load(f, 'cpu', weights_only=True), f)\"."
-            )
-        if not zipfile.is_zipfile(path):
+            self._container = _Stream(path)
+        elif zipfile.is_zipfile(path):
+            self._container = _Archive(path)
+        else:
             raise ValueError(f"{path.name} is no file of PyTorch; it begins with {start!r}")
-        self._zip = zipfile.ZipFile(path)
         try:
-            self._root, self._tensors = self._read_pickle()
+            self._tensors = tensors_of(self._container.content, path)
         except BaseException:
-            self._zip.close()
+            self._container.close()
             raise
 
     def __enter__(self) -> "TorchFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.close()
+        self._container.close()
 
     def keys(self) -> list[str]:
         """Returns the tensors' names."""
@@ -82,42 +58,49 @@ class TorchFile:
         Raises:
             ValueError: It reaches beyond its storage, or is not made of a storage and integers.
         """
-        storage, offset, shape, strides = self._tensors[name]
-        data = np.frombuffer(self._read(f"{self._root}/data/{storage.key}"), storage.dtype)
-        numbers = (offset, *shape, *strides)
-        if len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in numbers):
-            raise ValueError(f"tensor {name!r} has shape {shape!r} and strides {strides!r}")
-        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        if math.prod(shape) > data.size or last >= data.size:
-            raise ValueError(
-                f"tensor {name!r} of shape {shape} reaches beyond its storage of {data.size}"
-            )
-        steps = [step * data.itemsize for step in strides]
-        # A copy, so that the rest of the storage, which tensors may share, is not kept.
-        return np.lib.stride_tricks.as_strided(data[offset:], shape, steps).copy()
+        place = self._tensors[name]
+        return place.take(name, self._container.read(place.storage))
 
-    def _read_pickle(self) -> tuple[str, dict[str, "_Tensor"]]:
-        """Returns the archive's folder and the tensors that its pickle describes."""
+
+class _Container(Protocol):
+    """A file's pickle, and its storages."""
+
+    content: object
+
+    def read(self, storage: Storage) -> np.ndarray:
+        """Returns all elements of a storage."""
+
+    def close(self) -> None:
+        """Closes the file."""
+
+
+class _Archive:
+    """The format of PyTorch 1.6 and later: a zip archive of one pickle and of each storage."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._zip = path, zipfile.ZipFile(path)
+        try:
+            self.content = self._read_pickle()
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def _read_pickle(self) -> object:
         names = self._zip.namelist()
         found = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(found) != 1:
             raise ValueError(f"{self._path.name} holds {len(found)} data.pkl, not one")
-        root = found[0].removesuffix("/data.pkl")
-        if f"{root}/byteorder" in names and self._read(f"{root}/byteorder") != b"little":
+        self._root = found[0].removesuffix("/data.pkl")
+        order = f"{self._root}/byteorder"
+        if order in names and self._read(order) != b"little":
             raise ValueError(f"{self._path.name} was written on a big-endian machine")
-        data = self._read(found[0])
-        for opcode, argument, _ in pickletools.genops(data):
-            # The memo is an array: a large index alone would fill the memory.
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-                raise ValueError(f"{found[0]} is damaged: object {argument} of {len(data)} bytes")
-        content = _Unpickler(io.BytesIO(data), self._path).load()
-        if not isinstance(content, dict):
-            raise ValueError(f"{self._path.name} holds no dict of tensors")
-        return root, {
-            name: value
-            for name, value in content.items()
-            if isinstance(name, str) and isinstance(value, _Tensor)
-        }
+        return load_pickle(io.BytesIO(self._read(found[0])), self._path)
+
+    def read(self, storage: Storage) -> np.ndarray:
+        return np.frombuffer(self._read(f"{self._root}/data/{storage.key}"), storage.dtype)
+
+    def close(self) -> None:
+        self._zip.close()
 
     def _read(self, name: str) -> bytes:
         if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:
@@ -125,43 +108,39 @@ class TorchFile:
         return self._zip.read(name)
 
 
-class _Storage(NamedTuple):
-    key: str
-    dtype: np.dtype[Any]
+class _Stream:
+    """The format before PyTorch 1.6: five pickles, then each storage after its length.
 
+    The pickles are a magic number, the protocol's version, the machine, the state dict, and the
+    keys of the storages in their order.
+    """
 
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, path: Path) -> None:
-        super().__init__(file)
+    def __init__(self, path: Path) -> None:
         self._path = path
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _, version, machine, self.content, keys = (load_pickle(file, path) for _ in range(5))
+            place = file.tell()
+        if version != 1001 or not (isinstance(machine, dict) and isinstance(keys, list)):
+            raise ValueError(f"{path.name} is of an unknown version, {version!r:.40}")
+        if machine.get("little_endian") is not True:
+            raise ValueError(f"{path.name} was written on a big-endian machine")
+        dtypes = {t.storage.key: t.storage.dtype for t in tensors_of(self.content, path).values()}
+        self._places: dict[str, tuple[int, int]] = {}
+        for key in keys:
+            count = int.from_bytes(self._map[place : place + 8], "little")
+            place += 8
+            self._places[key] = place, count
+            if key not in dtypes:
+                raise ValueError(f"{path.name} has a storage {key!r:.40} of no tensor")
+            place += count * dtypes[key].itemsize
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns what stands for a global: never a thing that outlives this pickle and can change.
+    def read(self, storage: Storage) -> np.ndarray:
+        place, count = self._places[storage.key]
+        end = place + count * storage.dtype.itemsize
+        if end > len(self._map):
+            raise ValueError(f"{self._path.name} ends within the storage {storage.key!r}")
+        return np.frombuffer(self._map, storage.dtype, count, place)
 
-        A pickle may set attributes of what it is given.
-        """
-        stand_ins: dict[str, Callable[..., Any] | str] = {
-            "collections.OrderedDict": OrderedDict,
-            "torch._utils._rebuild_tensor_v2": lambda *parts: _Tensor(*parts[:4]),
-            "torch._utils._rebuild_parameter": lambda *parts: parts[0],
-            **{f"torch.{storage}": storage for storage in _DTYPES},
-        }
-        if (found := stand_ins.get(f"{module}.{name}")) is None:
-            raise UserError(
-                f"{self._path} asks for {f'{module}.{name}'!r}, which no dict of tensors needs; "
-                "nothing of it was run. If you trust the file, load it where it was made, and save "
-                "its `state_dict()` alone, best as model.safetensors."
-            )
-        return found
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        """Returns the storage that a persistent id names."""
-        _, storage, key, *_ = pid
-        return _Storage(key, _DTYPES[storage])
+    def close(self) -> None:
+        """The map is closed with the last array on it."""

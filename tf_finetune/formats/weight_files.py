@@ -1,17 +1,14 @@
-"""The weights of a BERT from the files of its publisher."""
+"""The weights of a BERT from files that TensorFlow has written."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-import safetensors
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.torch_checkpoint import TorchFile
 from tf_finetune.formats.weight_parts import weight_parts
 from tf_finetune.models.bert_weights import canonical_name
 
@@ -22,9 +19,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     """Reads the weights that `canonical_name` knows; those of heads and optimizers are left out.
 
     Args:
-        path: A folder with, in the order of preference, `model.safetensors`, `pytorch_model.bin`,
-            `tf_model.h5` (each may be in parts, with an index) or a checkpoint of TensorFlow; or
-            the prefix of such a checkpoint.
+        path: A folder with `tf_model.h5` (it may be in parts, with an index), or else a checkpoint
+            of TensorFlow; or the prefix of such a checkpoint.
 
     Returns:
         The weights; kernels are [inputs, outputs].
@@ -36,36 +32,11 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     if not path.is_dir():
         return _read_checkpoint(path)
-    if files := weight_parts(path, "model.safetensors"):
-        for file in files:
-            with safetensors.safe_open(file, framework="numpy") as opened:
-                weights |= _read_torch_names(opened)
-    elif files := weight_parts(path, "pytorch_model.bin"):
-        for file in files:
-            with TorchFile(file) as opened:
-                weights |= _read_torch_names(opened)
-    elif files := weight_parts(path, "tf_model.h5"):
+    if files := weight_parts(path, "tf_model.h5"):
         for file in files:
             weights |= _read_h5(file)
     else:
         weights = _read_checkpoint(_only_checkpoint(path))
-    return weights
-
-
-def _read_torch_names(file: Any) -> dict[str, np.ndarray]:
-    """Reads a file of PyTorch's names and of kernels [outputs, inputs]."""
-    weights = {}
-    for key in file.keys():  # noqa: SIM118  # it is no dict
-        path = re.sub(r"\blayer/(\d+)/", r"layer_\1/", key.replace(".", "/"))
-        path = re.sub("LayerNorm/weight$", "LayerNorm/gamma", path)
-        path = re.sub("LayerNorm/bias$", "LayerNorm/beta", path)
-        path = re.sub("embeddings/weight$", "embeddings", path)
-        is_kernel = path.endswith("/weight")
-        path = re.sub("/weight$", "/kernel", path)
-        # Skip the tables of an unused head, which may be large.
-        if canonical_name(path):
-            value = file.get_tensor(key)
-            weights[path] = value.T if is_kernel else value
     return weights
 
 

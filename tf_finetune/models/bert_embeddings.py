@@ -55,56 +55,80 @@ class BertEmbeddings(keras.layers.Layer):
 
     Args:
         vocabulary_size: Number of tokens.
-        max_seq_length: Number of positions.
-        num_types: Number of token types.
-        hidden_size: The width.
+        num_positions: Rows of the table of positions.
+        num_types: Number of token types; with one, all tokens are of it; 0: there is no table.
+        width: The width of the tables.
+        hidden_size: The layers' width; if it is another, a dense layer leads there.
         dropout: The dropout rate.
         epsilon: Added to the variance.
         initializer: For the tables.
+        position_offset: The row of the first token.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(
         self,
         vocabulary_size: int,
-        max_seq_length: int,
+        num_positions: int,
         num_types: int,
+        width: int,
         hidden_size: int,
         dropout: float,
         epsilon: float,
         initializer: Initializer,
+        position_offset: int = 0,
         **kwargs: Any,
     ) -> None:
         # `autocast` would cast whole embedding tables at every step.
         super().__init__(autocast=False, **kwargs)
-        self.sizes = {"token": vocabulary_size, "position": max_seq_length, "type": num_types}
-        self.hidden_size, self.initializer, self.dropout = hidden_size, initializer, dropout
+        self.sizes = {"token": vocabulary_size, "position": num_positions, "type": num_types}
+        self.width, self.initializer, self.dropout = width, initializer, dropout
+        self.position_offset = position_offset
         self.norm = Norm(dropout, epsilon, dtype=self.dtype_policy, name="norm")
+        self.type: keras.Variable | None = None
+        self.projection: keras.layers.Dense | None = None
+        if width != hidden_size:
+            self.projection = keras.layers.Dense(
+                hidden_size,
+                kernel_initializer=initializer,
+                dtype=self.dtype_policy,
+                name="projection",
+            )
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
         self.token, self.position, self.type = (
             self.add_weight(
-                (size, self.hidden_size), self.initializer, autocast=False, name=f"{name}_embedding"
+                (size, self.width), self.initializer, autocast=False, name=f"{name}_embedding"
             )
+            if size
+            else None
             for name, size in self.sizes.items()
         )
-        self.norm.build((None, self.hidden_size))
+        self.norm.build((None, self.width))
+        if self.projection is not None:
+            self.projection.build((None, self.width))
 
     def call(self, ids: Tensor, types: Tensor, seed: Tensor, training: bool = False) -> Tensor:
         """Returns [batch * seq_length, hidden] of ids and types, int32 [batch, seq_length]."""
-        types = ops.take(self.type, types, axis=0)
-        others = types + ops.convert_to_tensor(self.position)[: ops.shape(ids)[1]]
+        start = self.position_offset
+        others = ops.convert_to_tensor(self.position)[start : start + ops.shape(ids)[1]]
+        if self.sizes["type"] > 1:
+            others = ops.take(self.type, types, axis=0) + others
+        else:
+            if self.type is not None:
+                others = ops.convert_to_tensor(self.type) + others
+            others = ops.broadcast_to(others, (*ops.shape(ids), self.width))
         x, residual = (
-            ops.cast(ops.reshape(part, (-1, self.hidden_size)), self.compute_dtype)
+            ops.cast(ops.reshape(part, (-1, self.width)), self.compute_dtype)
             for part in (ops.take(self.token, ids, axis=0), others)
         )
         # Shapes and dtypes as in the layers' norms, to share their kernel.
-        bias, fuse = ops.zeros((self.hidden_size,), x.dtype), fuses(self, training)
+        bias, fuse = ops.zeros((self.width,), x.dtype), fuses(self, training)
         x = self.norm(x, bias, residual, training=training, fuse=fuse)
-        if not (training and self.dropout):
-            return x
-        return fused.fused_dropout(x, seed, rate=kernel_rate(self.dropout, training), fuse=fuse)
+        if training and self.dropout:
+            x = fused.fused_dropout(x, seed, rate=kernel_rate(self.dropout, training), fuse=fuse)
+        return x if self.projection is None else self.projection(x)
 
 
 def fuses(layer: keras.layers.Layer, training: bool) -> bool:

@@ -8,19 +8,13 @@ from keras import ops
 
 from tf_finetune.models import fused
 from tf_finetune.models.bert_embeddings import Initializer, Norm, fuses, kernel_rate
+from tf_finetune.models.bert_names import BertNames
 from tf_finetune.models.kernels import traced_once
 from tf_finetune.models.linear import LinearForm, LinearTensors, linear_products
 from tf_finetune.models.lora import Adapter, Lora, add_adapters
 from tf_finetune.models.seeds import derive_seed
 
 Tensor = Any
-# The modules of each product, as they are called in Hugging Face's checkpoints.
-MODULES = (
-    ("attention.self.query", "attention.self.key", "attention.self.value"),
-    ("attention.output.dense",),
-    ("intermediate.dense",),
-    ("output.dense",),
-)
 
 
 class BertLayer(keras.layers.Layer):
@@ -30,10 +24,12 @@ class BertLayer(keras.layers.Layer):
         num_heads: Number of attention heads.
         hidden_size: The width.
         intermediate_size: The width between the two feed-forward layers.
-        dropout: The rate for the hidden rows and for the attention weights.
+        dropout: The rate for the hidden rows.
+        attention_dropout: The rate for the attention weights.
         epsilon: Added to the variance.
         approximate_gelu: GELU by its tanh formula.
         initializer: For the kernels.
+        names: What Hugging Face's checkpoints call its modules.
         lora: The adapters beside the layer's weights, which are then frozen; None: none.
         **kwargs: Passed to `keras.layers.Layer`.
     """
@@ -44,14 +40,18 @@ class BertLayer(keras.layers.Layer):
         hidden_size: int,
         intermediate_size: int,
         dropout: float,
+        attention_dropout: float,
         epsilon: float,
         approximate_gelu: bool,
         initializer: Initializer,
+        names: BertNames,
         lora: Lora | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.lora, self.forms = lora, (LinearForm(),) * len(MODULES)
+        # `autocast` would round the position bias too.
+        super().__init__(autocast=False, **kwargs)
+        self.names, self.attention_dropout = names, attention_dropout
+        self.lora, self.forms = lora, (LinearForm(),) * len(names.products)
         self.adapters: dict[str, Adapter] = {}
         self.num_heads, self.hidden_size = num_heads, hidden_size
         self.dropout, self.epsilon, self.approximate_gelu = dropout, epsilon, approximate_gelu
@@ -81,12 +81,12 @@ class BertLayer(keras.layers.Layer):
 
     @property
     def products(self) -> tuple[keras.layers.Dense, ...]:
-        """The layers of the four products, in the order of `MODULES`."""
+        """The layers of the four products, in the order of `BertNames`."""
         return self.query_key_value, self.attention_output, self.intermediate, self.output_dense
 
     def _add_adapters(self, lora: Lora) -> None:
         forms = []
-        for dense, names in zip(self.products, MODULES, strict=True):
+        for dense, names in zip(self.products, self.names.products, strict=True):
             modules = dict.fromkeys(names, dense.units // len(names))
             adapters, places = add_adapters(self, lora, dense.kernel.shape[0], modules)
             self.adapters.update(adapters)
@@ -96,18 +96,18 @@ class BertLayer(keras.layers.Layer):
             layer.trainable = False
 
     def _linears(self) -> list[LinearTensors]:
-        """Reads the weights of the products, where Keras casts them."""
+        """Reads the weights of the products."""
         return [
             LinearTensors(
-                ops.convert_to_tensor(dense.kernel),
-                ops.convert_to_tensor(dense.bias),
+                ops.cast(dense.kernel, self.compute_dtype),
+                ops.cast(dense.bias, self.compute_dtype),
                 tuple(
                     tuple(map(ops.convert_to_tensor, self.adapters[name]))
                     for name in names
                     if name in self.adapters
                 ),
             )
-            for dense, names in zip(self.products, MODULES, strict=True)
+            for dense, names in zip(self.products, self.names.products, strict=True)
         ]
 
     def call(
@@ -115,6 +115,7 @@ class BertLayer(keras.layers.Layer):
         x: Tensor,
         mask: Tensor,
         seed: Tensor,
+        position_bias: Tensor | None = None,
         first_token_only: bool = False,
         training: bool = False,
     ) -> Tensor:
@@ -124,6 +125,7 @@ class BertLayer(keras.layers.Layer):
             x: [batch * seq_length, hidden].
             mask: int32 [batch, seq_length], 0 for padding.
             seed: int32 [2].
+            position_bias: Added to the scores, float32 [heads, seq_length, seq_length]; None: no.
             first_token_only: Compute the result for the first token of each text only.
             training: Whether dropout is applied.
 
@@ -141,12 +143,14 @@ class BertLayer(keras.layers.Layer):
             x,
             mask,
             seed,
+            position_bias,
             self._linears(),
             [norm.tensors() for norm in norms],
             forms=self.forms,
             lora_dropout=self.lora.dropout if self.lora else 0.0,
             num_heads=self.num_heads,
             dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
             epsilon=self.epsilon,
             approximate_gelu=self.approximate_gelu,
             first_token_only=first_token_only,
@@ -159,6 +163,7 @@ def _transform(
     x: Tensor,
     mask: Tensor,
     seed: Tensor,
+    position_bias: Tensor | None,
     linears: Sequence[LinearTensors],
     norms: Sequence[tuple[Tensor, Tensor]],
     *,
@@ -166,6 +171,7 @@ def _transform(
     lora_dropout: float,
     num_heads: int,
     dropout: float,
+    attention_dropout: float,
     epsilon: float,
     approximate_gelu: bool,
     first_token_only: bool,
@@ -178,12 +184,14 @@ def _transform(
         x: [batch * seq_length, hidden].
         mask: int32 [batch, seq_length], 0 for padding.
         seed: int32 [2].
+        position_bias: See `BertLayer.call`.
         linears: The weights of the four products.
         norms: Gamma and beta of the two `Norm` layers.
         forms: The places of the adapters in the products.
         lora_dropout: The rate of the adapters' dropout.
         num_heads: See `BertLayer`.
         dropout: See `BertLayer`.
+        attention_dropout: See `BertLayer`.
         epsilon: See `BertLayer`.
         approximate_gelu: See `BertLayer`.
         first_token_only: See `BertLayer.call`.
@@ -221,7 +229,15 @@ def _transform(
     tokens = 1 if first_token_only else None
     scores = ops.matmul(query[:, :, :tokens], ops.swapaxes(key, -1, -2))
     scale = (hidden // num_heads) ** -0.5
-    weights = fused.fused_attention_weights(scores, mask, seed, scale=scale, **random)
+    weights = fused.fused_attention_weights(
+        scores,
+        mask,
+        seed,
+        *(() if position_bias is None else (position_bias[:, :tokens],)),
+        rate=kernel_rate(attention_dropout, training),
+        scale=scale,
+        **options,
+    )
     context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     attended = product(1, ops.reshape(context, (-1, hidden)))
     if first_token_only:

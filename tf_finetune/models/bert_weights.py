@@ -10,7 +10,7 @@ from keras import ops
 
 from tf_finetune.models.bert import INITIALIZER, BertEncoder
 from tf_finetune.models.bert_embeddings import Norm
-from tf_finetune.models.lora import Lora
+from tf_finetune.models.encoder_weights import remake
 
 _NORM = r"(?:layer_norm|LayerNorm)"
 # The names of a variable in TF Models' exporter, its older TF Hub versions and Google's first BERT
@@ -153,37 +153,12 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
 def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
     """Returns the weights by canonical name, adapters merged in; kernels have two axes."""
     weights: dict[str, np.ndarray] = {}
+    if encoder.lora is not None:
+        encoder = remake(encoder, None)
     for own, names in _weights_of(encoder):
         parts = np.split(ops.convert_to_numpy(own), len(names), axis=-1)
         weights |= dict(zip(names, parts, strict=True))
-    if encoder.lora is None:
-        return weights
-    for index, layer in enumerate(encoder.layers):
-        for module, factors in layer.adapters.items():
-            name = canonical_name(f"layer_{index}/{module.replace('.', '/')}/kernel") or ""
-            a, b = map(ops.convert_to_numpy, factors)
-            weights[name] = weights[name] + encoder.lora.scaling * (a @ b)
     return weights
-
-
-def remake_bert(encoder: BertEncoder, lora: Lora | None) -> BertEncoder:
-    """Makes an encoder that computes the same, with its adapters merged into its weights.
-
-    Args:
-        encoder: The encoder.
-        lora: The new adapters, which change nothing until they are trained; None: none.
-    """
-    return make_bert(
-        read_bert(encoder),
-        num_heads=encoder.num_heads,
-        dropout=encoder.dropout,
-        epsilon=encoder.epsilon,
-        approximate_gelu=encoder.approximate_gelu,
-        seed=encoder.seed,
-        lora=lora,
-        dtype=encoder.dtype_policy,
-        name=encoder.name,
-    )
 
 
 def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:

@@ -193,7 +193,7 @@ def gelu(x: Tensor, bias: Tensor, *, approximate: bool) -> Tensor:
 
 
 def attention_weights(
-    scores: Tensor, mask: Tensor, seed: Tensor, *, scale: float, rate: float | Tensor
+    scores: Tensor, mask: Tensor, seed: Tensor, *bias: Tensor, scale: float, rate: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Softmax over the tokens that `mask` allows, computed in float32.
 
@@ -201,6 +201,7 @@ def attention_weights(
         scores: [batch, heads, queries, keys].
         mask: int32 [batch, keys], 0 for padding.
         seed: int32 [2].
+        *bias: Added to the scaled scores, float32 [heads, queries, keys]; at most one.
         scale: Factor of the scores.
         rate: The dropout rate, a number or float32 [].
 
@@ -208,7 +209,8 @@ def attention_weights(
         The weights after dropout and before it, in the shape and dtype of `scores`.
     """
     allowed = ops.cast(mask, "bool")[:, None, None, :]
-    logits = ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9)
+    scaled = sum(bias, ops.cast(scores, "float32") * scale)
+    logits = ops.where(allowed, scaled, -1e9)
     weights = ops.exp(logits - reduce_last(ops.maximum, logits))
     weights = weights / reduce_last(operator.add, weights)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
@@ -220,15 +222,16 @@ def attention_weights_gradients(
     scores: Tensor,
     mask: Tensor,
     seed: Tensor,
-    *,
+    *bias: Tensor,
     scale: float,
     rate: float | Tensor,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
     change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * reduce_last(operator.add, change)) * scale
-    return ops.cast(change, scores.dtype), None, None
+    change = change - weights * reduce_last(operator.add, change)
+    by_bias = [ops.sum(change, axis=0) for _ in bias]
+    return ops.cast(change * scale, scores.dtype), None, None, *by_bias
 
 
 fused_residual_norm = fused(residual_norm, residual_norm_gradients)

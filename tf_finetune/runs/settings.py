@@ -31,6 +31,7 @@ def setting(
     may_change: bool = False,
     names_data: bool = False,
     path: str | None = None,
+    before: Any = None,
     **bounds: float,
 ) -> Any:
     """Declares a setting as a dataclass field.
@@ -43,6 +44,7 @@ def setting(
         names_data: Whether it selects the rows that a call without training reads. If any such flag
             is given, all are taken from the command line, none from the model directory.
         path: `one` if it is a path, `list` if it may be several, joined by commas.
+        before: The value that a record of before the setting stands for; None: the default.
         **bounds: `minimum`, `above`, `maximum` and `below`.
     """
     metadata = {
@@ -51,6 +53,7 @@ def setting(
         "may_change": may_change,
         "names_data": names_data,
         "path": path,
+        "before": before,
         "bounds": {_SIGNS[name]: bound for name, bound in bounds.items()},
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -128,6 +131,8 @@ def from_record(config_class: type[ConfigT], record: Mapping[str, Any]) -> Confi
     values = {}
     for _, section, field in settings(config_class):
         if field.name not in saved:
+            if field.metadata["before"] is not None:
+                values[field.name] = field.metadata["before"]
             continue
         value = saved[field.name]
         python_type, may_be_none = value_type(section, field.name)

@@ -1,0 +1,223 @@
+"""The architectures of Hugging Face's that are encoders here, and what their config.json says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.errors import UserError
+from tf_finetune.formats.native_head import POOLED_HEAD, NativeHead
+from tf_finetune.models.bert import BertEncoder
+
+Config = Mapping[str, Any]
+
+GELUS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture.
+
+    Attributes:
+        prefix: Stands before the names of the base model's weights in a checkpoint with a head.
+        arguments: Turns the content of a config.json into arguments of `network`.
+        head: Turns that content into its head in transformers.
+        network: Makes the network.
+    """
+
+    prefix: str
+    arguments: Callable[[Config], dict[str, Any]]
+    head: Callable[[Config], NativeHead]
+    network: Callable[..., Any] = BertEncoder
+
+
+def find_family(config: Config, file: Path) -> Family:
+    """Returns the architecture of a config.json.
+
+    Args:
+        config: Its content.
+        file: Its path, for error messages.
+
+    Raises:
+        UserError: It is no encoder of ours, or one with an option that cannot be computed.
+    """
+    # transformers did not write model_type before 2020; all was BERT.
+    kind = config.get("model_type", "bert")
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{file} has model_type={kind!r}; only {', '.join(FAMILIES)} can be read. Load other "
+            "architectures from a KerasHub preset or as a SavedModel."
+        )
+    return FAMILIES[kind]
+
+
+def read_arguments(family: Family, config: Config, file: Path) -> dict[str, Any]:
+    """Returns the arguments of a family's network; see `Family.arguments`.
+
+    Raises:
+        UserError: A value is of another type, or an option that cannot be computed.
+    """
+    try:
+        return family.arguments(config)
+    except UserError as error:
+        raise UserError(f"{file} has {error}") from error
+
+
+def with_activation(config: dict[str, Any], hidden_act: str | None) -> dict[str, Any]:
+    """Returns a configuration with another activation; None: its own."""
+    key = "activation" if config.get("model_type") == "distilbert" else "hidden_act"
+    return config if hidden_act is None else {**config, key: hidden_act}
+
+
+def _bert(config: Config) -> dict[str, Any]:
+    check(config, "position_embedding_type", "absolute")
+    check(config, "is_decoder", False)
+    return {
+        **sizes(config, _BERT_SIZES),
+        **rates(config, "hidden_dropout_prob", "attention_probs_dropout_prob"),
+        "num_types": size(config, "type_vocab_size", 2, least=0),
+        "epsilon": number(config, "layer_norm_eps", 1e-12),
+        "approximate_gelu": is_approximate(config, "hidden_act", "gelu"),
+    }
+
+
+def _albert(config: Config) -> dict[str, Any]:
+    check(config, "num_hidden_groups", 1)
+    check(config, "inner_group_num", 1)
+    defaults = {"hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384}
+    defaults |= {"vocab_size": 30000, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+    return {
+        **_bert({**defaults, "hidden_act": "gelu_new", **config}),
+        "embedding_size": size(config, "embedding_size", 128),
+        "share_layers": True,
+        "names": "albert",
+    }
+
+
+def _electra(config: Config) -> dict[str, Any]:
+    defaults = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
+    return {
+        **_bert({**defaults, **config}),
+        "embedding_size": size(config, "embedding_size", 128),
+        "has_pooler": False,
+    }
+
+
+def _roberta(config: Config) -> dict[str, Any]:
+    """Its positions begin after that of the padding id."""
+    offset = size(config, "pad_token_id", 1, least=0) + 1
+    arguments = _bert({"vocab_size": 50265, **config})
+    arguments["max_seq_length"] -= offset
+    return {**arguments, "position_offset": offset, "has_pooler": False}
+
+
+def _mpnet(config: Config) -> dict[str, Any]:
+    # transformers' MPNet has padding_idx 1 whatever the configuration says.
+    arguments = _roberta({"vocab_size": 30527, **config, "pad_token_id": 1})
+    buckets = size(config, "relative_attention_num_buckets", 32)
+    return {**arguments, "num_types": 0, "relative_buckets": buckets, "names": "mpnet"}
+
+
+def _distilbert(config: Config) -> dict[str, Any]:
+    return {
+        **sizes(config, _DISTILBERT_SIZES),
+        **rates(config, "dropout", "attention_dropout"),
+        "num_types": 0,
+        "epsilon": 1e-12,  # transformers' DistilBERT knows no other.
+        "approximate_gelu": is_approximate(config, "activation", "gelu"),
+        "has_pooler": False,
+        "names": "distilbert",
+    }
+
+
+def sizes(config: Config, keys: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """Returns sizes by our names; `keys` has their names and transformers' defaults by ours."""
+    found = {own: size(config, key, default) for own, (key, default) in keys.items()}
+    if found["hidden_size"] % found["num_heads"]:
+        raise UserError(
+            f"{keys['hidden_size'][0]}={found['hidden_size']}, which cannot be split into "
+            f"{keys['num_heads'][0]}={found['num_heads']} heads. Compare it with the original's."
+        )
+    return found
+
+
+def size(config: Config, key: str, default: int, least: int = 1) -> int:
+    """Returns an integer of a configuration."""
+    value = config.get(key, default)
+    if type(value) is not int or value < least:
+        raise UserError(
+            f"{key}={value!r}; it must be an integer from {least}. Compare it with the original's."
+        )
+    return value
+
+
+def number(config: Config, key: str, default: float) -> float:
+    """Returns a number of a configuration that is not negative."""
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not value >= 0:
+        raise UserError(
+            f"{key}={value!r}; it must be a number from 0. Compare it with the original's."
+        )
+    return float(value)
+
+
+def rates(config: Config, hidden: str, attention: str) -> dict[str, float]:
+    """Returns the rates of dropout."""
+    found = {"dropout": hidden, "attention_dropout": attention}
+    return {own: number(config, key, 0.1) for own, key in found.items()}
+
+
+def is_approximate(config: Config, key: str, default: str) -> bool:
+    """Returns whether a GELU is the tanh formula."""
+    value = config.get(key, default)
+    if value not in GELUS:
+        raise UserError(f"{key}={value!r}; only {' or '.join(GELUS)} can be read.")
+    return value != "gelu"
+
+
+def check(config: Config, key: str, only: Any) -> None:
+    """Checks that an option, if it is there, has the only value that can be computed."""
+    value = config.get(key, only)
+    if value != only and value is not None:
+        raise UserError(f"{key}={value!r}; only {only!r} can be read.")
+
+
+_BERT_SIZES = {
+    "vocabulary_size": ("vocab_size", 30522),
+    "num_layers": ("num_hidden_layers", 12),
+    "num_heads": ("num_attention_heads", 12),
+    "hidden_size": ("hidden_size", 768),
+    "intermediate_size": ("intermediate_size", 3072),
+    "max_seq_length": ("max_position_embeddings", 512),
+}
+_DISTILBERT_SIZES = {
+    "vocabulary_size": ("vocab_size", 30522),
+    "num_layers": ("n_layers", 6),
+    "num_heads": ("n_heads", 12),
+    "hidden_size": ("dim", 768),
+    "intermediate_size": ("hidden_dim", 3072),
+    "max_seq_length": ("max_position_embeddings", 512),
+}
+
+
+def _is(head: NativeHead) -> Callable[[Config], NativeHead]:
+    return lambda config: head
+
+
+_POOLED = _is(POOLED_HEAD)
+_ROBERTA = Family("roberta.", _roberta, _is(NativeHead()))
+# By Hugging Face's `model_type`.
+FAMILIES = {
+    "bert": Family("bert.", _bert, _POOLED),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": Family(
+        "distilbert.",
+        _distilbert,
+        _is(NativeHead("cls", "pre_classifier", "classifier", "relu", input_dropout=False)),
+    ),
+    "electra": Family("electra.", _electra, _is(NativeHead(activation="gelu"))),
+    "mpnet": Family("mpnet.", _mpnet, _is(NativeHead())),
+    "albert": Family("albert.", _albert, _POOLED),
+}

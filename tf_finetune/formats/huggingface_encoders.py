@@ -1,0 +1,184 @@
+"""Encoders in Hugging Face's format: `config.json`, weights, tokenizer."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tf_finetune.errors import UserError
+from tf_finetune.formats.bert_files import load_bert
+from tf_finetune.formats.encoder import Encoder, Source, native_encoder
+from tf_finetune.formats.encoder_families import find_family, read_arguments, with_activation
+from tf_finetune.formats.handles import read_object
+from tf_finetune.formats.huggingface import open_tensors
+from tf_finetune.formats.language_model import float32
+from tf_finetune.formats.tokenizer_files import read_tokenizer
+from tf_finetune.formats.weight_parts import weight_parts
+from tf_finetune.models.bert import INITIALIZER
+from tf_finetune.models.decoder_weights import Stored
+
+# What a base model consists of; other tensors beside it are heads.
+_BODY = re.compile(r"(embeddings|embeddings_project|encoder|transformer|layers|final_norm)\.")
+# Tensors that are computed, which old checkpoints hold.
+_COMPUTED = re.compile(r"(position_ids|token_type_ids|inv_freq)$")
+
+Tensors = Mapping[str, Callable[[], np.ndarray]]
+
+
+def load_hugging_face(
+    handle: str, path: Path, dropout: float | None, hidden_act: str | None = None
+) -> Encoder:
+    """Loads an encoder in Hugging Face's format, or a BERT of Google's release.
+
+    Args:
+        handle: The handle, as the user wrote it.
+        path: A folder that contains `config.json`, `model.safetensors` or `pytorch_model.bin`
+            (each may be in parts, with an index) and the tokenizer (see `read_tokenizer`); or
+            what `load_bert` reads.
+        dropout: The dropout rate of rows and attention; None: those of the configuration.
+        hidden_act: The activation; None: that of the configuration.
+
+    Returns:
+        The encoder. A BERT or ALBERT that was saved without a pooler has a new one, of random
+        weights.
+
+    Raises:
+        UserError: A file is missing or damaged, or the model is none that can be read.
+    """
+    try:
+        if not path.is_dir() or not has_torch_weights(path):
+            return load_bert(handle, path, dropout, hidden_act)
+        return _load(handle, path, dropout, hidden_act)
+    except UserError as error:
+        start = "" if str(error).startswith("--") else f"--encoder={handle}: "
+        raise UserError(f"{start}{error}") from error
+
+
+def has_torch_weights(directory: Path) -> bool:
+    """Whether a folder has weights in a format of PyTorch's users.
+
+    Raises:
+        UserError: Their index is damaged, or they must be fetched first.
+    """
+    try:
+        names = ("model.safetensors", "pytorch_model.bin")
+        return any(weight_parts(directory, name) for name in names)
+    except UserError:
+        raise
+    # The exceptions of damaged indexes have no common class.
+    except Exception as error:
+        raise UserError(
+            f"its weights cannot be loaded: {type(error).__name__}: {error}. Compare its files "
+            "with the original's."
+        ) from error
+
+
+def _load(handle: str, directory: Path, dropout: float | None, hidden_act: str | None) -> Encoder:
+    file = directory / "config.json"
+    file = file if file.is_file() else directory / "bert_config.json"
+    config = with_activation(read_object(file), hidden_act)
+    family = find_family(config, file)
+    arguments = read_arguments(family, config, file)
+    if dropout is not None:
+        arguments |= {"dropout": dropout, "attention_dropout": dropout}
+    text = read_tokenizer(handle, directory)
+    tensors = base_tensors(open_tensors(directory), family.prefix)
+    # Random values cost time and would be overwritten.
+    network = family.network(**arguments, initializer="zeros")
+    network.build()
+    stored, new = network.stored(), False
+    if getattr(network, "pooler", None) is not None:
+        pooler = {name for part in stored for name in part.names if "pooler" in name}
+        if new := pooler.isdisjoint(tensors):
+            stored = [part for part in stored if pooler.isdisjoint(part.names)]
+            # A clone has a seed of its own; INITIALIZER's is as old as its module.
+            network.pooler.kernel.assign(INITIALIZER.clone()(network.pooler.kernel.shape))
+    fill(stored, tensors, directory, file)
+    return native_encoder(
+        handle,
+        network,
+        text,
+        has_pooler=getattr(network, "pooler", None) is not None,
+        has_new_pooler=new,
+        pooling=_trained_pooling(directory) or family.head(config).pooling,
+        native_head=family.head(config),
+        source=Source(directory, config),
+    )
+
+
+def base_tensors(tensors: Tensors, prefix: str) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns the tensors of a base model by their names in it, of a checkpoint with any head."""
+    # Those of 2018 and 2019 have TensorFlow's names for the norms.
+    names = {
+        re.sub(
+            r"LayerNorm\.gamma$",
+            "LayerNorm.weight",
+            re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name),
+        ): load
+        for name, load in tensors.items()
+    }
+    if any(name.startswith(prefix) for name in names):
+        return {
+            name.removeprefix(prefix): load
+            for name, load in names.items()
+            if name.startswith(prefix)
+        }
+    return names
+
+
+def fill(stored: list[Stored], tensors: Tensors, directory: Path, config_file: Path) -> None:
+    """Gives a network's variables the values of a folder's tensors.
+
+    Raises:
+        UserError: One is missing, of another shape, damaged or not finite; or there are more
+            than the network has.
+    """
+    expected = [name for part in stored for name in part.names]
+    if missing := [name for name in expected if name not in tensors]:
+        raise UserError(
+            f"{directory}: its weights lack {missing[0]} ({len(missing)} of {len(expected)} "
+            f"tensors that {config_file.name} asks for). Compare its files with the original's."
+        )
+    known = set(expected)
+    for name in tensors:
+        if name not in known and _BODY.match(name) and not _COMPUTED.search(name):
+            raise UserError(
+                f"{directory}: its weights hold {name}, which a network as {config_file.name} "
+                "describes it does not have. Compare its files with the original's."
+            )
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return float32(name, tensors[name]())
+        except UserError:
+            raise
+        # The exceptions of damaged files have no common class.
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"{directory}: tensor {name} cannot be read: {reason}. Compare the files with the "
+                "original's."
+            ) from error
+
+    try:
+        for part in stored:
+            part.assign(read)
+    except ValueError as error:
+        raise UserError(
+            f"{directory}: {error}, as {config_file.name} says. Compare its files with the "
+            "original's."
+        ) from error
+
+
+def _trained_pooling(directory: Path) -> str | None:
+    """Returns the pooling that a sentence-transformers' folder says; None: it says none of ours."""
+    file = directory / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return None
+    config = read_object(file)
+    keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    chosen = [own for own, key in keys.items() if config.get(f"pooling_mode_{key}")]
+    if config.get("pooling_mode") in keys:
+        chosen = [config["pooling_mode"]]
+    return chosen[0] if len(chosen) == 1 else None
