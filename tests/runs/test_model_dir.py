@@ -71,6 +71,7 @@ def test_a_model_of_an_earlier_version_is_loaded(tmp_path):
     assert learnt == LEARNT
     assert config == replaced(
         Config(),
+        hidden_act="gelu_new",
         label_names=("a", "b"),
         max_seq_length=64,
         encoder="package:x",
