@@ -9,7 +9,7 @@ import tensorflow_text as tf_text
 from tf_finetune.errors import UserError
 from tf_finetune.text.fingerprint import hash_parts
 from tf_finetune.text.preprocessor import TokenPreprocessor
-from tf_finetune.text.words import split_words
+from tf_finetune.text.words import WordRules, split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
@@ -99,7 +99,7 @@ class BertPreprocessor(TokenPreprocessor):
             text,
             lower_case=self.lower_case,
             strip_accents=self.strip_accents,
-            max_length=_MAX_WORD,
+            rules=WordRules(),
             too_long="[UNK]",
         )
         pieces = self._wordpiece.tokenize(words.values)
