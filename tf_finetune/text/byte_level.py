@@ -60,25 +60,27 @@ class ByteLevelPreprocessor(TokenPreprocessor):
         tokenizer_json: Content of the tokenizer.json.
     """
 
-    def __init__(self, tokenizer_json: str, pad: str | None = None) -> None:
+    def __init__(
+        self, content: Mapping[str, Any], pad: str | None = None, source: str | None = None
+    ) -> None:
         """Builds the tokenizer.
 
         Args:
-            tokenizer_json: Content of a tokenizer.json.
+            content: Content of a tokenizer.json.
             pad: The token that pads; None: `[PAD]` or `<pad>`.
+            source: The file's text; None: there is none yet.
 
         Raises:
             UserError: It is damaged, or has what cannot be done in the graph.
         """
-        content = json.loads(tokenizer_json)
         check(content.get("model"), "model", _MODEL)
         vocab = content["model"].get("vocab")
         if not isinstance(vocab, dict):
-            raise UserError(f"model.vocab={str(vocab)[:40]}; only an object of tokens and ids can be read")
+            raise UserError(f"model.vocab={str(vocab)[:40]}; only an object of ids can be read")
         self.vocabulary = tokens_by_id(vocab.items(), content)
         row = read_row_format(content.get("post_processor"), self.vocabulary, pad)
         super().__init__(**vars(row))
-        self.tokenizer_json = tokenizer_json
+        self.tokenizer_json = source or json.dumps(content, ensure_ascii=False)
         steps = flat(content.get("normalizer"), "normalizers")
         self._normalizers = [make_normalizer(step) for step in steps]
         self._adds_space = _adds_space(content)

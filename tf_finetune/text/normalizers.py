@@ -71,6 +71,8 @@ def _replace(component: Mapping[str, Any]) -> Normalizer:
         expression = re.escape(pattern["String"])
     if expression is None:
         choices = " or ".join(repr(known) for known in _PATTERNS)
-        raise UserError(f"normalizer 'Replace' of {pattern!r}; only a String, {choices} can be read. {REMEDY}")
+        raise UserError(
+            f"normalizer 'Replace' of {pattern!r}; only a String, {choices} can be read. {REMEDY}"
+        )
     rewrite = content.replace("\\", "\\\\")
     return lambda text: tf.strings.regex_replace(text, expression, rewrite)

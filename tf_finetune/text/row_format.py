@@ -29,6 +29,11 @@ class RowFormat:
     separator_ids: tuple[int, ...]
     second_type_id: int = 1
 
+    @property
+    def special_ids(self) -> set[int]:
+        """The ids of all special tokens that rows have."""
+        return {self.pad_id, self.start_id, self.end_id, *self.separator_ids}
+
 
 def default_row_format(tokens: Sequence[str], pad: str | None = None) -> RowFormat:
     """Returns BERT's format, or RoBERTa's for a vocabulary with `<s>` and without `[CLS]`.
@@ -80,11 +85,42 @@ def read_row_format(processor: Any, tokens: Sequence[str], pad: str | None = Non
         single, pair = _rows(parts)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"a damaged post_processor: {type(error).__name__}: {error}") from error
-    format = _format(single, pair, ids[pad])
-    special = {format.start_id, format.end_id, *format.separator_ids}
-    if not special <= {*range(len(tokens))}:
-        raise UserError(f"a post_processor of the ids {sorted(special)} for {len(tokens)} tokens")
-    return format
+    row = _format(single, pair, ids[pad])
+    if not row.special_ids <= {*range(len(tokens))}:
+        raise UserError(
+            f"a post_processor with the ids {sorted(row.special_ids)}, but {len(tokens)} tokens"
+        )
+    return row
+
+
+def template_processing(row: RowFormat, tokens: Sequence[str]) -> dict[str, Any]:
+    """Writes the section `post_processor` of a tokenizer.json.
+
+    Args:
+        row: How rows are made.
+        tokens: The token of each id.
+
+    Returns:
+        The section.
+    """
+
+    def special(id_: int, type_id: int = 0) -> dict[str, Any]:
+        return {"SpecialToken": {"id": tokens[id_], "type_id": type_id}}
+
+    def text(name: str, type_id: int = 0) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": type_id}}
+
+    first = [special(row.start_id), text("A")]
+    second = [text("B", row.second_type_id), special(row.end_id, row.second_type_id)]
+    used = sorted(row.special_ids - {row.pad_id})
+    return {
+        "type": "TemplateProcessing",
+        "single": [*first, special(row.end_id)],
+        "pair": [*first, *map(special, row.separator_ids), *second],
+        "special_tokens": {
+            tokens[id_]: {"id": tokens[id_], "ids": [id_], "tokens": [tokens[id_]]} for id_ in used
+        },
+    }
 
 
 def _padding(ids: Mapping[str, int], default: str) -> str:

@@ -45,7 +45,7 @@ def flat(component: Any, members: str) -> list[Mapping[str, Any]]:
     parts = component.get(members) if is_sequence else [component]
     for part in parts if isinstance(parts, list) else [parts]:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise UserError(f"{str(part)[:60]!r} among its {members}; each is an object with a type")
+            raise UserError(f"{str(part)[:60]!r} as {members}; each is an object with a type")
     return parts
 
 

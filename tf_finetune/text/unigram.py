@@ -38,23 +38,25 @@ class UnigramPreprocessor(TokenPreprocessor):
         tokenizer_json: Content of the tokenizer.json.
     """
 
-    def __init__(self, tokenizer_json: str, pad: str | None = None) -> None:
+    def __init__(
+        self, content: Mapping[str, Any], pad: str | None = None, source: str | None = None
+    ) -> None:
         """Builds the tokenizer.
 
         Args:
-            tokenizer_json: Content of a tokenizer.json.
+            content: Content of a tokenizer.json.
             pad: The token that pads; None: `[PAD]` or `<pad>`.
+            source: The file's text; None: there is none yet.
 
         Raises:
             UserError: It is damaged, or has what cannot be done in the graph.
         """
-        content = json.loads(tokenizer_json)
         pieces = _read_pieces(content)
         ids = ((piece, index) for index, (piece, _) in enumerate(pieces))
         self.vocabulary = tokens_by_id(ids, content)
         row = read_row_format(content.get("post_processor"), self.vocabulary, pad)
         super().__init__(**vars(row))
-        self.tokenizer_json = tokenizer_json
+        self.tokenizer_json = source or json.dumps(content, ensure_ascii=False)
         before, charsmap, after = _read_normalizers(content)
         splits = _read_pre_tokenizer(content)
         if not (splits or any(map(collapses_blanks, after if charsmap else before))):
@@ -106,7 +108,8 @@ class UnigramPreprocessor(TokenPreprocessor):
 
 
 def _read_pieces(content: _Component) -> list[tuple[str, float]]:
-    check(content.get("model"), "model", {"type": ("Unigram", None), "byte_fallback": (False, None)})
+    allowed = {"type": ("Unigram", None), "byte_fallback": (False, None)}
+    check(content.get("model"), "model", allowed)
     vocab, unknown = content["model"].get("vocab"), content["model"].get("unk_id")
     try:
         pieces = [(piece + "", score + 0.0) for piece, score in vocab]
