@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,22 @@ def read_tokenizer(handle: str, directory: Path) -> TokenPreprocessor:
         UserError: A file is missing or damaged, or the tokenizer is of a kind that cannot be run
             inside the graph.
     """
-    file, vocab_txt = directory / "tokenizer.json", directory / "vocab.txt"
-    merges = directory / "merges.txt"
-    models = [directory / name for name in _SENTENCEPIECE if (directory / name).is_file()]
     config = _read_config(handle, directory)
     pad = _pad_token(handle, directory, config)
+    file, vocab_txt = directory / "tokenizer.json", directory / "vocab.txt"
     if file.is_file() and (not vocab_txt.is_file() or _is_wordpiece(file)):
-        return _made(handle, file, lambda: _from_json(handle, file, config, pad))
+        content, source = read_json(handle, file), file.read_text(encoding="utf-8")
+        return _made(handle, file, lambda: _from_json(content, source, config, pad))
     if vocab_txt.is_file():
         return _made(handle, vocab_txt, lambda: read_vocab_txt(vocab_txt, config))
+    merges = directory / "merges.txt"
     if merges.is_file():
-        return _made(handle, merges, lambda: _from_merges(handle, directory, config, pad))
-    if models:
-        return _made(handle, models[0], lambda: _from_sentencepiece(models[0], config, pad))
+        vocabulary = read_json(handle, directory / "vocab.json")
+        return _made(handle, merges, lambda: _from_merges(vocabulary, merges, config, pad))
+    for name, family in _SENTENCEPIECE.items():
+        model = directory / name
+        if model.is_file():
+            return _made(handle, model, partial(_from_sentencepiece, model, family, config, pad))
     raise UserError(
         f"--encoder={handle}: {vocab_txt} is missing, and so are tokenizer.json, merges.txt, "
         f"{', '.join(_SENTENCEPIECE)}. Copy the tokenizer's files from where the model comes from."
@@ -92,7 +96,7 @@ def _made(handle: str, file: Path, make: Callable[[], TokenPreprocessor]) -> Tok
         preprocessor = make()
         preprocessor.tokenize([tf.constant(["a"])])
     except UserError as error:
-        raise UserError(f"--encoder={handle}: {file} has {error}.") from error
+        raise UserError(f"--encoder={handle}: {file}: {error}.") from error
     except tf.errors.OpError as error:
         raise UserError(
             f"--encoder={handle}: {file} cannot be run inside the graph: {error.message}. {REMEDY}."
@@ -136,16 +140,15 @@ def _kind(content: Mapping[str, Any]) -> Any:
     model = content.get("model")
     model = model if isinstance(model, dict) else {}
     implied = "BPE" if "merges" in model else "Unigram" if "unk_id" in model else "WordPiece"
-    return model.get("type", implied)
+    return model.get("type") or implied
 
 
 def _from_json(
-    handle: str, file: Path, config: Mapping[str, Any], pad: str | None
+    content: Mapping[str, Any], source: str, config: Mapping[str, Any], pad: str | None
 ) -> TokenPreprocessor:
-    content, source = read_json(handle, file), file.read_text(encoding="utf-8")
     padding = content.get("padding")
-    if pad is None and isinstance(padding, dict):
-        pad = padding.get("pad_token")
+    if pad is None and isinstance(padding, dict) and isinstance(padding.get("pad_token"), str):
+        pad = padding["pad_token"]
     kind = _kind(content)
     if kind == "WordPiece":
         return read_wordpiece(content, config, pad, source)
@@ -157,13 +160,12 @@ def _from_json(
 
 
 def _from_merges(
-    handle: str, directory: Path, config: Mapping[str, Any], pad: str | None
+    vocabulary: Mapping[str, Any], file: Path, config: Mapping[str, Any], pad: str | None
 ) -> ByteLevelPreprocessor:
-    vocabulary = read_json(handle, directory / "vocab.json")
     try:
-        lines = (directory / "merges.txt").read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"what is no text in UTF-8: {error}") from error
+        raise UserError(f"cannot be read: {error}. It must be text in UTF-8") from error
     merges = [line for line in lines if line and not line.startswith("#version")]
     tokens = tokens_by_id(vocabulary.items(), {})
     special = [token for token in _ROBERTA if token in vocabulary]
@@ -175,9 +177,8 @@ def _from_merges(
 
 
 def _from_sentencepiece(
-    file: Path, config: Mapping[str, Any], pad: str | None
+    file: Path, family: str, config: Mapping[str, Any], pad: str | None
 ) -> UnigramPreprocessor:
-    family = _SENTENCEPIECE[file.name]
     if "Camembert" in str(config.get("tokenizer_class")):
         family = "camembert"
     return UnigramPreprocessor(unigram_json(file.read_bytes(), family, config), pad)

@@ -20,7 +20,7 @@ WHITE_SPACE = (
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 # The regular expressions that are in use, as RE2 writes them.
 _PATTERNS = {" {2,}": " {2,}", r"\s{2,}|[\n\r\t]": rf"[{WHITE_SPACE}]{{2,}}|[\n\r\t]"}
-_KINDS = (*_FORMS, "Lowercase", "StripAccents", "Strip", "Replace", "Precompiled")
+_KINDS = (*_FORMS, "Lowercase", "StripAccents", "Strip", "Replace")
 
 
 def make_normalizer(component: Mapping[str, Any]) -> Normalizer:

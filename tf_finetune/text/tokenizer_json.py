@@ -21,7 +21,8 @@ def check(section: Any, name: str, allowed: Mapping[str, tuple[Any, ...]]) -> No
     """
     for key, choices in allowed.items():
         value = section.get(key) if isinstance(section, dict) else None
-        if value not in choices:
+        # 0 is no False here.
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
             listed = " or ".join(repr(choice) for choice in choices if choice is not None)
             raise UserError(f"{name}.{key}={value!r}; only {listed} can be read. {REMEDY}")
 

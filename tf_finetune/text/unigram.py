@@ -65,7 +65,7 @@ class UnigramPreprocessor(TokenPreprocessor):
                 f"of many; one of them must be there to be read. {REMEDY}"
             )
         self._normalizers = [make_normalizer(step) for step in before]
-        proto = _proto(content, pieces, charsmap)
+        proto = sentencepiece_model(content)
         try:
             self._model = tf_text.SentencepieceTokenizer(model=proto, out_type=tf.int32)
         except RuntimeError as error:
@@ -159,19 +159,29 @@ def _read_pre_tokenizer(content: _Component) -> bool:
     return len(parts) == 2
 
 
-def _proto(content: _Component, pieces: list[tuple[str, float]], charsmap: bytes) -> bytes:
-    """Writes the model in SentencePiece's format; its ids are those of the tokenizer.json."""
+def sentencepiece_model(content: _Component) -> bytes:
+    """Makes a SentencePiece model whose ids are those of a tokenizer.json's Unigram.
+
+    Args:
+        content: Content of the tokenizer.json.
+
+    Returns:
+        Its ModelProto. It does what the charsmap does, but none of the other normalizers.
+
+    Raises:
+        UserError: The vocabulary or the charsmap is damaged.
+    """
     from sentencepiece import sentencepiece_model_pb2  # Costs an import of protobuf.
 
     special = {token["content"] for token in added_tokens(content)}
     unknown = content["model"]["unk_id"]
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    for index, (piece, score) in enumerate(pieces):
+    for index, (piece, score) in enumerate(_read_pieces(content)):
         # No text becomes a control piece.
         kind = _UNKNOWN if index == unknown else _CONTROL if piece in special else _NORMAL
         proto.pieces.add(piece=piece, score=score, type=kind)
     proto.trainer_spec.model_type = _UNIGRAM
-    proto.normalizer_spec.precompiled_charsmap = charsmap
+    proto.normalizer_spec.precompiled_charsmap = _read_normalizers(content)[1]
     proto.normalizer_spec.add_dummy_prefix = True
     proto.normalizer_spec.remove_extra_whitespaces = True
     proto.normalizer_spec.escape_whitespaces = True
