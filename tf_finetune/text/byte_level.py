@@ -16,6 +16,7 @@ from tf_finetune.text.normalizers import WHITE_SPACE, make_normalizer
 from tf_finetune.text.preprocessor import TokenPreprocessor
 from tf_finetune.text.row_format import read_row_format
 from tf_finetune.text.tokenizer_json import REMEDY, added_tokens, check, flat, tokens_by_id
+from tf_finetune.text.words import tokenize_words
 
 _Component = Mapping[str, Any]
 
@@ -101,15 +102,12 @@ class ByteLevelPreprocessor(TokenPreprocessor):
         return [self._tokenize(segment) for segment in segments]
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
-        words = self._words(text)
-        # A batch repeats most of its words: each is merged once.
-        unique, indices = tf.unique(words.values)
+        return tokenize_words(self._words(text), self._merge)
+
+    def _merge(self, words: tf.Tensor) -> tf.RaggedTensor:
         # SentencePiece takes characters: each byte becomes the one of its number.
-        characters = tf.strings.unicode_transcode(unique, "ISO-8859-1", "UTF-8")
-        characters = tf.strings.regex_replace(characters, r"\x00", _NUL)
-        tokens = tf.gather(self._model.tokenize(characters), indices)
-        splits = tf.gather(tokens.row_splits, words.row_splits)
-        return tf.RaggedTensor.from_row_splits(tokens.values, splits, validate=False)
+        characters = tf.strings.unicode_transcode(words, "ISO-8859-1", "UTF-8")
+        return self._model.tokenize(tf.strings.regex_replace(characters, r"\x00", _NUL))
 
     def _words(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns string [batch, (words)]; words may be empty."""

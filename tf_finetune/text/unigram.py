@@ -14,6 +14,7 @@ from tf_finetune.text.normalizers import collapses_blanks, make_normalizer
 from tf_finetune.text.preprocessor import TokenPreprocessor
 from tf_finetune.text.row_format import read_row_format
 from tf_finetune.text.tokenizer_json import REMEDY, added_tokens, check, flat, tokens_by_id
+from tf_finetune.text.words import tokenize_words
 
 _Component = Mapping[str, Any]
 
@@ -94,12 +95,7 @@ class UnigramPreprocessor(TokenPreprocessor):
         for normalize in self._normalizers:
             text = normalize(text)
         text = tf.strings.regex_replace(text, self._space, " ")
-        words = tf.strings.split(text, " ")
-        # A batch repeats most of its words: each is cut once.
-        unique, indices = tf.unique(words.values)
-        pieces = tf.gather(self._model.tokenize(unique), indices)
-        splits = tf.gather(pieces.row_splits, words.row_splits)
-        pieces = tf.RaggedTensor.from_row_splits(pieces.values, splits, validate=False)
+        pieces = tokenize_words(tf.strings.split(text, " "), self._model.tokenize)
         if self._end is None:
             return pieces
         ends = tf.cast(tf.strings.regex_full_match(text, self._end), tf.int64)

@@ -1,5 +1,6 @@
 """Text to words by BERT's rules, in the TensorFlow graph."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -62,6 +63,24 @@ def split_words(
     too_many = rules.max_input_chars_per_word + 1
     text = tf.strings.regex_replace(text, f"[^ ]{{{too_many},}}", too_long)
     return tf.strings.split(text, " ")
+
+
+def tokenize_words(
+    words: tf.RaggedTensor, tokenize: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> tf.RaggedTensor:
+    """Cuts words into tokens, each different word once, for a batch repeats most of its words.
+
+    Args:
+        words: string [batch, (words)].
+        tokenize: Takes string [words] and returns int32 [words, (tokens)].
+
+    Returns:
+        int32 [batch, (tokens)].
+    """
+    unique, indices = tf.unique(words.values)
+    tokens = tf.gather(tokenize(unique), indices)
+    splits = tf.gather(tokens.row_splits, words.row_splits)
+    return tf.RaggedTensor.from_row_splits(tokens.values, splits, validate=False)
 
 
 def lower(text: tf.Tensor) -> tf.Tensor:
