@@ -121,7 +121,7 @@ def test_it_is_exported(make_dir, tmp_path):
     ("change", "message"),
     [
         (lambda c: c["model"].update(type="Unigram"), "model.vocab, which is no list of pieces"),
-        (lambda c: c["model"].update(type="BPE"), "normalizer 'BertNormalizer'.* --preprocessor"),
+        (lambda c: c["model"].update(type="BPE"), "prefix='##'; only ''.* --preprocessor"),
         (lambda c: c["model"].update(type="WordLevel"), "model.type='WordLevel'; only WordPiece,"),
         (lambda c: c["model"].update(continuing_subword_prefix="@@"), "prefix='@@'; only '##'"),
         (lambda c: c["model"].update(unk_token="<unk>"), "123 tokens has no <unk>, which"),

@@ -50,8 +50,9 @@ def split_words(
         string [batch, (words)]; words may be empty.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="ignore")
-    if rules.clean_text:
-        text = tf.strings.regex_replace(text, _REMOVED, "")
+    # The ops that follow take NUL for the end of a text; no vocabulary has either character.
+    removed, left = (_REMOVED, "") if rules.clean_text else (r"\x00", "\x01")
+    text = tf.strings.regex_replace(text, removed, left)
     if strip_accents:
         text = tf_text.normalize_utf8(text, "NFD")
         text = tf.strings.regex_replace(text, r"\p{Mn}", "")
