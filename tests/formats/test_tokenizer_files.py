@@ -13,6 +13,7 @@ from tf_finetune.formats.convert import export_hub_encoder
 from tf_finetune.formats.encoders import load_encoder
 
 TEXTS = ["The movie is not GOOD.", "naïve film!", "ÉCLAIR, 中国 boring", "", "[SEP]", "x" * 101]
+TEXTS += ["a\x85b\x0bc\x1fd e\u2028f\u200bg\ufffdh\xad", "中film国, 中 good", "tab\tnot\r\nnul\x00"]
 
 
 @pytest.fixture
@@ -49,6 +50,9 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         {"lowercase": False},
         {"lowercase": True, "strip_accents": False},
         {"lowercase": False, "strip_accents": True},
+        {"handle_chinese_chars": False},
+        {"clean_text": False},
+        {"clean_text": False, "handle_chinese_chars": False, "lowercase": False},
     ],
     ids=str,
 )
@@ -116,16 +120,18 @@ def test_it_is_exported(make_dir, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["model"].update(type="Unigram"), "model.type='Unigram'; only 'WordPiece' can"),
-        (lambda c: c["model"].update(type="BPE"), "model.type='BPE'.* --preprocessor"),
+        (lambda c: c["model"].update(type="Unigram"), "model.vocab, which is no list of pieces"),
+        (lambda c: c["model"].update(type="BPE"), "prefix='##'; only ''.* --preprocessor"),
+        (lambda c: c["model"].update(type="WordLevel"), "model.type='WordLevel'; only WordPiece,"),
         (lambda c: c["model"].update(continuing_subword_prefix="@@"), "prefix='@@'; only '##'"),
-        (lambda c: c["model"].update(unk_token="<unk>"), "unk_token='<unk>'"),
-        (lambda c: c["model"].update(max_input_chars_per_word=50), "per_word=50; only 100"),
-        (lambda c: c.update(model=None), "model.unk_token=None"),
+        (lambda c: c["model"].update(unk_token="<unk>"), "123 tokens has no <unk>, which"),
+        (lambda c: c["model"].update(max_input_chars_per_word=0), "per_word=0; only 1 to 999"),
+        (lambda c: c["model"].update(max_input_chars_per_word="9"), "per_word='9'; only 1 to 999"),
+        (lambda c: c.update(model=None), "model.continuing_subword_prefix=None"),
         (lambda c: c.update(normalizer=None), "normalizer.type=None; only 'BertNormalizer'"),
         (lambda c: c["normalizer"].update(type="NFC"), "normalizer.type='NFC'"),
-        (lambda c: c["normalizer"].update(clean_text=False), "clean_text=False; only True"),
-        (lambda c: c["normalizer"].update(handle_chinese_chars=False), "chinese_chars=False"),
+        (lambda c: c["normalizer"].update(clean_text=0), "clean_text=0; only True or False"),
+        (lambda c: c["normalizer"].pop("handle_chinese_chars"), "chinese_chars=None"),
         (lambda c: c["normalizer"].update(lowercase="yes"), "lowercase='yes'; only True or False"),
         (lambda c: c.update(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer.type='Whitesp"),
         (lambda c: c["model"]["vocab"].pop("film"), "no token of id 1[0-9]*, but 'movie' of id"),
@@ -145,7 +151,7 @@ def test_it_is_exported(make_dir, tmp_path):
             lambda c: c["added_tokens"].append({"id": 123, "content": "covid", "special": False}),
             "the added token 'covid'.*vocab.txt",
         ),
-        (lambda c: _rename(c, "[CLS]", "<s>"), "has no .CLS.; a BERT vocabulary holds"),
+        (lambda c: _rename(c, "[CLS]", "<s>"), "has no </s>; rows are made with .PAD., <s>, </s>"),
     ],
 )
 def test_what_is_no_wordpiece_of_berts_is_told(make_dir, change, message):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tf_finetune.text.words import split_words
+from tf_finetune.text.words import WordRules, split_words
 
 # Their categories have changed: a Canadian full stop, a Hanunoo and two Mongolian signs.
 RECLASSIFIED = {0x166D, 0x1734, 0x1885, 0x1886}
@@ -21,7 +21,7 @@ def differences(points: list[int], lower_case: bool) -> set[int]:
         tf.constant(texts),
         lower_case=lower_case,
         strip_accents=lower_case,
-        max_length=100,
+        rules=WordRules(),
         too_long="[UNK]",
     ).to_list()
     normalizer, splitter = BertNormalizer(lowercase=lower_case), BertPreTokenizer()
@@ -61,7 +61,7 @@ def test_what_is_too_long() -> None:
         tf.constant(["aaa aaaa,bb ééé éééé"]),
         lower_case=False,
         strip_accents=False,
-        max_length=3,
+        rules=WordRules(max_input_chars_per_word=3),
         too_long="?",
     )
     assert [word for word in words.to_list()[0] if word] == [

@@ -13,6 +13,7 @@ from tf_finetune.formats.saved_model import SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import read_bert
 from tf_finetune.text.wordpiece import BertPreprocessor
+from tf_finetune.text.words import WordRules
 
 TF_MODELS_EPSILON = 1e-12
 
@@ -43,6 +44,12 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
         raise UserError(
             f"{encoder.handle}: its tokenizer has strip_accents={preprocessor.strip_accents} and "
             f"do_lower_case={preprocessor.lower_case}; TF Models' exporter knows them only as one."
+        )
+    if preprocessor.rules != WordRules() or "[CLS]" not in preprocessor.vocabulary:
+        raise UserError(
+            f"{encoder.handle}: its tokenizer has {preprocessor.rules} and the special token "
+            f"{preprocessor.vocabulary[preprocessor.start_id]}; TF Models' exporter knows only "
+            f"{WordRules()} and [CLS]."
         )
     if network.epsilon != TF_MODELS_EPSILON:
         raise UserError(

@@ -108,10 +108,18 @@ class TokenPreprocessor(TextPreprocessor):
         start_id: Opens a row.
         separator_ids: Stand between two segments, and have the first one's type id.
         end_id: Closes a row.
+        second_type_id: The type id of the second segment and its end: 1, or 0 for encoders that
+            know no types (RoBERTa).
     """
 
     def __init__(
-        self, *, pad_id: int, start_id: int, end_id: int, separator_ids: Sequence[int] | None = None
+        self,
+        *,
+        pad_id: int,
+        start_id: int,
+        end_id: int,
+        separator_ids: Sequence[int] | None = None,
+        second_type_id: int = 1,
     ) -> None:
         """Keeps the special ids; `separator_ids` is `[end_id]` by default, as in BERT."""
         super().__init__()
@@ -119,6 +127,7 @@ class TokenPreprocessor(TextPreprocessor):
         self.start_id = start_id
         self.end_id = end_id
         self.separator_ids = [end_id] if separator_ids is None else list(separator_ids)
+        self.second_type_id = second_type_id
 
     def packed_lengths(self, tokens: Sequence[tf.RaggedTensor]) -> tf.Tensor:
         """Counts each row's tokens before truncation, special ones included: int32 [batch]."""
@@ -128,7 +137,7 @@ class TokenPreprocessor(TextPreprocessor):
     def pack(
         self, tokens: Sequence[tf.RaggedTensor], max_seq_length: int
     ) -> dict[str, tf.RaggedTensor]:
-        """Returns `input_word_ids` and `input_type_ids` (0, then 1 for the second segment)."""
+        """Returns `input_word_ids` and `input_type_ids`: 0, then the second segment's."""
         special = self._num_special(len(tokens))
         if max_seq_length < special + len(tokens):
             raise UserError(
@@ -150,7 +159,7 @@ class TokenPreprocessor(TextPreprocessor):
             separator_ids=self.separator_ids,
             end_id=self.end_id,
         )
-        return {"input_word_ids": ids, "input_type_ids": type_ids}
+        return {"input_word_ids": ids, "input_type_ids": type_ids * self.second_type_id}
 
     def pad(
         self, packed: dict[str, tf.RaggedTensor], length: int | tf.Tensor | None = None
