@@ -22,6 +22,7 @@ ENCODER_HELP = (
     "these kinds or of a BERT of Hugging Face's or Google's, or package:<python module>"
 )
 
+_FORMATS = ("saved_model", "hugging_face")
 _HEADS = ("auto", "native", "linear", "mlp")
 
 
@@ -76,8 +77,17 @@ class EncoderConfig:
         "balanced: weigh each class by the inverse of its share",
         choices=("none", "balanced"),
     )
+    export_formats: tuple[str, ...] = setting(
+        ("saved_model",),
+        "of --do_export: saved_model, to export/; hugging_face, to hugging_face/, for transformers "
+        "or sentence-transformers, and with adapters to adapter/, for PEFT; comma-separated",
+        may_change=True,
+    )
     export_encoder: bool = setting(
-        False, "with --do_export: the encoder too, in TF Hub format", may_change=True
+        False,
+        "with --do_export: the encoder too, to encoder/: in TF Hub format for saved_model, in "
+        "Hugging Face's for hugging_face",
+        may_change=True,
     )
 
     def __post_init__(self) -> None:
@@ -91,6 +101,13 @@ class EncoderConfig:
             raise UserError(
                 f"--head={self.head}: allowed are {', '.join(_HEADS)}, and your own as "
                 "module:Class."
+            )
+
+        strange = [name for name in self.export_formats if name not in _FORMATS]
+        if strange or not self.export_formats:
+            raise UserError(
+                f"--export_formats={','.join(self.export_formats)}: allowed are "
+                f"{', '.join(_FORMATS)}, comma-separated."
             )
 
     @property

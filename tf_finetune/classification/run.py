@@ -6,6 +6,8 @@ import sys
 
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
+from tf_finetune.classification.hugging_face import find_layout
+from tf_finetune.classification.hugging_face_export import export_hugging_face
 from tf_finetune.classification.load import make_classifier, restore_classifier
 from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
@@ -62,6 +64,9 @@ def _run(request: Request, runtime: Runtime) -> int:
     else:
         classifier, path = restore_classifier(model_dir, config, data.problem, runtime)
         print(f"weights    {path}")
+    if config.run.do_export and "hugging_face" in config.encoder.export_formats:
+        # Before the training, whose result could not be written.
+        find_layout(classifier.encoder, classifier.model)
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
@@ -93,8 +98,9 @@ def _run(request: Request, runtime: Runtime) -> int:
     if config.run.do_predict:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
-        _export(classifier, data, model_dir, config)
-    exported = model_dir.export_of(config.run.export_version) if config.run.do_export else None
+        _export(classifier, request)
+    has_saved_model = config.run.do_export and "saved_model" in config.encoder.export_formats
+    exported = model_dir.export_of(config.run.export_version) if has_saved_model else None
     print(next_steps(model_dir, exported))
     return 0
 
@@ -150,11 +156,19 @@ def _predict(
     print(example_predictions(examples.texts, predictions, problem))
 
 
-def _export(classifier: Classifier, data: TextData, model_dir: ModelDir, config: Config) -> None:
+def _export(classifier: Classifier, request: Request) -> None:
+    config, data, model_dir = request.config, request.data, request.model_dir
     known = data.test or data.validation or data.train
-    directory = model_dir.export_of(config.run.export_version)
-    classifier.export(directory, [c[:8] for c in known.texts] if known else ())
-    print(f"exported to {directory}")
-    if config.encoder.export_encoder:
-        save_hub_encoder(classifier.encoder, model_dir.encoder)
-        print(f"exported the encoder in TF Hub format to {model_dir.encoder}")
+    texts = (
+        [column[:8] for column in known.texts] if known else [[] for _ in data.problem.text_columns]
+    )
+    if "saved_model" in config.encoder.export_formats:
+        directory = model_dir.export_of(config.run.export_version)
+        classifier.export(directory, texts)
+        print(f"exported to {directory}")
+        if config.encoder.export_encoder:
+            save_hub_encoder(classifier.encoder, model_dir.encoder)
+            print(f"exported the encoder in TF Hub format to {model_dir.encoder}")
+    if "hugging_face" in config.encoder.export_formats:
+        for written in export_hugging_face(classifier, request, texts):
+            print(f"exported to {written}")

@@ -19,16 +19,20 @@ class Family:
     """An architecture.
 
     Attributes:
+        name: Begins the names of its classes in transformers.
         prefix: Stands before the names of the base model's weights in a checkpoint with a head.
         arguments: Turns the content of a config.json into arguments of `network`.
         head: Turns that content into its head in transformers.
         network: Makes the network.
+        dropout: The key of the head's dropout rate in a config.json; None: it has none of its own.
     """
 
+    name: str
     prefix: str
     arguments: Callable[[Config], dict[str, Any]]
     head: Callable[[Config], NativeHead]
     network: Callable[..., Any] = BertEncoder
+    dropout: str | None = "classifier_dropout"
 
 
 def find_family(config: Config, file: Path) -> Family:
@@ -205,19 +209,20 @@ def _is(head: NativeHead) -> Callable[[Config], NativeHead]:
 
 
 _POOLED = _is(POOLED_HEAD)
-_ROBERTA = Family("roberta.", _roberta, _is(NativeHead()))
 # By Hugging Face's `model_type`.
 FAMILIES = {
-    "bert": Family("bert.", _bert, _POOLED),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
+    "bert": Family("Bert", "bert.", _bert, _POOLED),
+    "roberta": Family("Roberta", "roberta.", _roberta, _is(NativeHead())),
+    "xlm-roberta": Family("XLMRoberta", "roberta.", _roberta, _is(NativeHead())),
+    "camembert": Family("Camembert", "roberta.", _roberta, _is(NativeHead())),
     "distilbert": Family(
+        "DistilBert",
         "distilbert.",
         _distilbert,
         _is(NativeHead("cls", "pre_classifier", "classifier", "relu", input_dropout=False)),
+        dropout="seq_classif_dropout",
     ),
-    "electra": Family("electra.", _electra, _is(NativeHead(activation="gelu"))),
-    "mpnet": Family("mpnet.", _mpnet, _is(NativeHead())),
-    "albert": Family("albert.", _albert, _POOLED),
+    "electra": Family("Electra", "electra.", _electra, _is(NativeHead(activation="gelu"))),
+    "mpnet": Family("MPNet", "mpnet.", _mpnet, _is(NativeHead()), dropout=None),
+    "albert": Family("Albert", "albert.", _albert, _POOLED, dropout="classifier_dropout_prob"),
 }

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +60,7 @@ def write_model(
         _write_text_side(folder, files)
         for name, content in (others or {}).items():
             (folder / name).write_bytes(content)
-        _write_weights(folder, tensors, dtype, shard_bytes)
+        write_weights(folder, tensors, dtype, shard_bytes)
 
 
 def _copy(source: Path, folder: Path) -> None:
@@ -77,7 +77,7 @@ def _write_config(file: Path, files: LanguageModelFiles, dtype: Dtype) -> None:
     """Changes the dtype in the base's configuration, or writes one anew."""
     key = "torch_dtype" if "torch_dtype" in files.config else "dtype"
     if not file.is_file() or files.config.get(key, dtype) != dtype:
-        _write_json(file, files.config | {key: dtype})
+        write_json(file, files.config | {key: dtype})
 
 
 def _write_generation_config(
@@ -96,7 +96,7 @@ def _write_generation_config(
     if wanted and (found if isinstance(found, list) else [found]) != wanted:
         content["eos_token_id"] = wanted
     if not file.is_file() or content != json.loads(file.read_text(encoding="utf-8")):
-        _write_json(file, content)
+        write_json(file, content)
 
 
 def _write_text_side(folder: Path, files: LanguageModelFiles) -> None:
@@ -114,15 +114,28 @@ def _write_text_side(folder: Path, files: LanguageModelFiles) -> None:
         if file.is_file():
             config = json.loads(file.read_text(encoding="utf-8"))
         # Old readers look for it here, new ones in the file beside it.
-        _write_json(file, config | ({"chat_template": template} if template else {}))
+        write_json(file, config | ({"chat_template": template} if template else {}))
     if template:
         (folder / "chat_template.jinja").write_bytes(template.encode())
 
 
-def _write_weights(
-    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: Dtype, shard_bytes: int
+def write_weights(
+    folder: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    dtype: Dtype = "float32",
+    shard_bytes: int = _SHARD_BYTES,
 ) -> None:
-    """Writes `model.safetensors`, or parts of it with an index."""
+    """Writes `model.safetensors`, or parts of it with an index.
+
+    Args:
+        folder: Where to write.
+        tensors: Name and value of each weight as Hugging Face stores it; taken one by one.
+        dtype: The weights' dtype.
+        shard_bytes: A file's largest size.
+
+    Raises:
+        UserError: A weight is too large for the dtype, or not finite.
+    """
     parts: list[list[str]] = []
     part: dict[str, np.ndarray] = {}
     size, total = 0, 0
@@ -153,7 +166,7 @@ def _write_weights(
         (folder / f"part-{number}.safetensors").rename(folder / file)
         places |= dict.fromkeys(names, file)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    _write_json(folder / "model.safetensors.index.json", index)
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
@@ -167,6 +180,7 @@ def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
     return stored
 
 
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Writes JSON as transformers does."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     file.write_text(text, encoding="utf-8")

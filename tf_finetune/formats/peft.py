@@ -26,6 +26,8 @@ _OTHER_KINDS = (
     *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
     *("monteclora_config",),
 )
+# Modules that a classifier trains whole, by the parts of their names.
+_WHOLE = ("classifier", "pre_classifier", "pooler", "head")
 _OFF: tuple[Any, ...] = (None, False, "none", {}, [])
 # Initialisations that change the base's weights too.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -141,6 +143,7 @@ def write_adapter(
     task: str | None = "CAUSAL_LM",
     transposed: bool = False,
     others: Mapping[str, bytes] | None = None,
+    saved_modules: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes an adapter directory that PEFT loads; an existing one is replaced.
 
@@ -152,8 +155,13 @@ def write_adapter(
         task: PEFT's `task_type`; that of a classifier is `SEQ_CLS`.
         transposed: Whether the base stores its kernels [inputs, outputs], as GPT-2 does.
         others: Further files by their names, such as the tokenizer's.
+        saved_modules: The weights of modules that are trained whole, such as a head's, by their
+            names in transformers.
     """
-    tensors = {}
+    tensors = {
+        f"{_PREFIX}{name}": np.ascontiguousarray(value)
+        for name, value in (saved_modules or {}).items()
+    }
     for module, pair in factors.items():
         for letter, value in zip("AB", pair, strict=True):
             name = f"{_PREFIX}{module}.lora_{letter}.weight"
@@ -166,7 +174,7 @@ def write_adapter(
         "init_lora_weights": True,
         "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "lora_dropout": lora.dropout,
-        "modules_to_save": None,
+        "modules_to_save": _modules(saved_modules or {}),
         "peft_type": "LORA",
         "r": lora.rank,
         "target_modules": list(_targets(factors)),
@@ -201,6 +209,15 @@ def _factors(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if halves := [module for module, pair in parts.items() if len(pair) != 2]:
         raise UserError(f"{folder} has only one of lora_A and lora_B for {halves[0]}. Save again.")
     return {module: (pair["A"], pair["B"]) for module, pair in sorted(parts.items())}
+
+
+def _modules(weights: Mapping[str, Any]) -> list[str] | None:
+    """Returns the names by which PEFT knows modules that are trained whole; None: there are none.
+
+    It looks for the ends of names; those of a head's layers are all below its first one.
+    """
+    parts = {part for name in weights for part in name.split(".") if part in _WHOLE}
+    return sorted(parts) or None
 
 
 def _targets(modules: Mapping[str, Any]) -> tuple[str, ...]:

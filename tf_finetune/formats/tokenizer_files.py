@@ -84,7 +84,8 @@ def special_tokens(preprocessor: Any) -> dict[str, str]:
     found = {"cls_token": start, "sep_token": end, "pad_token": tokens[preprocessor.pad_id]}
     for name, choices in _OTHER_TOKENS.items():
         # MPNet has both <unk> and [UNK], and uses the latter.
-        found |= {name: token for token in reversed(choices) if token in known}
+        if used := [token for token in choices if token in known]:
+            found[name] = used[0]
     if start == "<s>":
         found |= {"bos_token": start, "eos_token": end}
     return found

@@ -1,18 +1,13 @@
 """The README.md of an exported model."""
 
-import os.path
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from tf_finetune.formats.model_card import HUB, last_part, read_license, table
 from tf_finetune.generation.comparison import comparison_table
 
-_HUB = "hf://"
-_HEADER = re.compile(r"\s*---[ \t]*\n(.*?)\n---", re.DOTALL)
-# Keys of a model card that say what may be done with the model.
-_LICENSE = ("license", "license_name", "license_link")
 _LOAD = {
     "transformers": """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -61,14 +56,14 @@ def card_header(
         datasets: Names of data sets on the Hub.
     """
     header: dict[str, Any] = {}
-    if base.startswith(_HUB):
+    if base.startswith(HUB):
         relation = "adapter" if adapter else "finetune"
-        header |= {"base_model": base.removeprefix(_HUB), "base_model_relation": relation}
+        header |= {"base_model": base.removeprefix(HUB), "base_model_relation": relation}
     header |= {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["tf-finetune", method, *(["lora"] if adapter else [])],
-        **_license(base_card or ""),
+        **read_license(base_card or ""),
     }
     return header | ({"datasets": list(datasets)} if datasets else {})
 
@@ -99,11 +94,11 @@ def model_card(
         scores = f"With 95 % intervals.\n\n```\n{comparison_table(compared)}\n```"
     parts = [
         f"---\n{yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True)}---",
-        f"# {_name(base)}, fine-tuned",
+        f"# {last_part(base)}, fine-tuned",
         "## Data",
-        _table(("", "value"), data),
+        table(("", "value"), data),
         "## Settings",
-        _table(("flag", "value"), {f"--{name}": value for name, value in settings.items()}),
+        table(("flag", "value"), {f"--{name}": value for name, value in settings.items()}),
         "## Scores",
         scores,
         "## How to use",
@@ -114,33 +109,3 @@ def model_card(
         _LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _license(card: str) -> dict[str, Any]:
-    """Reads what a model card says of its licence; nothing if it has no readable header."""
-    match = _HEADER.match(card.replace("\r\n", "\n"))
-    try:
-        header = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
-        return {}
-    return {key: header[key] for key in _LICENSE if key in header} if type(header) is dict else {}
-
-
-def _table(names: tuple[str, str], rows: Mapping[str, Any]) -> str:
-    lines = [f"| {names[0]} | {names[1]} |", "| --- | --- |"]
-    lines += [f"| {_field(name)} | {_field(value)} |" for name, value in rows.items()]
-    return "\n".join(lines)
-
-
-def _field(value: Any) -> str:
-    """Writes a value into one field of a table; a path without its folders, which are private."""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_field, value))
-    text = str(value)
-    if os.path.isabs(text) or ("://" in text and not text.startswith(_HUB)):
-        text = _name(text)
-    return text.replace("|", "\\|").replace("\n", "<br>")
-
-
-def _name(path: str) -> str:
-    return os.path.basename(path.rstrip("/"))

@@ -8,6 +8,7 @@ from tf_finetune.files import exists, is_dir, is_remote, list_dir
 
 # The file by which a folder is known to be an export of its kind.
 SAVED_MODEL, HUGGING_FACE, PEFT = "saved_model.pb", "generation_config.json", "adapter_config.json"
+CONFIG = "config.json"  # A classifier in Hugging Face's format has no other file of its own.
 
 
 def versions(base: str) -> list[int]:

@@ -14,7 +14,14 @@ from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
 from tf_finetune.runs.config import RunConfig
-from tf_finetune.runs.exports import HUGGING_FACE, PEFT, SAVED_MODEL, check_export, check_replaced
+from tf_finetune.runs.exports import (
+    CONFIG,
+    HUGGING_FACE,
+    PEFT,
+    SAVED_MODEL,
+    check_export,
+    check_replaced,
+)
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import (
@@ -31,11 +38,13 @@ _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json"),
     "reference.npz",
     *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
+    "hugging_face",
 )
 # By one of these files a folder is known to be of a run: others of its name are left alone.
 _MADE = {
     "export": (SAVED_MODEL, HUGGING_FACE),
-    "encoder": ("encoder/saved_model.pb",),
+    "encoder": ("encoder/saved_model.pb", "hugging_face/config.json"),
+    "hugging_face": (CONFIG,),
     "adapter": (PEFT,),
     "saved_model": (SAVED_MODEL,),
 }
@@ -110,6 +119,11 @@ class ModelDir:
         return self._join("encoder")
 
     @property
+    def hugging_face(self) -> str:
+        """The folder of a classifier in Hugging Face's format; a generator's is `export`."""
+        return self._join("hugging_face")
+
+    @property
     def adapter(self) -> str:
         """The folder of the exported adapter."""
         return self._join("adapter")
@@ -161,9 +175,12 @@ class ModelDir:
             )
 
     def check_export(self, run: RunConfig) -> None:
-        """Checks, before its work, that a classifier's run may write its SavedModel."""
+        """Checks, before its work, that a classifier's run may write its folders."""
         if run.do_export and not self._is_cleared("export", run):
             check_export(self.export_of(run.export_version))
+        for name, mark in {"hugging_face": CONFIG, "adapter": PEFT}.items():
+            if run.do_export and not self._is_cleared(name, run):
+                check_replaced(self._join(name), mark)
 
     def check_exports(self, run: RunConfig) -> None:
         """Checks, before its work, that a generator's run may write its three folders."""

@@ -1,0 +1,133 @@
+"""The README.md of an exported classifier: what its request, its data and its results say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from tf_finetune.classification.config import Config
+from tf_finetune.classification.export import argument_names
+from tf_finetune.classification.hugging_face import SEQUENCE_CLASSIFICATION, Layout
+from tf_finetune.classification.prepare import Request
+from tf_finetune.classification.summary import results_table
+from tf_finetune.formats.model_card import HUB, last_part, read_license, table
+from tf_finetune.runs.settings import settings
+
+# Settings that a card tells even where they have their defaults.
+_ALWAYS = ("encoder", "max_seq_length", "train_batch_size", "learning_rate", "num_train_epochs")
+_USAGE = {
+    "transformers": """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", "<this folder>", truncation=True)
+print(classify({text}))
+""",
+    "sentence-transformers": """\
+import json
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("<this folder>")
+logits = model.encode([{row}])[0]  # Its "embedding" is a number for each label.
+names = json.load(open("<this folder>/config.json"))["id2label"]
+print(names[str(logits.argmax())])
+""",
+    "peft": """\
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs})
+model = PeftModel.from_pretrained(base, "<this folder>")
+""",
+}
+_SAVED_MODEL = """\
+import tensorflow as tf, tensorflow_text
+
+serve = tf.saved_model.load("<folder of the SavedModel>").signatures["serving_default"]
+print(serve({arguments}))
+"""
+_LIMITS = (
+    "The scores hold for rows like those that were tested; on other texts the model may be wrong, "
+    "and its probabilities with it."
+)
+
+
+def make_card(
+    request: Request, layout: Layout, base_card: str | None, *, adapter: bool = False
+) -> str:
+    """Writes the README.md of a classifier.
+
+    Args:
+        request: Of its run. The scores are those in the model directory's results.
+        layout: What is written.
+        base_card: The content of the encoder's README.md; its licence is this model's too.
+        adapter: Whether it is of the adapters alone.
+    """
+    config, problem = request.config, request.data.problem
+    base, results = config.encoder.encoder or "", request.model_dir.load_metrics()
+    is_transformers = layout.kind == SEQUENCE_CLASSIFICATION
+    library = "transformers" if is_transformers else "sentence-transformers"
+    library = "peft" if adapter else library
+    header: dict[str, Any] = {}
+    if base.startswith(HUB):
+        relation = "adapter" if adapter else "finetune"
+        name = base.removeprefix(HUB).partition("@")[0]
+        header |= {"base_model": name, "base_model_relation": relation}
+    header |= {
+        "library_name": library,
+        "pipeline_tag": "text-classification",
+        "tags": ["tf-finetune", *(["lora"] if config.lora.lora_rank else [])],
+        **read_license(base_card or ""),
+    }
+    parts_scored = [part for part in ("eval", "test") if part in results]
+    scores: dict[str, Any] = {part: results[part] for part in parts_scored}
+    columns = problem.text_columns
+    usage = _USAGE[library].format(
+        text='"a text"' if len(columns) == 1 else '{"text": "a text", "text_pair": "another"}',
+        row='"a text"' if len(columns) == 1 else '["a text", "another"]',
+        base=last_part(base),
+        outputs=problem.num_outputs,
+    )
+    arguments = ", ".join(f'{name}=tf.constant(["a text"])' for name in argument_names(columns))
+    ours = "--init_from" if is_transformers and not adapter else "--encoder"
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
+        f"# {last_part(base)}, fine-tuned",
+        "## Data",
+        table(("", "value"), _data(request)),
+        "## Settings",
+        table(("flag", "value"), {f"--{name}": value for name, value in _settings(config).items()}),
+        "## Scores",
+        f"```\n{results_table(scores)}\n```" if scores else "Not evaluated.",
+        "## How to use",
+        f"With {library}:\n\n```python\n{usage}```",
+        "With tf_finetune, to predict or to train on:\n\n```\npython run_classifier.py "
+        f"{ours}=<this folder> --help\n```",
+        "With TensorFlow, from the SavedModel of the same run (`--export_formats=saved_model`):\n\n"
+        f"```python\n{_SAVED_MODEL.format(arguments=arguments)}```",
+        "## Limitations",
+        _LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(request: Request) -> Mapping[str, Any]:
+    problem = request.data.problem
+    names = problem.label_names
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    found = {"problem": problem.problem_type, "text columns": ", ".join(problem.text_columns)}
+    if names:
+        found["labels"] = f"{len(names)}: {shown}"
+    for split, described in request.facts["splits"].items() if request.facts else ():
+        found[f"{split} rows"] = f"{described['rows']:,}"
+    return found
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Returns what made the model and is not as usual, by the flags' names."""
+    usual, found = Config(), {}
+    for section, _, field in settings(config):
+        value = getattr(getattr(config, section), field.name)
+        is_usual = value == getattr(getattr(usual, section), field.name)
+        if field.name in _ALWAYS or not (is_usual or field.metadata["may_change"]):
+            found[field.name] = value
+    return found

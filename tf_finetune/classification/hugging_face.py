@@ -1,0 +1,130 @@
+"""The layout of a classifier in Hugging Face's format: what its head is there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_finetune.classification.heads import LinearHead, MlpHead
+from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder
+from tf_finetune.formats.encoder_writer import check_writable, family_of
+from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_names import BERT_NAMES
+from tf_finetune.models.decoder_weights import Stored
+
+# The hidden layers that a head of DeBERTa may have, by their names in Keras and in transformers.
+_POOLER_ACTS = ("tanh", "gelu", "relu")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a head becomes.
+
+    Attributes:
+        kind: `…ForSequenceClassification`, or a folder of sentence-transformers.
+        pooling: Of the latter; see `Pooling`.
+        head: The head's weights with their names in the former.
+        config: What the head adds to config.json.
+    """
+
+    kind: str
+    pooling: str
+    head: list[Stored] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+SEQUENCE_CLASSIFICATION, SENTENCE_TRANSFORMERS = "sequence_classification", "sentence_transformers"
+
+
+def find_layout(encoder: Encoder, model: keras.Model) -> Layout:
+    """Finds the layout that computes what a model does.
+
+    Args:
+        encoder: The model's encoder.
+        model: From `connect`.
+
+    Raises:
+        UserError: There is none; the message says what to choose instead.
+    """
+    check_writable(encoder)
+    head, pooling = model.get_layer("head"), model.get_layer("pooling").mode
+    if pooling == "pooled" and not encoder.has_pooler:
+        pooling = "cls"
+    native = encoder.native_head
+    if isinstance(head, LinearHead) and native.dense is None and pooling == native.pooling:
+        return Layout(SEQUENCE_CLASSIFICATION, pooling, stored_head(head, "", native.out, ""))
+    if isinstance(head, MlpHead) and (names := _dense_name(encoder, head, pooling)):
+        dense, config = names
+        stored = stored_head(head, dense, native.out, native.norm or "")
+        return Layout(SEQUENCE_CLASSIFICATION, pooling, stored, config)
+    is_ours = isinstance(head, LinearHead) or (isinstance(head, MlpHead) and head.norm is None)
+    if is_ours and pooling != "pooled":
+        return Layout(SENTENCE_TRANSFORMERS, pooling)
+    what = f"--pooling={pooling} with --head={type(head).__name__}"
+    raise UserError(
+        f"--export_formats=hugging_face: {what} has no form in Hugging Face's format for "
+        f"{encoder.handle}. Choose --head=native; or --pooling=mean, max or cls with --head=linear "
+        "or mlp; or leave hugging_face out."
+    )
+
+
+def _dense_name(encoder: Encoder, head: MlpHead, pooling: str) -> tuple[str, dict[str, Any]] | None:
+    """Returns the name of the hidden layer and what it adds to config.json; None: there is none."""
+    native = encoder.native_head
+    if native.dense is None:
+        # The pooler of BERT and ALBERT is such a layer on the first token.
+        is_pooler = pooling == "cls" and head.activation == "tanh" and head.norm is None
+        assert isinstance(encoder.network, BertEncoder)
+        pooler = BERT_NAMES[encoder.network.names].pooler
+        return (f"{family_of(encoder).prefix}{pooler}", {}) if is_pooler else None
+    if (native.pooling, native.use_bias) != (pooling, head.use_bias):
+        return None
+    if (native.norm is None) != (head.norm is None):
+        return None
+    if head.activation == native.activation:
+        return native.dense, {}
+    if native.dense == "pooler.dense" and head.activation in _POOLER_ACTS:
+        return native.dense, {"pooler_hidden_act": head.activation}
+    return None
+
+
+def stored_head(head: Any, dense: str, out: str, norm: str) -> list[Stored]:
+    """Lists a head's weights with their names in a checkpoint.
+
+    Args:
+        head: A `LinearHead` or `MlpHead`.
+        dense: The name of the hidden layer of an `MlpHead`.
+        out: That of the layer of the logits.
+        norm: That of the norm, if there is one.
+    """
+    stored = []
+    if isinstance(head, MlpHead):
+        stored.append(Stored(head.hidden.kernel, (f"{dense}.weight",), transposed=True))
+        if head.use_bias:
+            stored.append(Stored(head.hidden.bias, (f"{dense}.bias",)))
+        if head.norm is not None:
+            stored.append(Stored(head.norm.gamma, (f"{norm}.weight",)))
+    stored.append(Stored(head.logits.kernel, (f"{out}.weight",), transposed=True))
+    stored.append(Stored(head.logits.bias, (f"{out}.bias",)))
+    return stored
+
+
+def dense_modules(head: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Returns activation, weight [outputs, inputs] and bias of each of a head's layers."""
+    layers = [("linear", head.logits)]
+    if isinstance(head, MlpHead):
+        layers.insert(0, (head.activation, head.hidden))
+    return [
+        (
+            activation,
+            ops.convert_to_numpy(layer.kernel).T,
+            ops.convert_to_numpy(layer.bias)
+            if layer.use_bias
+            else np.zeros(layer.units, "float32"),
+        )
+        for activation, layer in layers
+    ]
