@@ -235,7 +235,7 @@ def test_streaming_reads_both_ends_and_refuses_windows(run, capsys) -> None:
     flags = ("--streaming=true", "--label_names=a,b", "--long_text=head_tail")
     assert run("--do_train", "--do_eval", *flags) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "only their beginning and end is read (--long_text=head_tail)" in said
+    assert "only their beginning and end are read (--long_text=head_tail)" in said
 
 
 def test_labels_of_pieces_are_those_of_their_text(encoder: Encoder) -> None:

@@ -135,7 +135,7 @@ def test_lengths() -> None:
         (
             "head_tail",
             90,
-            "(the encoder reads up to 90): only their beginning and end is read "
+            "(the encoder reads up to 90): only their beginning and end are read "
             "(--long_text=head_tail); --long_text=window reads all.",
         ),
         (

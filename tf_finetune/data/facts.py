@@ -91,17 +91,17 @@ def describe_lengths(
         percentiles of its lengths, `longest`, `cut_rows` (off, or into pieces), `tokens` and
         `tokens_lost`.
     """
-    kept = np.inf if long_text == "window" else max_seq_length
     splits = {}
     for split, values in lengths.items():
         marks = np.percentile(values, (50, 90, 99, 100)) if len(values) else np.zeros(4)
+        lost = int(np.maximum(values - max_seq_length, 0).sum(dtype=np.int64))
         names = ("median", "percentile_90", "percentile_99", "longest")
         splits[split] = {
             "rows": len(values),
             **dict(zip(names, marks.tolist(), strict=True)),
             "cut_rows": int(np.count_nonzero(values > max_seq_length)),
             "tokens": int(values.sum(dtype=np.int64)),
-            "tokens_lost": int(np.maximum(values - kept, 0).sum(dtype=np.int64)),
+            "tokens_lost": 0 if long_text == "window" else lost,
         }
     return {
         "max_seq_length": max_seq_length,

@@ -87,8 +87,8 @@ def _long_sentences(lengths: Mapping[str, Any]) -> Iterator[str]:
     if long_text == "window":
         done = "each is read whole, in overlapping pieces (--long_text=window)"
     else:
-        kept = "beginning" if long_text == "truncate" else "beginning and end"
-        done = f"only their {kept} is read (--long_text={long_text}); --long_text=window reads all"
+        kept = "beginning is" if long_text == "truncate" else "beginning and end are"
+        done = f"only their {kept} read (--long_text={long_text}); --long_text=window reads all"
         if not reads or reads > room:
             done += ", a higher --max_seq_length more"
     yield f"{cut / rows:.1%} of the rows are longer than {room:,} tokens{limit}: {done}."
