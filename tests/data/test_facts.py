@@ -136,6 +136,10 @@ def test_lengths() -> None:
     assert (train["rows"], train["median"], train["longest"]) == (3, 10, 12)
     assert (train["cut_rows"], train["tokens"], train["tokens_lost"]) == (2, 25, 6)
     assert facts["splits"]["test"]["cut_rows"] == facts["splits"]["test"]["tokens_lost"] == 0
+    whole = describe_lengths(lengths, 8, long_text="window", encoder_length=64)
+    assert (whole["long_text"], whole["encoder_length"]) == ("window", 64)
+    train = whole["splits"]["train"]
+    assert (train["cut_rows"], train["tokens"], train["tokens_lost"]) == (2, 25, 0)
 
 
 def test_facts_are_json(tmp_path: Path) -> None:

@@ -123,6 +123,43 @@ def test_lengths() -> None:
     assert cells(report, "test") == ["test", "8", "8", "8", "8", "0 (0.0%)", "0.0%"]
 
 
+@pytest.mark.parametrize(
+    ("long_text", "encoder_length", "said"),
+    [
+        (
+            "truncate",
+            512,
+            "(the encoder reads up to 512): only their beginning is read (--long_text=truncate); "
+            "--long_text=window reads all, a higher --max_seq_length more.",
+        ),
+        (
+            "head_tail",
+            90,
+            "(the encoder reads up to 90): only their beginning and end are read "
+            "(--long_text=head_tail); --long_text=window reads all.",
+        ),
+        (
+            "window",
+            None,
+            ": each is read whole, in overlapping pieces (--long_text=window).",
+        ),
+    ],
+)
+def test_what_is_done_with_long_rows(long_text: str, encoder_length: int | None, said: str) -> None:
+    lengths = {"train": np.arange(1, 101), "test": np.array([8] * 25)}
+
+    def report(max_seq_length: int, long_text: str | None) -> str:
+        facts = describe_lengths(
+            lengths, max_seq_length, long_text=long_text, encoder_length=encoder_length
+        )
+        return " ".join(length_report(facts).split())
+
+    blank = " " if encoder_length else ""
+    line = f"8.0% of the rows are longer than 90 tokens{blank}{said}"
+    assert report(90, long_text).endswith(line)
+    assert "of the rows" not in report(100, long_text) and "of the rows" not in report(90, None)
+
+
 def test_control_characters_are_escaped() -> None:
     names = ("red\x1b[31m", "b\r\nc\u202e")
     report = shown(data(names, train=single(["a", "b"], [0, 1])))

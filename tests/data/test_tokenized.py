@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -79,6 +80,34 @@ def test_what_is_not_the_same_is_packed(tmp_path, count, texts, preprocessor, le
     pack_texts_cached(PAIRS, BertPreprocessor(VOCABULARY), 6, str(tmp_path))
     pack_texts_cached(texts, preprocessor, length, str(tmp_path))
     assert count() == 2 and len(os.listdir(tmp_path)) == 2
+
+
+def test_what_is_made_of_long_texts_is_a_part_of_the_key(tmp_path, count):
+    preprocessor = BertPreprocessor(VOCABULARY)
+    texts = (["a", "a b A b a b"],)
+    ways = ("truncate", "head_tail", "window")
+    first = [pack_texts_cached(texts, preprocessor, 6, str(tmp_path), way) for way in ways]
+    again = [pack_texts_cached(texts, preprocessor, 6, str(tmp_path), way) for way in ways]
+    assert count() == 3 and len(os.listdir(tmp_path)) == 3
+    for ours, theirs in zip(again, first, strict=True):
+        assert_same(ours, theirs)
+    assert [len(packed.lengths) for packed in again] == [2, 2, 3]
+    assert again[0].pieces is again[1].pieces is None and again[2].pieces.tolist() == [1, 2]
+    assert again[2].full_lengths.tolist() == [3, 8]
+    default = pack_texts_cached(texts, preprocessor, 6, str(tmp_path))
+    assert count() == 3
+    assert_same(default, first[0])
+
+
+def test_rows_are_averaged_by_example():
+    lengths = np.array([2, 8, 8, 8, 5], np.int32)
+    rows = TokenizedRows({}, lengths, lengths[:3], 8, lambda *arguments: arguments)
+    values = np.array([[1, 2], [3, 4], [5, 9], [7, 8], [2, 2]], np.float32)
+    assert rows.mean_by_example(values) is values and rows.first_rows.tolist() == [*range(5)]
+    rows = dataclasses.replace(rows, pieces=np.array([1, 3, 1], np.int32))
+    found = rows.mean_by_example(values)
+    assert found.dtype == np.float32 and found.tolist() == [[1, 2], [5, 7], [2, 2]]
+    assert rows.first_rows.tolist() == [0, 1, 4] and rows.row_weight == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.tokenize import tokenize
-from tf_finetune.data.batches import from_dataset, make_train_dataset, plan_batches
+from tf_finetune.data.batches import from_dataset, make_train_dataset, no_tokens, plan_batches
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
@@ -532,6 +533,27 @@ def test_weights_of_tokens_count_rows_and_divide_by_targets():
     assert float(found.counts.examples) == 2 and float(found.counts.targets) == 3
     assert float(found.measures["one"]) == pytest.approx(1)
     assert float(found.measures["next"]) == pytest.approx((1 + 2 + 4) / 3)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_every_example_counts_alike_whatever_is_in_its_batch(slices):
+    """A batch of four pieces of one example beside one of four examples; the loss is linear."""
+    values = np.array([[1, 2, 3, 6], [10, 20, 30, 40]], np.float32)[..., np.newaxis]
+    weights = np.array([[0.25] * 4, [1] * 4], np.float32)
+    mean = np.mean([3, 10, 20, 30, 40])
+    for row_weight, expected in ((5 / 8, 2 * mean), (None, 3 + 25)):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        model.loss = SimpleNamespace(call=lambda labels, outputs: outputs[:, 0])
+        model.optimizer = keras.optimizers.SGD(1.0)
+        model.optimizer.build(model.trainable_variables)
+        before = float(model.get_weights()[0][0, 0])
+        loop = make_train_loop(model, Runtime(), no_tokens, slices, row_weight)
+        batches = tf.data.Dataset.from_tensor_slices((values, values, weights))
+        found = loop(iter(batches), tf.constant(2))
+        moved = before - float(model.get_weights()[0][0, 0])
+        assert moved == pytest.approx(expected, rel=1e-5)
+        assert float(found.counts.examples) == (5 if row_weight else 8)
+        assert float(found.counts.targets) == 8
 
 
 def test_a_frozen_base_need_not_be_in_the_checkpoints(tmp_path):

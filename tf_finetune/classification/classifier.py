@@ -63,7 +63,7 @@ class Classifier:
         encoder: The encoder under the head; its preprocessor tokenizes texts.
         problem: The problem that the model learns.
         config: The settings of encoder and head.
-        max_seq_length: The length that texts are cut to, in training, prediction and export.
+        max_seq_length: The most tokens of a row, in training, prediction and export.
         runtime: The one the model was made under.
     """
 
@@ -81,9 +81,8 @@ class Classifier:
 
     def tokenize(self, examples: Examples, cache_dir: str | None = None) -> TokenizedRows:
         """Turns examples of the problem into token ids; see `tokenize` and `check_examples`."""
-        examples = check_examples(examples, self.problem)
-        preprocessor = self.encoder.preprocessor
-        rows = tokenize(examples, preprocessor, self.max_seq_length, cache_dir)
+        examples, text = check_examples(examples, self.problem), self.encoder.preprocessor
+        rows = tokenize(examples, text, self.max_seq_length, cache_dir, self.config.long_text)
         # XLA compiles the whole step for each length: use few.
         buckets = xla_buckets(self.max_seq_length) if self.runtime.jit_compile else None
         return dataclasses.replace(rows, buckets=buckets)
@@ -91,7 +90,7 @@ class Classifier:
     def logits(
         self, rows: TokenizedRows, batch_size: int = DataConfig.predict_batch_size
     ) -> np.ndarray:
-        """Returns the logits of rows, float32 [n, num_outputs], in their order."""
+        """Returns the logits of texts, float32 [n, num_outputs], in their order."""
         return predict_rows(self.forward, rows, batch_size)
 
     def predict(
@@ -134,7 +133,8 @@ class Classifier:
         """Computes the metrics of labelled rows; warns if all get the same prediction."""
         if LABEL not in rows.columns:
             raise UserError("The examples have no labels to evaluate on.")
-        logits, labels = self.logits(rows, batch_size), rows.columns[LABEL].numpy()
+        logits = self.logits(rows, batch_size)
+        labels = rows.columns[LABEL].numpy()[rows.first_rows]
         if warning := collapse_warning(logits, labels, self.problem):
             _warn_once(warning)
         return compute_metrics(logits, labels, self.problem)
@@ -200,6 +200,7 @@ class Classifier:
             self.problem,
             directory,
             max_seq_length=self.max_seq_length,
+            long_text=self.config.long_text,
             example_texts=example_texts,
         )
 
@@ -250,7 +251,7 @@ def build_classifier(
         labels: The training labels, from which balanced class weights and the head's initial biases
             are computed; see `constant_logits`.
         head: A layer from [batch, hidden] to logits, in place of the one of `config`.
-        max_seq_length: The length that texts are cut to.
+        max_seq_length: The most tokens of a row.
         runtime: The one to make the model under; None: the current strategy.
 
     Returns:

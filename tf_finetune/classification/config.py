@@ -57,6 +57,13 @@ class EncoderConfig:
         "tokens; auto: what the encoder was trained with",
         choices=("auto", "pooled", "cls", "mean", "max"),
     )
+    long_text: str = setting(
+        "truncate",
+        "a text of more than max_seq_length tokens: truncate keeps its beginning; head_tail "
+        "beginning and end; window reads all of it, in overlapping pieces, and averages their "
+        "logits",
+        choices=("truncate", "head_tail", "window"),
+    )
     dropout: float = setting(0.1, "share of the head's inputs dropped", minimum=0, below=1)
     encoder_dropout: float | None = setting(
         None, "the encoder's dropout rate; none: its own", minimum=0, below=1

@@ -36,6 +36,7 @@ from tf_finetune.formats.saved_model import RESOURCE_KINDS
 from tf_finetune.models.precision import float32_compute
 from tf_finetune.runs.exports import check_export
 from tf_finetune.runs.paths import expand_path
+from tf_finetune.text.long_texts import pack_long
 from tf_finetune.text.preprocessor import TextPreprocessor
 
 TOLERANCE = 1e-4
@@ -47,6 +48,7 @@ def serving_module(
     problem: Problem,
     *,
     max_seq_length: int,
+    long_text: str = "truncate",
 ) -> tf.Module:
     """Makes the module that `tf.saved_model.save` writes, with its function `serve`.
 
@@ -54,7 +56,8 @@ def serving_module(
         model: From features to logits.
         preprocessor: The encoder's.
         problem: The model's problem.
-        max_seq_length: Longer texts are cut to this many tokens.
+        max_seq_length: The most tokens of a row.
+        long_text: What rows are made of longer texts; see `pack_long`.
 
     Returns:
         A module whose `serve` takes a string [batch] for each text column; see `export`.
@@ -68,8 +71,9 @@ def serving_module(
         rows = tf.shape(segments[0])[0]
         # An encoder cannot read no rows: an empty batch gets an empty text, whose row is cut off.
         filling = tf.fill([tf.cast(rows == 0, tf.int32)], "")
-        features = preprocessor([tf.concat([s, filling], 0) for s in segments], max_seq_length)
-        outputs = answer(model(features, training=False), problem)
+        filled = [tf.concat([segment, filling], 0) for segment in segments]
+        logits = text_logits(model, preprocessor, filled, max_seq_length, long_text)
+        outputs = answer(logits, problem)
         return {name: output[:rows] for name, output in outputs.items()}
 
     module = tf.Module()
@@ -81,9 +85,32 @@ def serving_module(
     return module
 
 
+def text_logits(
+    model: keras.Model,
+    preprocessor: TextPreprocessor,
+    segments: Sequence[tf.Tensor],
+    max_seq_length: int,
+    long_text: str,
+) -> tf.Tensor:
+    """Returns the logits of texts as `predict` does: float32 [batch, num_outputs].
+
+    Args:
+        model: From features to logits.
+        preprocessor: The encoder's.
+        segments: A string [batch] for each text column.
+        max_seq_length: The most tokens of a row.
+        long_text: See `pack_long`.
+    """
+    tokens = preprocessor.tokenize(segments)
+    packed, pieces = pack_long(preprocessor, tokens, max_seq_length, long_text)
+    logits = tf.cast(model(preprocessor.pad(packed), training=False), tf.float32)
+    if long_text != "window":
+        return logits
+    return tf.math.segment_mean(logits, tf.repeat(tf.range(tf.size(pieces)), pieces))
+
+
 def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
-    """Turns logits [batch, num_outputs] into the outputs of the signature; see `export`."""
-    logits = tf.cast(logits, tf.float32)
+    """Turns logits, float32 [batch, num_outputs], into the outputs of `export`."""
     if problem.problem_type == "regression":
         return {"score": logits[:, 0]}
     names = tf.constant(problem.label_names)
@@ -107,6 +134,7 @@ def export(
     directory: str | os.PathLike[str],
     *,
     max_seq_length: int,
+    long_text: str = "truncate",
     example_texts: Sequence[Sequence[str]] = (),
 ) -> None:
     r"""Writes the model as a SavedModel from strings to labels, with `model.keras` beside it.
@@ -126,7 +154,8 @@ def export(
         problem: The model's problem.
         directory: Where to write; an earlier export there is replaced. `~` is expanded. For
             TensorFlow Serving give `<folder>/<version>`.
-        max_seq_length: Longer texts are cut to this many tokens.
+        max_seq_length: The most tokens of a row.
+        long_text: What rows are made of longer texts; see `pack_long`. `model.keras` takes rows.
         example_texts: Some strings for each text column, on which the files' outputs are compared
             with the model's; an empty text is always added.
 
@@ -139,10 +168,16 @@ def export(
     check_export(directory)
     columns = [[*column, ""] for column in example_texts or [()] * len(problem.text_columns)]
     segments = [tf.constant(column, tf.string) for column in columns]
-    features = preprocessor(segments, max_seq_length)
+
+    def answers(network: keras.Model) -> dict[str, tf.Tensor]:
+        logits = text_logits(network, preprocessor, segments, max_seq_length, long_text)
+        return answer(logits, problem)
+
     with replaced_directory(directory) as folder, float32_compute(model):
-        expected = answer(model(features, training=False), problem)
-        module = serving_module(model, preprocessor, problem, max_seq_length=max_seq_length)
+        expected = answers(model)
+        module = serving_module(
+            model, preprocessor, problem, max_seq_length=max_seq_length, long_text=long_text
+        )
         try:
             tf.saved_model.save(module, str(folder), signatures=module.serve)
         except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
@@ -152,7 +187,7 @@ def export(
         _compare("SavedModel", loaded(**inputs), expected)
 
         restored = _save_keras(model, folder / "model.keras")
-        _compare("model.keras", answer(restored(features, training=False), problem), expected)
+        _compare("model.keras", answers(restored), expected)
 
         labels = "".join(f"{name}\n" for name in problem.label_names)
         write_text_atomic(folder / "assets.extra" / "labels.txt", labels)

@@ -46,7 +46,8 @@ def evaluate(forward: Forward, dataset: tf.data.Dataset, problem: Problem) -> di
     Args:
         forward: The model's forward pass, from `make_forward`.
         dataset: Batches `(features, labels, weights)`, as of `make_eval_dataset`; rows of weight 0
-            fill a batch up and do not count.
+            fill a batch up and do not count. Of texts in pieces each piece would count: see
+            `Classifier.evaluate`.
         problem: The model's problem.
 
     Returns:
@@ -66,6 +67,7 @@ def predict(
     texts: Sequence[str] | Sequence[Sequence[str]],
     *,
     max_seq_length: int,
+    long_text: str = "truncate",
     batch_size: int = DataConfig.predict_batch_size,
 ) -> Predictions:
     """Predicts labels of texts; rows of similar length share a batch.
@@ -76,7 +78,8 @@ def predict(
         problem: The model's problem.
         texts: One sequence of strings for each text column, of equal lengths; for a single column
             the strings alone suffice.
-        max_seq_length: Longer texts are cut to this many tokens.
+        max_seq_length: The most tokens of a row.
+        long_text: What rows are made of longer texts; see `tokenize`.
         batch_size: Texts per batch, over all replicas.
 
     Returns:
@@ -88,7 +91,7 @@ def predict(
     columns = text_columns(texts, problem)
     if not columns[0]:
         return to_predictions(np.zeros((0, problem.num_outputs), np.float32), problem)
-    rows = tokenize(Examples(columns), preprocessor, max_seq_length)
+    rows = tokenize(Examples(columns), preprocessor, max_seq_length, long_text=long_text)
     return to_predictions(predict_rows(forward, rows, batch_size), problem)
 
 
@@ -97,7 +100,9 @@ def predict_rows(
     rows: TokenizedRows,
     batch_size: int = DataConfig.predict_batch_size,
 ) -> np.ndarray:
-    """Returns the logits of tokenized rows, float32 [n, num_outputs], in their order.
+    """Returns the logits of tokenized texts, float32 [n, num_outputs], in their order.
+
+    Those of a text that was cut into pieces are the mean over its pieces.
 
     Args:
         forward: The model's forward pass, from `make_forward`.
@@ -112,7 +117,7 @@ def predict_rows(
     by_length, _ = forward(make_eval_dataset(rows, batch_size))
     logits = np.empty_like(by_length)
     logits[rows.order] = by_length
-    return logits
+    return rows.mean_by_example(logits)
 
 
 def to_predictions(logits: np.ndarray, problem: Problem) -> Predictions:

@@ -68,12 +68,15 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     else:
         config, problem = _complete_for_model(config, given, model_dir)
     _check_tfds(config, cluster)
-    weights = config.encoder.class_weights
     data = load_data(
         config.data,
         config.labels,
         problem=problem,
-        needs_all_rows={} if weights == "none" else {"class_weights": weights},
+        needs_all_rows={
+            name: value
+            for name in ("class_weights", "long_text")
+            if (value := getattr(config.encoder, name)) in ("balanced", "window")
+        },
     )
     _check_data(config, data)
     if config.run.do_train:

@@ -57,7 +57,9 @@ def claim(model_dir: ModelDir, config: Config, problem: Problem) -> None:
         return
     earlier, learnt = model_dir.load(Config)
     adapters = ("lora_rank", "lora_alpha", "lora_targets")
-    lines = differences(earlier, config, ("head", "pooling", "max_seq_length", *adapters))
+    lines = differences(
+        earlier, config, ("head", "pooling", "max_seq_length", "long_text", *adapters)
+    )
     lines += problem_differences(problem_from_record(model_dir, earlier, learnt), problem)
     # `save_weights` writes step 0; a training's own best weights are of a later one.
     if "best-0.index" in list_dir(model_dir.checkpoints):

@@ -118,7 +118,12 @@ def _tokenize(classifier: Classifier, request: Request) -> dict[str, TokenizedRo
     splits = request.data.splits
     rows = {name: classifier.tokenize(split, cache_dir) for name, split in splits.items()}
     full_lengths = {split: part.full_lengths for split, part in rows.items()}
-    lengths = describe_lengths(full_lengths, classifier.max_seq_length)
+    lengths = describe_lengths(
+        full_lengths,
+        classifier.max_seq_length,
+        long_text=None if encoder.takes_text else classifier.config.long_text,
+        encoder_length=encoder.max_seq_length,
+    )
     print(length_report(lengths), flush=True)
     if config.run.data_report and classifier.runtime.workers.is_chief:
         write_facts(config.run.data_report, {**request.facts, "lengths": lengths})
@@ -132,7 +137,10 @@ def _batches(
     if data.stream is None:
         return plan_batches(rows, size, config.loop, seed=seed)
     tokenizer = ExampleTokenizer(
-        data.read, classifier.encoder.preprocessor, classifier.max_seq_length
+        data.read,
+        classifier.encoder.preprocessor,
+        classifier.max_seq_length,
+        classifier.config.long_text,
     )
     return stream_batches(data.stream, tokenizer, rows, size, config.loop, seed)
 

@@ -16,15 +16,20 @@ from tf_finetune.data.readers import Row
 from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
 from tf_finetune.errors import UserError
 from tf_finetune.runs.paths import expand_path
+from tf_finetune.text.long_texts import pack_long
 from tf_finetune.text.preprocessor import TextPreprocessor
 
-# The column of `TokenizedRows` for the labels; the others are features.
+# The columns of `TokenizedRows` that are no features. PIECE is there if texts are cut into pieces:
+# int32 [n, 2], the number of each piece in its text, and of the text's pieces.
 LABEL = "label"
+PIECE = "piece"
 
 
 @dataclass(frozen=True)
 class ClassifierCollate:
     """Makes batches of features, labels and one weight a row; see `Collate`.
+
+    The pieces of a text have its label, and share its weight of 1.
 
     Attributes:
         preprocessor: Pads the features.
@@ -34,8 +39,10 @@ class ClassifierCollate:
 
     def __call__(self, columns: Mapping[str, Any], real: tf.Tensor, length: tf.Tensor) -> Batch:
         """Returns int32 [batch, length] features, the labels, and float32 [batch] weights."""
-        packed = {name: value for name, value in columns.items() if name != LABEL}
+        packed = {name: value for name, value in columns.items() if name not in (LABEL, PIECE)}
         features, weights = self.preprocessor.pad(packed, length), tf.cast(real, tf.float32)
+        if PIECE in columns:
+            weights /= tf.cast(columns[PIECE][:, 1], tf.float32)
         return features, columns.get(LABEL, tf.zeros_like(real, tf.int32)), weights
 
     def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
@@ -48,7 +55,10 @@ class ClassifierCollate:
     def check_training(self, columns: Mapping[str, Any]) -> None:
         """Refuses rows whose label is not known."""
         if LABEL in columns:
-            check_all_known(columns[LABEL].numpy())
+            labels = columns[LABEL].numpy()
+            if PIECE in columns:
+                labels = labels[columns[PIECE].numpy()[:, 0] == 0]
+            check_all_known(labels)
 
 
 def tokenize(
@@ -56,6 +66,7 @@ def tokenize(
     preprocessor: TextPreprocessor,
     max_seq_length: int,
     cache_dir: str | None = None,
+    long_text: str = "truncate",
 ) -> TokenizedRows:
     """Turns examples into token ids, once for the whole run.
 
@@ -64,25 +75,35 @@ def tokenize(
         preprocessor: The encoder's.
         max_seq_length: Longest row in tokens, special tokens included.
         cache_dir: Folder that keeps the ids for later runs on the same texts; None: no cache.
+        long_text: What rows are made of longer texts: `truncate`, `head_tail` or `window`; see
+            `pack_long`.
 
     Returns:
         The rows, kept in memory (4 bytes a token and feature).
 
     Raises:
-        UserError: No examples, or a `max_seq_length` that is too small or too large.
+        UserError: No examples, a `max_seq_length` that is too small or too large; or see
+            `pack_long`.
     """
     cache_dir = expand_path(cache_dir, "cache_dir") if cache_dir else None
-    packed = pack_texts_cached(examples.texts, preprocessor, max_seq_length, cache_dir)
-    columns = dict(packed.features)
-    if examples.labels is not None:
-        columns[LABEL] = tf.constant(examples.labels)
-    return TokenizedRows(
+    packed = pack_texts_cached(examples.texts, preprocessor, max_seq_length, cache_dir, long_text)
+    columns, labels = dict(packed.features), examples.labels
+    rows = TokenizedRows(
         columns,
         packed.lengths,
         packed.full_lengths,
         max_seq_length,
         ClassifierCollate(preprocessor),
+        pieces=packed.pieces,
     )
+    if rows.pieces is not None:
+        numbers = np.arange(len(rows)) - np.repeat(rows.first_rows, rows.pieces)
+        counts = np.repeat(rows.pieces, rows.pieces)
+        columns[PIECE] = tf.constant(np.stack([numbers, counts], axis=1), tf.int32)
+        labels = None if labels is None else np.repeat(labels, rows.pieces, axis=0)
+    if labels is not None:
+        columns[LABEL] = tf.constant(labels)
+    return rows
 
 
 def check_examples(examples: Examples, problem: Problem) -> Examples:
@@ -110,11 +131,20 @@ class ExampleTokenizer:
         read_examples: Turns rows into examples.
         preprocessor: The encoder's.
         max_seq_length: Longest row in tokens, special tokens included.
+        long_text: See `tokenize`; not `window`, for which all rows must be known beforehand.
     """
 
     read_examples: ExampleReader
     preprocessor: TextPreprocessor
     max_seq_length: int
+    long_text: str = "truncate"
+
+    def __post_init__(self) -> None:
+        if self.long_text == "window":
+            raise UserError(
+                "long_text=window: rows that are streamed cannot be cut into pieces, whose number "
+                "is not known beforehand. Read all rows into memory, or use head_tail."
+            )
 
     @property
     def signature(self) -> Mapping[str, tf.TypeSpec]:
@@ -138,7 +168,7 @@ class ExampleTokenizer:
         """Packs the texts, in a graph."""
         tokens = self.preprocessor.tokenize(tf.unstack(arrays["texts"]))
         lengths = tf.minimum(self.preprocessor.packed_lengths(tokens), self.max_seq_length)
-        columns = self.preprocessor.pack(tokens, self.max_seq_length)
+        columns, _ = pack_long(self.preprocessor, tokens, self.max_seq_length, self.long_text)
         return {**columns, LABEL: arrays[LABEL]}, lengths
 
     @cached_property

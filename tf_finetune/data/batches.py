@@ -46,6 +46,9 @@ class Batches:
         shapes: The (rows, length) of the batches in the order of their first appearance; empty:
             not known beforehand.
         rows: The rows that they are gathered from; None: not known beforehand.
+        row_weight: The mean weight of a row, where rows share the weight of an example: a step's
+            losses are then divided by its rows times this, so that every example counts alike,
+            whatever else is in its batch; None: by the weights of the step.
         failures: The errors of rows that were read in the background; TensorFlow passes on their
             messages only.
     """
@@ -56,6 +59,7 @@ class Batches:
     count_tokens: Callable[[Any, Any, Any], tf.Tensor] = no_tokens
     shapes: Sequence[tuple[int, int]] = ()
     rows: TokenizedRows | None = None
+    row_weight: float | None = None
     failures: list[Exception] = field(default_factory=list)
 
     @contextmanager
@@ -116,6 +120,7 @@ def plan_batches(
         count_tokens=rows.collate.count_tokens,
         shapes=shapes,
         rows=rows,
+        row_weight=rows.row_weight,
     )
 
 

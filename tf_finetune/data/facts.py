@@ -71,29 +71,44 @@ def describe(data: TextData) -> dict[str, Any]:
     }
 
 
-def describe_lengths(lengths: Mapping[str, np.ndarray], max_seq_length: int) -> dict[str, Any]:
+def describe_lengths(
+    lengths: Mapping[str, np.ndarray],
+    max_seq_length: int,
+    *,
+    long_text: str | None = "truncate",
+    encoder_length: int | None = None,
+) -> dict[str, Any]:
     """Describes how long the rows are, how many are cut, and how much of them is lost.
 
     Args:
         lengths: The tokens of each row before truncation, int [n], by split.
         max_seq_length: Where rows are cut.
+        long_text: What is made of longer ones, see `pack_long`; None: the encoder decides.
+        encoder_length: The most tokens that the encoder takes; None: there is no limit.
 
     Returns:
-        A JSON object: `max_seq_length`, and for each of the `splits` percentiles of its lengths,
-        `longest`, `cut_rows`, `tokens` and `tokens_lost`.
+        A JSON object: `max_seq_length`, `long_text`, `encoder_length`, and for each of the `splits`
+        percentiles of its lengths, `longest`, `cut_rows` (off, or into pieces), `tokens` and
+        `tokens_lost`.
     """
     splits = {}
     for split, values in lengths.items():
         marks = np.percentile(values, (50, 90, 99, 100)) if len(values) else np.zeros(4)
+        lost = int(np.maximum(values - max_seq_length, 0).sum(dtype=np.int64))
         names = ("median", "percentile_90", "percentile_99", "longest")
         splits[split] = {
             "rows": len(values),
             **dict(zip(names, marks.tolist(), strict=True)),
             "cut_rows": int(np.count_nonzero(values > max_seq_length)),
             "tokens": int(values.sum(dtype=np.int64)),
-            "tokens_lost": int(np.maximum(values - max_seq_length, 0).sum(dtype=np.int64)),
+            "tokens_lost": 0 if long_text == "window" else lost,
         }
-    return {"max_seq_length": max_seq_length, "splits": splits}
+    return {
+        "max_seq_length": max_seq_length,
+        "long_text": long_text,
+        "encoder_length": encoder_length,
+        "splits": splits,
+    }
 
 
 def _known(rows: Examples) -> np.ndarray:

@@ -46,9 +46,11 @@ def length_report(lengths: Mapping[str, Any]) -> str:
         lengths: From `describe_lengths`.
 
     Returns:
-        A table with a line per split.
+        A table with a line per split, and what is done with rows that are too long, if any is.
     """
     cut_at = f"cut at {lengths['max_seq_length']}"
+    if lengths["long_text"] == "window":
+        cut_at = "in pieces"
     lines = [["tokens", "median", "90 %", "99 %", "longest", cut_at, "tokens lost"]]
     for split, part in lengths["splits"].items():
         marks = (part[name] for name in ("median", "percentile_90", "percentile_99", "longest"))
@@ -57,7 +59,8 @@ def length_report(lengths: Mapping[str, Any]) -> str:
         lines.append(
             [split, *(f"{mark:.0f}" for mark in marks), f"{cut:,} ({share:.1%})", f"{lost:.1%}"]
         )
-    return "\n".join(aligned(lines))
+    sentences = [line for sentence in _long_sentences(lengths) for line in wrapped(sentence)]
+    return "\n".join([*aligned(lines), *sentences])
 
 
 _METRICS = {
@@ -68,6 +71,27 @@ _METRICS = {
     "root_mean_squared_error": "RMSE",
     "mean_absolute_error": "MAE",
 }
+
+
+def _long_sentences(lengths: Mapping[str, Any]) -> Iterator[str]:
+    """Says what is done with rows that are too long."""
+    room, reads, long_text = (
+        lengths[name] for name in ("max_seq_length", "encoder_length", "long_text")
+    )
+    rows, cut = (
+        sum(part[name] for part in lengths["splits"].values()) for name in ("rows", "cut_rows")
+    )
+    if not cut or long_text is None:
+        return
+    limit = f" (the encoder reads up to {reads:,})" if reads else ""
+    if long_text == "window":
+        done = "each is read whole, in overlapping pieces (--long_text=window)"
+    else:
+        kept = "beginning is" if long_text == "truncate" else "beginning and end are"
+        done = f"only their {kept} read (--long_text={long_text}); --long_text=window reads all"
+        if not reads or reads > room:
+            done += ", a higher --max_seq_length more"
+    yield f"{cut / rows:.1%} of the rows are longer than {room:,} tokens{limit}: {done}."
 
 
 def _row_table(facts: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import open_file, replaced_file
 from tf_finetune.text.fingerprint import hash_parts
+from tf_finetune.text.long_texts import pack_long
 from tf_finetune.text.preprocessor import TextPreprocessor
 
 Batch: TypeAlias = tuple[Any, Any, tf.Tensor]
@@ -58,10 +59,12 @@ class TokenizedRows:
     Attributes:
         columns: All that `collate` needs of each row: tensors [n, ...] or ragged [n, (length)].
         lengths: int32 [n], tokens of each row after truncation.
-        full_lengths: int32 [n], tokens of each row before truncation.
+        full_lengths: int32 [examples], tokens of each example before truncation.
         max_seq_length: The length that rows were truncated to.
         collate: Makes batches of the columns.
         buckets: Lengths that batches are padded to; None: chosen for the batches at hand.
+        pieces: int32 [examples], the number of rows that hold each example, one after the other,
+            and share its weight of 1; None: each row is an example.
     """
 
     columns: Mapping[str, tf.Tensor | tf.RaggedTensor]
@@ -70,9 +73,29 @@ class TokenizedRows:
     max_seq_length: int
     collate: Collate
     buckets: Sequence[int] | None = None
+    pieces: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """Int [examples], the first row of each example."""
+        if self.pieces is None:
+            return np.arange(len(self))
+        return np.cumsum(self.pieces) - self.pieces
+
+    @property
+    def row_weight(self) -> float | None:
+        """The mean weight of a row whose example has others; None: each row has its own."""
+        return None if self.pieces is None else len(self.pieces) / len(self)
+
+    def mean_by_example(self, values: np.ndarray) -> np.ndarray:
+        """Averages float32 [n, ...] over the rows of each example: float32 [examples, ...]."""
+        if self.pieces is None:
+            return values
+        counts = self.pieces.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        return np.add.reduceat(values, self.first_rows, axis=0) / counts
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -105,16 +128,21 @@ class PackedTexts:
     Attributes:
         features: Feature name to int32 [n, (length)], or string [n] for encoders that read text.
         lengths: int32 [n], tokens of each row after truncation.
-        full_lengths: int32 [n], tokens of each row before truncation.
+        full_lengths: int32 [examples], tokens of each example before truncation.
+        pieces: See `TokenizedRows`.
     """
 
     features: dict[str, tf.Tensor | tf.RaggedTensor]
     lengths: np.ndarray
     full_lengths: np.ndarray
+    pieces: np.ndarray | None = None
 
 
 def pack_texts(
-    texts: Sequence[Sequence[str]], preprocessor: TextPreprocessor, max_seq_length: int
+    texts: Sequence[Sequence[str]],
+    preprocessor: TextPreprocessor,
+    max_seq_length: int,
+    long_text: str = "truncate",
 ) -> PackedTexts:
     """Turns texts into packed token ids, once for the whole run.
 
@@ -122,19 +150,21 @@ def pack_texts(
         texts: For each segment the text of each row.
         preprocessor: The encoder's.
         max_seq_length: Longest row in tokens, special tokens included.
+        long_text: What rows are made of longer texts; see `pack_long`.
 
     Returns:
         The token ids, kept in memory (4 bytes a token and feature).
 
     Raises:
-        UserError: No texts, or a `max_seq_length` that is too small or too large.
+        UserError: No texts, a `max_seq_length` that is too small or too large; or see `pack_long`.
     """
 
     # AutoGraph would take 0.6 s (docs/performance.md), and has nothing to convert here.
     @tf.autograph.experimental.do_not_convert
-    def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor]:
+    def pack(*segments: tf.Tensor) -> tuple[dict[str, tf.RaggedTensor], tf.Tensor, tf.Tensor]:
         tokens = preprocessor.tokenize(segments)
-        return preprocessor.pack(tokens, max_seq_length), preprocessor.packed_lengths(tokens)
+        features, pieces = pack_long(preprocessor, tokens, max_seq_length, long_text)
+        return features, preprocessor.packed_lengths(tokens), pieces
 
     if not len(texts[0]):
         raise UserError("There are no examples.")
@@ -143,14 +173,14 @@ def pack_texts(
     columns = tuple(tf.constant(list(column), tf.string) for column in texts)
     dataset = tf.data.Dataset.from_tensor_slices(columns).batch(TOKENIZE_BATCH)
     dataset = without_autotuning(dataset.map(pack, num_parallel_calls=os.cpu_count()))
-    batches, full_lengths = zip(*dataset, strict=True)
+    batches, full_lengths, numbers = zip(*dataset, strict=True)
     features = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
-    full = np.concatenate([lengths.numpy() for lengths in full_lengths])
+    full, pieces = (np.concatenate([*map(np.array, parts)]) for parts in (full_lengths, numbers))
     ragged = [value for value in features.values() if isinstance(value, tf.RaggedTensor)]
     lengths = np.minimum(full, max_seq_length)
     if ragged:
         lengths = ragged[0].row_lengths().numpy().astype(np.int32)
-    return PackedTexts(features, lengths, full)
+    return PackedTexts(features, lengths, full, pieces if pieces.max() > 1 else None)
 
 
 def pack_texts_cached(
@@ -158,6 +188,7 @@ def pack_texts_cached(
     preprocessor: TextPreprocessor,
     max_seq_length: int,
     cache_dir: str | None,
+    long_text: str = "truncate",
 ) -> PackedTexts:
     """Packs texts, or reads an earlier run's packed texts from the cache; see `packed_cached`.
 
@@ -166,6 +197,7 @@ def pack_texts_cached(
         preprocessor: See `pack_texts`; one without a `fingerprint` is never cached.
         max_seq_length: See `pack_texts`.
         cache_dir: The folder of the cache; None: no cache.
+        long_text: See `pack_texts`.
 
     Raises:
         UserError: See `pack_texts`.
@@ -173,11 +205,14 @@ def pack_texts_cached(
     """
     fingerprint = preprocessor.fingerprint() if cache_dir else None
     if fingerprint is None:
-        return pack_texts(texts, preprocessor, max_seq_length)
+        return pack_texts(texts, preprocessor, max_seq_length, long_text)
     # One string, as it was before there were other kinds of rows.
     head = f"{fingerprint} {max_seq_length} {len(texts)} {len(texts[0])}"
+    head += "" if long_text == "truncate" else f" {long_text}"
     parts = [head, *(text for column in texts for text in column)]
-    return packed_cached(cache_dir, parts, lambda: pack_texts(texts, preprocessor, max_seq_length))
+    return packed_cached(
+        cache_dir, parts, lambda: pack_texts(texts, preprocessor, max_seq_length, long_text)
+    )
 
 
 def packed_cached(
@@ -226,16 +261,19 @@ def _read(path: str) -> PackedTexts:
     with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     lengths, full_lengths = arrays.pop("lengths"), arrays.pop("full_lengths")
+    pieces = arrays.pop("pieces", None)
     features: dict[str, Any] = {}
     for name in [name.removesuffix(" splits") for name in arrays if name.endswith(" splits")]:
         splits = arrays.pop(f"{name} splits")
         features[name] = tf.RaggedTensor.from_row_splits(arrays.pop(f"{name} values"), splits)
     features |= {name: tf.constant(value) for name, value in arrays.items()}
-    return PackedTexts(features, lengths, full_lengths)
+    return PackedTexts(features, lengths, full_lengths, pieces)
 
 
 def _write(path: str, packed: PackedTexts) -> None:
     arrays: dict[str, Any] = {"lengths": packed.lengths, "full_lengths": packed.full_lengths}
+    if packed.pieces is not None:
+        arrays["pieces"] = packed.pieces
     for name, value in packed.features.items():
         if isinstance(value, tf.RaggedTensor):
             arrays[f"{name} values"] = value.values.numpy()

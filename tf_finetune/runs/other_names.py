@@ -38,6 +38,8 @@ _SAME = {
     "gradient_accumulation_steps": "gradient_accumulation accumulate_grad_batches grad_accum",
     "max_seq_length": "max_length max_len max_seq_len seq_length sequence_length seq_len "
     "block_size model_max_length maxlen",
+    "long_text": "truncation truncation_strategy truncation_side",
+    "long_text=window": "doc_stride stride sliding_window",
     "save_checkpoints_steps": "save_steps save_interval checkpoint_interval checkpointing_steps",
     "keep_checkpoint_max": "save_total_limit max_to_keep",
     "eval_steps": "evaluation_steps validation_steps eval_interval steps_between_evals",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
-def fair_lengths(lengths: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
+def fair_lengths(lengths: Sequence[tf.Tensor], room: int | tf.Tensor) -> list[tf.Tensor]:
     """Decides how many tokens of each segment stay.
 
     Of two segments the longer one loses tokens until both fit; an odd token goes to the first.
@@ -13,7 +13,7 @@ def fair_lengths(lengths: Sequence[tf.Tensor], room: int) -> list[tf.Tensor]:
 
     Args:
         lengths: int64 [batch] of one or two segments.
-        room: The most tokens of a row.
+        room: The most tokens of a row; one number, or int64 [batch].
 
     Returns:
         int64 [batch] for each segment.

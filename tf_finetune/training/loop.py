@@ -118,7 +118,9 @@ class _Training:
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
         slices = loop.gradient_accumulation_steps
-        self.run_steps = make_train_loop(model, self.runtime, batches.count_tokens, slices)
+        self.run_steps = make_train_loop(
+            model, self.runtime, batches.count_tokens, slices, batches.row_weight
+        )
         self.state = TrainState()
         workers = self.runtime.workers
         self.checkpoints: Any = None

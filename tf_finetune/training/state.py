@@ -14,7 +14,8 @@ class TrainState:
         step: Optimizer steps done.
         seconds: Time of all steps, from making the batches' iterator on, tracing and compiling
             included, evaluation and checkpoints left out.
-        examples: Rows with a weight that were trained on, however many targets a row has.
+        examples: Rows with a weight that were trained on, however many targets a row has; a piece
+            of a text counts as its share of it.
         targets: What was learnt of them: one a row, or the tokens of the answers.
         tokens: The tokens of these rows, padding left out.
         first_step_seconds: Time of the last process' first step, with tracing and compiling.
@@ -29,12 +30,12 @@ class TrainState:
 
     step: int = 0
     seconds: float = 0.0
-    examples: int = 0
+    examples: float = 0
     targets: int = 0
     tokens: int = 0
     first_step_seconds: float = 0.0
     steady_seconds: float = 0.0
-    steady_examples: int = 0
+    steady_examples: float = 0
     steady_targets: int = 0
     best_value: float | None = None
     best_step: int = 0
@@ -52,14 +53,14 @@ class TrainState:
         """
         self.step += steps
         self.seconds += seconds
-        self.examples += int(counts["examples"])
+        self.examples += float(counts["examples"])
         self.targets += int(counts["targets"])
         self.tokens += int(counts["tokens"])
         if first:
             self.first_step_seconds = seconds
         else:
             self.steady_seconds += seconds
-            self.steady_examples += int(counts["examples"])
+            self.steady_examples += float(counts["examples"])
             self.steady_targets += int(counts["targets"])
 
     def improved(self, value: float | None, greater_is_better: bool) -> bool:

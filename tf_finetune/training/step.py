@@ -16,8 +16,8 @@ class Counts(NamedTuple):
     """What was trained on, float32 [] each.
 
     Attributes:
-        examples: Rows with a weight.
-        targets: Weights above zero: the examples, or the tokens that are learnt.
+        examples: Rows with a weight; the weights' sum, where rows share the weight of an example.
+        targets: Weights above zero: the examples, their pieces, or the tokens that are learnt.
         tokens: See `Batches.count_tokens`.
     """
 
@@ -45,6 +45,7 @@ def make_train_loop(
     runtime: Runtime,
     count_tokens: Callable[[Any, Any, Any], tf.Tensor] = no_tokens,
     gradient_accumulation_steps: int = 1,
+    row_weight: float | None = None,
 ) -> Callable[[Iterator[Any], tf.Tensor], Trained]:
     """Makes the function that trains some steps without returning to Python between them.
 
@@ -58,14 +59,16 @@ def make_train_loop(
         count_tokens: See `Batches`.
         gradient_accumulation_steps: Slices into which each batch is cut, to save memory; the
             gradient is that of the whole batch.
+        row_weight: See `Batches`.
 
     Returns:
         A function of an iterator and int32 [] steps.
     """
     strategy = runtime.strategy
     names = list(getattr(model.loss, "measures", {}))
-    step = _make_step(model, runtime.jit_compile, count_tokens, gradient_accumulation_steps)
-    run = tf.function(step, jit_compile=True) if runtime.jit_compile else step
+    slices, jit_compile = gradient_accumulation_steps, runtime.jit_compile
+    step = _make_step(model, jit_compile, count_tokens, slices, row_weight)
+    run = tf.function(step, jit_compile=True) if jit_compile else step
 
     @tf.function
     def loop(iterator: Any, num_steps: tf.Tensor) -> Trained:
@@ -88,7 +91,11 @@ def make_train_loop(
 
 
 def _make_step(
-    model: keras.Model, jit_compile: bool, count_tokens: Callable[..., tf.Tensor], slices: int
+    model: keras.Model,
+    jit_compile: bool,
+    count_tokens: Callable[..., tf.Tensor],
+    slices: int,
+    row_weight: float | None,
 ) -> Callable[..., tuple[tf.Tensor, Counts, dict[str, tf.Tensor]]]:
     """Makes one replica's part of an optimizer step: from a batch to loss, counts and measures."""
     variables, optimizer = model.trainable_variables, model.optimizer
@@ -149,8 +156,11 @@ def _make_step(
     # AutoGraph would convert the sources of the model and the optimizer, which need none of it.
     @tf.autograph.experimental.do_not_convert
     def step(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+        rows = tf.reshape(weights > 0, [tf.shape(weights)[0], -1])
+        examples = tf.reduce_sum(tf.cast(tf.reduce_any(rows, axis=1), tf.float32))
         # Divided by the weights of all replicas, the replicas' gradients add up to the mean's.
-        total = _sum_over_replicas(tf.reduce_sum(weights))
+        own = tf.reduce_sum(weights)
+        total = _sum_over_replicas(own if row_weight is None else examples * row_weight)
         count = tf.where(total > 0, total, 1.0)
         if slices == 1:
             gradients, means = gradients_of(features, labels, weights, count)
@@ -161,9 +171,8 @@ def _make_step(
             overflow = _sum_over_replicas(tf.add_n([tf.reduce_sum(g * 0) for g in gradients]))
             gradients = [gradient + overflow for gradient in gradients]
         optimizer.apply(gradients, variables)
-        rows = tf.reshape(weights > 0, [tf.shape(weights)[0], -1])
         counts = [
-            tf.reduce_sum(tf.cast(tf.reduce_any(rows, axis=1), tf.float32)),
+            examples if row_weight is None else own,
             tf.reduce_sum(tf.cast(rows, tf.float32)),
             count_tokens(features, labels, weights),
         ]
