@@ -86,7 +86,7 @@ def test_the_targets_are_those_that_have_weights(saved, targets):
 def test_modules_of_an_encoder(tmp_path):
     module = "bert.encoder.layer.0.attention.self.query"
     lora = Lora(4, 4.5, targets=("query",))
-    write_adapter(tmp_path / "x", lora, factors(**{module: (16, 16)}), base="b", task="SEQ_CLS")
+    write_adapter(tmp_path / "x", lora, factors(**{module: (16, 16)}), base="b")
     found = read_adapter(tmp_path / "x")
     assert (found.lora, set(found.factors)) == (lora, {module})
     assert json.loads((tmp_path / "x" / "adapter_config.json").read_text())["lora_alpha"] == 4.5

@@ -155,7 +155,6 @@ def write_classifier_adapter(
         base=handle.removeprefix(HUB)
         if handle.startswith(HUB) or not source
         else str(source.directory),
-        task="SEQ_CLS",
         others={"README.md": card.encode()} if card else None,
         saved_modules=trained,
     )

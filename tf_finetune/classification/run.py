@@ -59,7 +59,7 @@ def _run(request: Request, runtime: Runtime) -> int:
     metric = config.loop.metric_for_best_model or data.metric_for_best_model
     check_metric_name(metric, data.problem)
     is_chief = runtime.workers.is_chief
-    if config.run.do_train:
+    if config.run.do_train or config.encoder.init_from:
         classifier = make_classifier(config, data, runtime)
     else:
         classifier, path = restore_classifier(model_dir, config, data.problem, runtime)

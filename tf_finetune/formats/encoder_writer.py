@@ -26,6 +26,9 @@ TOKENIZER_FILES = (
     *("sentencepiece.bpe.model", "spiece.model", "spm.model"),
 )
 
+# Classes that run tokenizer.json as it is; those of architectures build their own.
+_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
 
 def check_writable(encoder: Encoder) -> None:
     """Checks that an encoder has a form in Hugging Face's format.
@@ -110,7 +113,7 @@ def write_tokenizer(folder: Path, encoder: Encoder, max_seq_length: int) -> None
             if (file := encoder.source.directory / name).is_file():
                 shutil.copyfile(file, folder / name)
     if not (folder / "tokenizer.json").is_file():
-        (folder / "tokenizer.json").write_text(text.json, encoding="utf-8")
+        (folder / "tokenizer.json").write_text(text.tokenizer_json, encoding="utf-8")
     if isinstance(text, BertPreprocessor) and not (folder / "vocab.txt").is_file():
         lines = "".join(f"{token}\n" for token in text.vocabulary)
         (folder / "vocab.txt").write_text(lines, encoding="utf-8")
@@ -118,11 +121,11 @@ def write_tokenizer(folder: Path, encoder: Encoder, max_seq_length: int) -> None
     file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if "tokenizer_class" not in config:
-        # It runs tokenizer.json as it is; the classes of architectures build their own.
-        config |= {"tokenizer_class": "PreTrainedTokenizerFast", **specials}
-        config["model_input_names"] = ["input_ids", "attention_mask"]
-        if getattr(encoder.network, "num_types", 2) > 1:
-            config["model_input_names"].append("token_type_ids")
+        config |= {"tokenizer_class": _GENERIC[0], **specials}
+    if config["tokenizer_class"] in _GENERIC and "model_input_names" not in config:
+        has_types = getattr(encoder.network, "num_types", 0) > 1
+        types = ["token_type_ids"] if has_types else []
+        config["model_input_names"] = ["input_ids", *types, "attention_mask"]
     if isinstance(text, BertPreprocessor):
         config.setdefault("do_lower_case", text.lower_case)  # KerasHub asks for it.
     write_json(file, config | {"model_max_length": max_seq_length})

@@ -43,6 +43,25 @@ def download(
     return folder
 
 
+def download_config(name: str, flag: str) -> Path:
+    """Downloads what a model has beside its weights, or finds it in the Hub's cache.
+
+    Args:
+        name: `org/name`, or `org/name@revision`.
+        flag: The flag to name in error messages.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: See `download`.
+    """
+    try:
+        return _snapshot(name, _SMALL, flag)
+    except UserError as error:
+        raise UserError(f"--{flag}=hf://{name}: {error}") from error
+
+
 def _snapshot(name: str, patterns: tuple[str, ...], flag: str) -> Path:
     """Returns the snapshot's folder, with the files of these patterns in it."""
     from huggingface_hub import errors, snapshot_download

@@ -140,7 +140,6 @@ def write_adapter(
     factors: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     base: str,
-    task: str | None = "CAUSAL_LM",
     transposed: bool = False,
     others: Mapping[str, bytes] | None = None,
     saved_modules: Mapping[str, np.ndarray] | None = None,
@@ -152,11 +151,10 @@ def write_adapter(
         lora: The adapter's settings.
         factors: By the name of each module in transformers A [inputs, rank] and B [rank, outputs].
         base: The name of the base model, or its folder.
-        task: PEFT's `task_type`; that of a classifier is `SEQ_CLS`.
         transposed: Whether the base stores its kernels [inputs, outputs], as GPT-2 does.
         others: Further files by their names, such as the tokenizer's.
-        saved_modules: The weights of modules that are trained whole, such as a head's, by their
-            names in transformers.
+        saved_modules: The weights of a classifier's modules that are trained whole, such as its
+            head, by their names in transformers; None: it is a causal language model.
     """
     tensors = {
         f"{_PREFIX}{name}": np.ascontiguousarray(value)
@@ -178,7 +176,7 @@ def write_adapter(
         "peft_type": "LORA",
         "r": lora.rank,
         "target_modules": list(_targets(factors)),
-        "task_type": task,
+        "task_type": "SEQ_CLS" if saved_modules else "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": lora.rslora,
     }

@@ -1,27 +1,17 @@
 """`ModelDir`: the folder of one run's model, its files, its record and its results."""
 
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tf_finetune import __version__
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists, is_dir, list_dir, read_bytes, remove, write_text_atomic
+from tf_finetune.runs import exports
 from tf_finetune.runs.config import RunConfig
-from tf_finetune.runs.exports import (
-    CONFIG,
-    HUGGING_FACE,
-    PEFT,
-    SAVED_MODEL,
-    check_export,
-    check_replaced,
-)
 from tf_finetune.runs.flags import flagfile_text
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import (
@@ -32,6 +22,7 @@ from tf_finetune.runs.settings import (
     settings,
     to_record,
 )
+from tf_finetune.runs.versions import package_versions
 
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
@@ -42,11 +33,11 @@ _ATOMIC = (
 )
 # By one of these files a folder is known to be of a run: others of its name are left alone.
 _MADE = {
-    "export": (SAVED_MODEL, HUGGING_FACE),
+    "export": (exports.SAVED_MODEL, exports.HUGGING_FACE),
     "encoder": ("encoder/saved_model.pb", "hugging_face/config.json"),
-    "hugging_face": (CONFIG,),
-    "adapter": (PEFT,),
-    "saved_model": (SAVED_MODEL,),
+    "hugging_face": (exports.CONFIG,),
+    "adapter": (exports.PEFT,),
+    "saved_model": (exports.SAVED_MODEL,),
 }
 _EVENTS = ("train", "validation")
 _LOG = "log.jsonl"
@@ -54,8 +45,6 @@ _CHECKPOINT = re.compile(r"(step|best)-\d+")
 _OWN = (*_ATOMIC, *_EVENTS, _LOG, "checkpoints")
 # The key in config.json of what the model learns; the other keys are the sections of settings.
 _LEARNT = "problem"
-# metrics.json names the versions of these packages.
-_PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub", "tf-models-official")
 
 
 @dataclass(frozen=True)
@@ -177,17 +166,13 @@ class ModelDir:
     def check_export(self, run: RunConfig) -> None:
         """Checks, before its work, that a classifier's run may write its folders."""
         if run.do_export and not self._is_cleared("export", run):
-            check_export(self.export_of(run.export_version))
-        for name, mark in {"hugging_face": CONFIG, "adapter": PEFT}.items():
-            if run.do_export and not self._is_cleared(name, run):
-                check_replaced(self._join(name), mark)
+            exports.check_export(self.export_of(run.export_version))
+        self._check_replaced(run, {"hugging_face": exports.CONFIG, "adapter": exports.PEFT})
 
     def check_exports(self, run: RunConfig) -> None:
         """Checks, before its work, that a generator's run may write its three folders."""
-        marks = {"export": HUGGING_FACE, "adapter": PEFT, "saved_model": SAVED_MODEL}
-        for name, mark in marks.items():
-            if run.do_export and not self._is_cleared(name, run):
-                check_replaced(self._join(name), mark)
+        marks = {"export": exports.HUGGING_FACE, "adapter": exports.PEFT}
+        self._check_replaced(run, {**marks, "saved_model": exports.SAVED_MODEL})
 
     def save(self, config: Any, learnt: Mapping[str, Any], files: Mapping[str, str]) -> None:
         """Writes the record of a run; with `overwrite` it first removes an earlier run's files.
@@ -249,9 +234,7 @@ class ModelDir:
     def save_metrics(self, parts: Mapping[str, Any]) -> None:
         """Adds parts (`train`, `eval`, `test`) and the versions of packages to the results."""
         metrics = self.load_metrics()
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        versions |= {"tf_finetune": __version__, "python": platform.python_version()}
-        metrics = {**metrics, **parts, "versions": versions}
+        metrics = {**metrics, **parts, "versions": package_versions()}
         write_text_atomic(self.metrics, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def load_metrics(self) -> dict[str, Any]:
@@ -288,6 +271,11 @@ class ModelDir:
 
     def _is_made(self, name: str) -> bool:
         return any(exists(os.path.join(self._join(name), made)) for made in _MADE[name])
+
+    def _check_replaced(self, run: RunConfig, marks: Mapping[str, str]) -> None:
+        for name, mark in marks.items():
+            if run.do_export and not self._is_cleared(name, run):
+                exports.check_replaced(self._join(name), mark)
 
     def _is_cleared(self, name: str, run: RunConfig) -> bool:
         """Whether the folder goes with the model that the run replaces."""
