@@ -83,9 +83,9 @@ def special_tokens(preprocessor: Any) -> dict[str, str]:
     start, end = tokens[preprocessor.start_id], tokens[preprocessor.end_id]
     found = {"cls_token": start, "sep_token": end, "pad_token": tokens[preprocessor.pad_id]}
     for name, choices in _OTHER_TOKENS.items():
-        # MPNet has both <unk> and [UNK], and uses the latter.
-        if used := [token for token in choices if token in known]:
-            found[name] = used[0]
+        there = [token for token in choices if token in known]
+        if there:  # MPNet has both <unk> and [UNK], and uses the latter.
+            found[name] = there[0]
     if start == "<s>":
         found |= {"bos_token": start, "eos_token": end}
     return found

@@ -56,6 +56,16 @@ _ADDED: dict[str, tuple[Any, ...]] = {
 class ByteLevelPreprocessor(TokenPreprocessor):
     """BPE of bytes as GPT-2's, from a tokenizer.json.
 
+    Equal, id for id, to Hugging Face's `tokenizers` 0.23.3 that runs the same file (no difference
+    in 17,000 texts, real, code and random, nor in any character of the basic plane), but for
+
+    - special tokens in the text: there `</s>` typed by a user becomes the control token, here it
+      stays text; tokens that were added and are not special are found in the text as there;
+    - a combining mark behind such a token of letters, where the text is normalized before;
+    - a pair of which both segments are cut to an odd total: see `BertPreprocessor`.
+
+    A byte that is not UTF-8 is left out.
+
     Attributes:
         vocabulary: The token of each id, in GPT-2's letters for bytes.
         tokenizer_json: Content of the tokenizer.json.

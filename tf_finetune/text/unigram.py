@@ -34,6 +34,20 @@ _METASPACE: dict[str, tuple[Any, ...]] = {
 class UnigramPreprocessor(TokenPreprocessor):
     """Unigram as in SentencePiece, from a tokenizer.json.
 
+    Equal, id for id, to Hugging Face's `tokenizers` 0.23.3 that runs the same file, but for
+
+    - special tokens in the text: there `</s>` typed by a user becomes the control token, here it
+      stays text;
+    - pieces of equal score, as "..." and "." in "....": which comes first hangs on the rounding of
+      sums, there of 64 bits, here of 32 (2 of 6,000 real texts with multilingual-e5);
+    - marks that follow their letter (NFD), half-width kana with sound marks, Korean in single
+      letters: there the charsmap is applied to the shortest part of such a cluster and the rest is
+      lost or left, here, as in SentencePiece, which trained the models, to the longest (6 of 3,000
+      random strings of mixed Unicode);
+    - a pair of which both segments are cut to an odd total: see `BertPreprocessor`.
+
+    A byte that is not UTF-8 is left out.
+
     Attributes:
         vocabulary: The token of each id.
         tokenizer_json: Content of the tokenizer.json.
