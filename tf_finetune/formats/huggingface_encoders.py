@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from tf_finetune.models.decoder_weights import Stored
 _BODY = re.compile(r"(embeddings|embeddings_project|encoder|transformer|layers|final_norm)\.")
 # Tensors that are computed, which old checkpoints hold.
 _COMPUTED = re.compile(r"(position_ids|token_type_ids|inv_freq)$")
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
 
 Tensors = Mapping[str, Callable[[], np.ndarray]]
 
@@ -62,8 +65,7 @@ def has_torch_weights(directory: Path) -> bool:
         UserError: Their index is damaged, or they must be fetched first.
     """
     try:
-        names = ("model.safetensors", "pytorch_model.bin")
-        return any(weight_parts(directory, name) for name in names)
+        return any(weight_parts(directory, name) for name in _FILES)
     except UserError:
         raise
     # The exceptions of damaged indexes have no common class.
@@ -84,6 +86,7 @@ def _load(handle: str, directory: Path, dropout: float | None, hidden_act: str |
         arguments |= {"dropout": dropout, "attention_dropout": dropout}
     text = read_tokenizer(handle, directory)
     tensors = base_tensors(open_tensors(directory), family.prefix)
+    _check_size(arguments, tensors, directory, file)
     # Random values cost time and would be overwritten.
     network = family.network(**arguments, initializer="zeros")
     network.build()
@@ -105,6 +108,26 @@ def _load(handle: str, directory: Path, dropout: float | None, hidden_act: str |
         native_head=family.head(config),
         source=Source(directory, config),
     )
+
+
+def _check_size(
+    arguments: Mapping[str, Any], tensors: Tensors, directory: Path, config_file: Path
+) -> None:
+    """Refuses a network that is larger than the files: making it would fill the memory."""
+    width, inner = arguments["hidden_size"], arguments["intermediate_size"]
+    layers = 1 if arguments.get("share_layers") else arguments["num_layers"]
+    rows = arguments["vocabulary_size"]
+    if any("position_embeddings" in name for name in tensors):
+        rows += arguments["max_seq_length"]
+    claimed = rows * (arguments.get("embedding_size") or width)
+    claimed += layers * width * (4 * width + 2 * inner)
+    files = [file for name in _FILES for file in weight_parts(directory, name)]
+    # A weight takes two bytes or more.
+    if claimed > (held := sum(file.stat().st_size for file in files)):
+        raise UserError(
+            f"{config_file} describes a network of {claimed:,} weights; the files beside it have "
+            f"{held:,} bytes. Compare them with the original's."
+        )
 
 
 def base_tensors(tensors: Tensors, prefix: str) -> dict[str, Callable[[], np.ndarray]]:
