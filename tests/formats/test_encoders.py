@@ -362,13 +362,6 @@ def test_another_architecture_is_named(tiny_bert_dir, tmp_path, key, value):
         load_encoder(str(directory))
 
 
-def test_a_tokenizer_that_keeps_chinese_characters_together(tiny_bert_dir, tmp_path):
-    options = {"file": "tokenizer_config.json", "tokenize_chinese_chars": False}
-    directory = changed(tiny_bert_dir, tmp_path / "bert", **options)
-    with pytest.raises(UserError, match=r"tokenizer_config\.json has tokenize_chinese_chars=false"):
-        load_encoder(str(directory))
-
-
 def test_preset_without_tokenizer(tiny_bert_dir, tmp_path):
     backbone = keras_hub.models.BertBackbone.from_preset(str(tiny_bert_dir))
     backbone.save_to_preset(str(tmp_path / "preset"))

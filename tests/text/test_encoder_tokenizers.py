@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ KINDS = ("multilingual-e5", *UNIGRAM, *BYTE_LEVEL)
 
 def unigram(name: str, shipped: str) -> dict[str, Any]:
     """A tokenizer.json with a part of the real vocabulary."""
-    content = json.loads(shipped)
+    content: dict[str, Any] = json.loads(shipped)
     if name == "multilingual-e5":
         return content
     charsmap = content["normalizer"]["normalizers"][0]
-    steps, splitters, processor = UNIGRAM[name]
+    steps, splitters, processor = deepcopy(UNIGRAM[name])
     content["normalizer"]["normalizers"] = [step or charsmap for step in steps]
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": splitters}
     del content["model"]["vocab"][40_000:]
@@ -160,7 +161,11 @@ CORPUS = {
     "added": ["|||EMAIL_ADDRESS|||x|||EMAIL_ADDRESS|||  [unused0][unused1] a[unused0"],
 }
 # Texts of each part of the corpus that may differ; see UnigramPreprocessor for what they are.
-UNIGRAM_BOUNDS = {"sentences": 1, "NFD": 6, "Unicode": 40, "mixed": 40, "basic plane": 5}
+UNIGRAM_BOUNDS = {"sentences": 1, "NFD": 6, "Unicode": 40, "mixed": 40, "ASCII": 1, "ends": 1}
+# Marks newer than Unicode 9; and Korean, which its NFKD takes apart.
+ALBERT_BOUNDS = UNIGRAM_BOUNDS | {"ends": 70, "basic plane": 420}
+# Large parts are for one of each sort.
+LARGE = ("long", "basic plane")
 
 
 @pytest.fixture(scope="module")
@@ -192,11 +197,13 @@ def differing(both: Both, texts: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("part", CORPUS)
-def test_ids_are_those_of_tokenizers(make: Callable[[str], Both], kind: str, part: str) -> None:
-    different = differing(make(kind), CORPUS[part])
-    bound = 0 if kind in BYTE_LEVEL else UNIGRAM_BOUNDS.get(part, 0)
-    assert len(different) <= bound, ascii(different[:5])
+def test_ids_are_those_of_tokenizers(make: Callable[[str], Both], kind: str) -> None:
+    bounds = ALBERT_BOUNDS if kind == "albert" else UNIGRAM_BOUNDS
+    for part, texts in CORPUS.items():
+        if part not in LARGE or kind in ("xlm-roberta", "albert", "roberta", "modernbert"):
+            different = differing(make(kind), texts)
+            bound = 0 if kind in BYTE_LEVEL else bounds.get(part, 0)
+            assert len(different) <= bound, (part, len(different), ascii(different[:5]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -257,7 +264,7 @@ def test_bytes_that_are_not_utf8_are_left_out(make: Callable[[str], Both], kind:
     )
 
 
-@pytest.mark.parametrize("kind", ["multilingual-e5", "albert", "roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["albert", "modernbert"])
 def test_works_in_tf_data_and_in_a_module_that_is_saved(
     make: Callable[[str], Both], kind: str, tmp_path: Path
 ) -> None:
@@ -318,8 +325,11 @@ def test_fingerprints_differ_with_what_is_done(make: Callable[[str], Both]) -> N
         (lambda c: c["model"].update(byte_fallback=True), "byte_fallback=True; only False"),
         (lambda c: c["model"].update(unk_id=None), "unk_id=None for 40001 pieces"),
         (lambda c: c["model"].update(vocab={"a": 1}), "no list of pieces"),
-        (lambda c: c["model"]["vocab"].append(["▁the", -1.0]), "no token of id 40001|id "),
-        (lambda c: c["model"]["vocab"].append(["", -1.0]), "no vocabulary that SentencePiece"),
+        (
+            lambda c: c["model"]["vocab"].append(["▁the", -1.0]),
+            "an empty piece or one piece twice",
+        ),
+        (lambda c: c["model"]["vocab"].append(["", -1.0]), "an empty piece or one piece twice"),
         (lambda c: c["normalizer"]["normalizers"].append({"type": "Nmt"}), '"Nmt".*after'),
         (lambda c: c["normalizer"]["normalizers"].insert(0, {"type": "Nmt"}), "'Nmt'; only NFC"),
         (lambda c: c["normalizer"]["normalizers"].insert(0, 3), "'3' as normalizers"),
@@ -327,7 +337,7 @@ def test_fingerprints_differ_with_what_is_done(make: Callable[[str], Both]) -> N
             lambda c: c["normalizer"]["normalizers"].insert(
                 0, {"type": "Replace", "pattern": {"Regex": "x+"}, "content": ""}
             ),
-            "'Replace' of .*x.*; only a String, ' {2,}'",
+            "'Replace' of .*x.*; only a String, ' {2,}' or".replace("{", r"\{"),
         ),
         (
             lambda c: c["normalizer"]["normalizers"][-1].update(precompiled_charsmap="?"),
@@ -401,7 +411,7 @@ def bytes_bpe(tokens: list[str], merges: list[list[str]]) -> dict[str, Any]:
     return {
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
         "post_processor": None,
         "model": {
             "type": "BPE",

@@ -39,7 +39,7 @@ def make_normalizer(component: Mapping[str, Any]) -> Normalizer:
     if kind in _FORMS:
         return lambda text: tf_text.normalize_utf8(text, kind)
     if kind == "Lowercase":
-        return lower
+        return _lower
     if kind == "StripAccents":
         return lambda text: tf.strings.regex_replace(text, r"\p{M}", "")
     if kind == "Strip":
@@ -49,6 +49,11 @@ def make_normalizer(component: Mapping[str, Any]) -> Normalizer:
     if kind == "Replace":
         return _replace(component)
     raise UserError(f"normalizer {kind!r}; only {', '.join(_KINDS)} can be read. {REMEDY}")
+
+
+def _lower(text: tf.Tensor) -> tf.Tensor:
+    # The op takes NUL for the end of a text; no vocabulary has either character.
+    return lower(tf.strings.regex_replace(text, r"\x00", "\ufdd0"))
 
 
 def collapses_blanks(component: Mapping[str, Any]) -> bool:

@@ -79,21 +79,20 @@ class UnigramPreprocessor(TokenPreprocessor):
                 "neither the pre_tokenizer 'WhitespaceSplit' nor a normalizer that makes one blank "
                 f"of many; one of them must be there to be read. {REMEDY}"
             )
-        self._normalizers = [make_normalizer(step) for step in before]
+        # White space that the charsmap leaves is stripped here, the rest by SentencePiece.
+        strips = [step for step in after if step["type"] == "Strip"]
+        self._normalizers = [make_normalizer(step) for step in (*before, *strips)]
         proto = sentencepiece_model(content)
-        try:
-            self._model = tf_text.SentencepieceTokenizer(model=proto, out_type=tf.int32)
-        except RuntimeError as error:
-            raise UserError(f"no vocabulary that SentencePiece takes: {error}") from error
+        self._model = tf_text.SentencepieceTokenizer(model=proto, out_type=tf.int32)
         self._space, removed = _unseen(self._model, splits)
         # Otherwise a blank at the end of a text is a token.
-        strips_end = splits or any(step.get("strip_right") for step in after)
+        strips_end = splits or any(step.get("strip_right") for step in strips)
         self._end = None if strips_end else f"(?s).* {removed}"
         self._blank_id = next(
             (index for index, (piece, _) in enumerate(pieces) if piece == "▁"),
             content["model"]["unk_id"],
         )
-        settings = json.dumps([before, splits, strips_end, vars(row)])
+        settings = json.dumps([before, strips, splits, vars(row)])
         self._fingerprint = hash_parts(["Unigram", settings, proto])
 
     def fingerprint(self) -> str:
@@ -125,6 +124,11 @@ def _read_pieces(content: _Component) -> list[tuple[str, float]]:
         pieces = [(piece + "", score + 0.0) for piece, score in vocab]
     except (TypeError, ValueError) as error:
         raise UserError(f"model.vocab, which is no list of pieces and scores: {error}") from error
+    names = {piece for piece, _ in pieces}
+    if "" in names or len(names) < len(pieces):
+        raise UserError(
+            "model.vocab, which has an empty piece or one piece twice. Take the original's file"
+        )
     if type(unknown) is not int or not 0 <= unknown < len(pieces):
         raise UserError(f"model.unk_id={unknown!r} for {len(pieces)} pieces")
     for token in added_tokens(content):
