@@ -27,18 +27,22 @@ class LayerNorm(keras.layers.Layer):
         size: The width.
         epsilon: Added to the variance.
         learns: Whether its weights are trained.
+        biased: Whether it has a beta.
         **kwargs: Passed to `keras.layers.Layer`.
     """
 
-    def __init__(self, size: int, epsilon: float, learns: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, size: int, epsilon: float, learns: bool, biased: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # It would round the residual stream.
-        self.size, self.epsilon, self.learns = size, epsilon, learns
+        self.size, self.epsilon, self.learns, self.biased = size, epsilon, learns, biased
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
         options = {"dtype": "float32", "autocast": False, "trainable": self.learns}
         self.gamma = self.add_weight((self.size,), "ones", name="gamma", **options)
-        self.beta = self.add_weight((self.size,), "zeros", name="beta", **options)
+        if self.biased:
+            self.beta = self.add_weight((self.size,), "zeros", name="beta", **options)
 
     def call(
         self, x: Tensor, *changes: Tensor, training: bool = False, fuse: bool = True
@@ -51,14 +55,15 @@ class LayerNorm(keras.layers.Layer):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Returns gamma and beta."""
-        return ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        gamma = ops.convert_to_tensor(self.gamma)
+        return gamma, ops.convert_to_tensor(self.beta) if self.biased else ops.zeros_like(gamma)
 
     def stored(self, prefix: str) -> list[Stored]:
         """Lists the weights with their names in transformers."""
-        return [
-            Stored(self.gamma, (f"{prefix}.weight",)),
-            Stored(self.beta, (f"{prefix}.bias",)),
-        ]
+        listed = [Stored(self.gamma, (f"{prefix}.weight",))]
+        if self.biased:
+            listed.append(Stored(self.beta, (f"{prefix}.bias",)))
+        return listed
 
 
 class LayerForm(NamedTuple):

@@ -42,8 +42,10 @@ class Linear(keras.layers.Layer):
             `self_attn.q_proj`, and the width of its output.
         biased: The modules that have a bias; the others' part of the bias stays zero.
         lora: If it selects modules, these get adapters. None: no adapters.
-        **kwargs: Passed to `keras.layers.Layer`. With LoRA or `trainable=False` kernel and bias are
-            kept in the dtype that the layer computes in: no training rounds them.
+        initializer: For the kernel. Zeros do for weights that a checkpoint has.
+        exact: Whether kernel and bias are never rounded. Else, with LoRA or `trainable=False`, they
+            are kept in the dtype that the layer computes in: no training rounds them.
+        **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(
@@ -53,22 +55,26 @@ class Linear(keras.layers.Layer):
         *,
         biased: tuple[str, ...] = (),
         lora: Lora | None = None,
+        initializer: keras.initializers.Initializer | str = "zeros",
+        exact: bool = False,
         **kwargs: Any,
     ) -> None:
         self.frozen = lora is not None or not kwargs.get("trainable", True)
         super().__init__(**kwargs)
         self.inputs, self.modules, self.biased = inputs, dict(modules), biased
-        self.lora = lora
+        self.lora, self.initializer, self.exact = lora, initializer, exact
         self.adapters: dict[str, Adapter] = {}
         self.form = LinearForm()
         self.bias: keras.Variable | None = None
 
     def build(self, input_shape: Any = None) -> None:
-        """Makes the weights: zeros, for a checkpoint has their values, and adapters."""
+        """Makes the weights and adapters."""
         outputs = sum(self.modules.values())
-        dtype = self.compute_dtype if self.frozen else self.variable_dtype
+        rounded = self.frozen and not self.exact
+        dtype = self.compute_dtype if rounded else self.variable_dtype
         options = {"dtype": dtype, "autocast": False, "trainable": not self.frozen}
-        self.kernel = self.add_weight((self.inputs, outputs), "zeros", name="kernel", **options)
+        shape = self.inputs, outputs
+        self.kernel = self.add_weight(shape, self.initializer, name="kernel", **options)
         if self.biased:
             self.bias = self.add_weight((outputs,), "zeros", name="bias", **options)
         if self.lora is not None:
