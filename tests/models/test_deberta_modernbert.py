@@ -56,7 +56,9 @@ def make_encoder(name: str, dropout: float | None = 0.0, **options: Any) -> Any:
 def read_reference(name: str) -> tuple[dict[str, tf.Tensor], np.ndarray]:
     """The inputs, and the sequence that transformers computes."""
     stored = np.load(CHECKPOINTS / name / "reference.npz")
-    inputs = {k: tf.constant(stored[v]) for k, v in zip(FEATURES, ("ids", "mask", "types"))}
+    inputs = {
+        k: tf.constant(stored[v]) for k, v in zip(FEATURES, ("ids", "mask", "types"), strict=True)
+    }
     return inputs, stored["sequence"]
 
 

@@ -95,7 +95,8 @@ class MlpHead(keras.layers.Layer):
         activation: The hidden layer's, by its name in Keras; `gelu` is exact.
         input_dropout: Whether the hidden layer's inputs are dropped too.
         use_bias: Whether the hidden layer has a bias.
-        norm_epsilon: That of a layer norm, without bias, after the activation; None: no norm.
+        norm_epsilon: That of a layer norm after the activation; None: no norm.
+        norm_bias: Whether the norm has a bias.
     """
 
     def __init__(
@@ -106,20 +107,21 @@ class MlpHead(keras.layers.Layer):
         input_dropout: bool = True,
         use_bias: bool = True,
         norm_epsilon: float | None = None,
+        norm_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_outputs = num_outputs
         self.dropout_rate = dropout
         self.activation, self.input_dropout = activation, input_dropout
-        self.use_bias, self.norm_epsilon = use_bias, norm_epsilon
+        self.use_bias, self.norm_epsilon, self.norm_bias = use_bias, norm_epsilon, norm_bias
         self.dropout = keras.layers.Dropout(
             dropout if input_dropout else 0.0, dtype=self.dtype_policy
         )
         self.norm = None
         if norm_epsilon is not None:
             self.norm = keras.layers.LayerNormalization(
-                epsilon=norm_epsilon, center=False, dtype="float32", name="norm"
+                epsilon=norm_epsilon, center=norm_bias, dtype="float32", name="norm"
             )
         self.linear = LinearHead(num_outputs, dropout, dtype=self.dtype_policy, name="linear")
 
@@ -154,7 +156,10 @@ class MlpHead(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the layer."""
         config = super().get_config()
-        names = ("num_outputs", "activation", "input_dropout", "use_bias", "norm_epsilon")
+        names = (
+            *("num_outputs", "activation", "input_dropout", "use_bias"),
+            *("norm_epsilon", "norm_bias"),
+        )
         own = {name: getattr(self, name) for name in names}
         return {**config, "dropout": self.dropout_rate, **own}
 
@@ -208,6 +213,7 @@ def make_head(encoder: Encoder, config: EncoderConfig, num_outputs: int) -> kera
         input_dropout=native.input_dropout,
         use_bias=native.use_bias,
         norm_epsilon=native.epsilon if native.norm else None,
+        norm_bias=native.norm_bias,
         **options,
     )
 

@@ -108,6 +108,8 @@ def stored_head(head: Any, dense: str, out: str, norm: str) -> list[Stored]:
             stored.append(Stored(head.hidden.bias, (f"{dense}.bias",)))
         if head.norm is not None:
             stored.append(Stored(head.norm.gamma, (f"{norm}.weight",)))
+            if head.norm_bias:
+                stored.append(Stored(head.norm.beta, (f"{norm}.bias",)))
     stored.append(Stored(head.logits.kernel, (f"{out}.weight",), transposed=True))
     stored.append(Stored(head.logits.bias, (f"{out}.bias",)))
     return stored

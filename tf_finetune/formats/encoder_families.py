@@ -6,8 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.config_values import (
+    check_heads,
+    check_only,
+    read_number,
+    read_rate,
+    read_size,
+)
+from tf_finetune.formats.deberta_config import deberta_arguments
+from tf_finetune.formats.modernbert_config import modernbert_arguments
 from tf_finetune.formats.native_head import POOLED_HEAD, NativeHead
 from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.deberta import DebertaEncoder
+from tf_finetune.models.modernbert import ModernBertEncoder
 
 Config = Mapping[str, Any]
 
@@ -74,25 +85,25 @@ def with_activation(config: dict[str, Any], hidden_act: str | None) -> dict[str,
 
 
 def _bert(config: Config) -> dict[str, Any]:
-    check(config, "position_embedding_type", "absolute")
-    check(config, "is_decoder", False)
+    check_only(config, "position_embedding_type", "absolute")
+    check_only(config, "is_decoder", False)
     return {
-        **sizes(config, _BERT_SIZES),
-        **rates(config, "hidden_dropout_prob", "attention_probs_dropout_prob"),
-        "num_types": size(config, "type_vocab_size", 2, least=0),
-        "epsilon": number(config, "layer_norm_eps", 1e-12),
-        "approximate_gelu": is_approximate(config, "hidden_act", "gelu"),
+        **_sizes(config, _BERT_SIZES),
+        **_rates(config, "hidden_dropout_prob", "attention_probs_dropout_prob"),
+        "num_types": read_size(config, "type_vocab_size", 2, least=0),
+        "epsilon": read_number(config, "layer_norm_eps", 1e-12),
+        "approximate_gelu": _is_approximate(config, "hidden_act"),
     }
 
 
 def _albert(config: Config) -> dict[str, Any]:
-    check(config, "num_hidden_groups", 1)
-    check(config, "inner_group_num", 1)
+    check_only(config, "num_hidden_groups", 1)
+    check_only(config, "inner_group_num", 1)
     defaults = {"hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384}
     defaults |= {"vocab_size": 30000, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
     return {
         **_bert({**defaults, "hidden_act": "gelu_new", **config}),
-        "embedding_size": size(config, "embedding_size", 128),
+        "embedding_size": read_size(config, "embedding_size", 128),
         "share_layers": True,
         "names": "albert",
     }
@@ -102,14 +113,14 @@ def _electra(config: Config) -> dict[str, Any]:
     defaults = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
     return {
         **_bert({**defaults, **config}),
-        "embedding_size": size(config, "embedding_size", 128),
+        "embedding_size": read_size(config, "embedding_size", 128),
         "has_pooler": False,
     }
 
 
 def _roberta(config: Config) -> dict[str, Any]:
     """Its positions begin after that of the padding id."""
-    offset = size(config, "pad_token_id", 1, least=0) + 1
+    offset = read_size(config, "pad_token_id", 1, least=0) + 1
     arguments = _bert({"vocab_size": 50265, **config})
     arguments["max_seq_length"] -= offset
     return {**arguments, "position_offset": offset, "has_pooler": False}
@@ -118,72 +129,38 @@ def _roberta(config: Config) -> dict[str, Any]:
 def _mpnet(config: Config) -> dict[str, Any]:
     # transformers' MPNet has padding_idx 1 whatever the configuration says.
     arguments = _roberta({"vocab_size": 30527, **config, "pad_token_id": 1})
-    buckets = size(config, "relative_attention_num_buckets", 32)
+    buckets = read_size(config, "relative_attention_num_buckets", 32)
     return {**arguments, "num_types": 0, "relative_buckets": buckets, "names": "mpnet"}
 
 
 def _distilbert(config: Config) -> dict[str, Any]:
     return {
-        **sizes(config, _DISTILBERT_SIZES),
-        **rates(config, "dropout", "attention_dropout"),
+        **_sizes(config, _DISTILBERT_SIZES),
+        **_rates(config, "dropout", "attention_dropout"),
         "num_types": 0,
         "epsilon": 1e-12,  # transformers' DistilBERT knows no other.
-        "approximate_gelu": is_approximate(config, "activation", "gelu"),
+        "approximate_gelu": _is_approximate(config, "activation"),
         "has_pooler": False,
         "names": "distilbert",
     }
 
 
-def sizes(config: Config, keys: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def _sizes(config: Config, keys: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
     """Returns sizes by our names; `keys` has their names and transformers' defaults by ours."""
-    found = {own: size(config, key, default) for own, (key, default) in keys.items()}
-    if found["hidden_size"] % found["num_heads"]:
-        raise UserError(
-            f"{keys['hidden_size'][0]}={found['hidden_size']}, which cannot be split into "
-            f"{keys['num_heads'][0]}={found['num_heads']} heads. Compare it with the original's."
-        )
+    found = {own: read_size(config, key, default) for own, (key, default) in keys.items()}
+    check_heads(found["hidden_size"], found["num_heads"])
     return found
 
 
-def size(config: Config, key: str, default: int, least: int = 1) -> int:
-    """Returns an integer of a configuration."""
-    value = config.get(key, default)
-    if type(value) is not int or value < least:
-        raise UserError(
-            f"{key}={value!r}; it must be an integer from {least}. Compare it with the original's."
-        )
-    return value
-
-
-def number(config: Config, key: str, default: float) -> float:
-    """Returns a number of a configuration that is not negative."""
-    value = config.get(key, default)
-    if type(value) not in (int, float) or not value >= 0:
-        raise UserError(
-            f"{key}={value!r}; it must be a number from 0. Compare it with the original's."
-        )
-    return float(value)
-
-
-def rates(config: Config, hidden: str, attention: str) -> dict[str, float]:
-    """Returns the rates of dropout."""
+def _rates(config: Config, hidden: str, attention: str) -> dict[str, float]:
     found = {"dropout": hidden, "attention_dropout": attention}
-    return {own: number(config, key, 0.1) for own, key in found.items()}
+    return {own: read_rate(config, key, 0.1) for own, key in found.items()}
 
 
-def is_approximate(config: Config, key: str, default: str) -> bool:
+def _is_approximate(config: Config, key: str) -> bool:
     """Returns whether a GELU is the tanh formula."""
-    value = config.get(key, default)
-    if value not in GELUS:
-        raise UserError(f"{key}={value!r}; only {' or '.join(GELUS)} can be read.")
-    return value != "gelu"
-
-
-def check(config: Config, key: str, only: Any) -> None:
-    """Checks that an option, if it is there, has the only value that can be computed."""
-    value = config.get(key, only)
-    if value != only and value is not None:
-        raise UserError(f"{key}={value!r}; only {only!r} can be read.")
+    check_only(config, key, *GELUS)
+    return config.get(key, GELUS[0]) != GELUS[0]
 
 
 _BERT_SIZES = {
@@ -202,6 +179,28 @@ _DISTILBERT_SIZES = {
     "intermediate_size": ("hidden_dim", 3072),
     "max_seq_length": ("max_position_embeddings", 512),
 }
+
+
+def _deberta_head(config: Config) -> NativeHead:
+    check_only(config, "pooler_hidden_act", *GELUS[:1], "tanh", "relu")
+    activation = config.get("pooler_hidden_act") or "gelu"
+    return NativeHead("cls", "pooler.dense", "classifier", activation, input_dropout=False)
+
+
+def _modernbert_head(config: Config) -> NativeHead:
+    check_only(config, "classifier_pooling", "cls", "mean")
+    check_only(config, "classifier_activation", "gelu")
+    return NativeHead(
+        pooling=config.get("classifier_pooling") or "cls",
+        dense="head.dense",
+        out="classifier",
+        activation="gelu",
+        input_dropout=False,
+        use_bias=bool(config.get("classifier_bias")),
+        norm="head.norm",
+        norm_bias=bool(config.get("norm_bias")),
+        epsilon=read_number(config, "norm_eps", 1e-5),
+    )
 
 
 def _is(head: NativeHead) -> Callable[[Config], NativeHead]:
@@ -225,4 +224,15 @@ FAMILIES = {
     "electra": Family("Electra", "electra.", _electra, _is(NativeHead(activation="gelu"))),
     "mpnet": Family("MPNet", "mpnet.", _mpnet, _is(NativeHead()), dropout=None),
     "albert": Family("Albert", "albert.", _albert, _POOLED, dropout="classifier_dropout_prob"),
+    "deberta-v2": Family(
+        "DebertaV2",
+        "deberta.",
+        deberta_arguments,
+        _deberta_head,
+        network=DebertaEncoder,
+        dropout="cls_dropout",
+    ),
+    "modernbert": Family(
+        "ModernBert", "model.", modernbert_arguments, _modernbert_head, network=ModernBertEncoder
+    ),
 }

@@ -16,6 +16,7 @@ class NativeHead:
         input_dropout: Whether there is dropout before the dense layer.
         use_bias: Whether the dense layer has a bias.
         norm: The name of the layer norm after the activation; None: there is none.
+        norm_bias: Whether the norm has a bias.
         epsilon: Added to the variance by the norm.
     """
 
@@ -26,6 +27,7 @@ class NativeHead:
     input_dropout: bool = True
     use_bias: bool = True
     norm: str | None = None
+    norm_bias: bool = False
     epsilon: float = 1e-5
 
 
