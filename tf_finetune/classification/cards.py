@@ -11,7 +11,7 @@ from tf_finetune.classification.hugging_face import SEQUENCE_CLASSIFICATION, Lay
 from tf_finetune.classification.prepare import Request
 from tf_finetune.classification.summary import results_table
 from tf_finetune.formats.model_card import HUB, last_part, read_license, table
-from tf_finetune.runs.settings import settings
+from tf_finetune.runs.settings import told_settings
 
 # Settings that a card tells even where they have their defaults.
 _ALWAYS = ("encoder", "max_seq_length", "train_batch_size", "learning_rate", "num_train_epochs")
@@ -95,7 +95,13 @@ def make_card(
         "## Data",
         table(("", "value"), _data(request)),
         "## Settings",
-        table(("flag", "value"), {f"--{name}": value for name, value in _settings(config).items()}),
+        table(
+            ("flag", "value"),
+            {
+                f"--{name}": value
+                for name, value in told_settings(config, Config(), _ALWAYS).items()
+            },
+        ),
         "## Scores",
         f"```\n{results_table(scores)}\n```" if scores else "Not evaluated.",
         "## How to use",
@@ -119,15 +125,4 @@ def _data(request: Request) -> Mapping[str, Any]:
         found["labels"] = f"{len(names)}: {shown}"
     for split, described in request.facts["splits"].items() if request.facts else ():
         found[f"{split} rows"] = f"{described['rows']:,}"
-    return found
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Returns what made the model and is not as usual, by the flags' names."""
-    usual, found = Config(), {}
-    for section, _, field in settings(config):
-        value = getattr(getattr(config, section), field.name)
-        is_usual = value == getattr(getattr(usual, section), field.name)
-        if field.name in _ALWAYS or not (is_usual or field.metadata["may_change"]):
-            found[field.name] = value
     return found

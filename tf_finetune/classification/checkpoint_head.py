@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from tf_finetune.classification.checkpoints import checkpoint_problem
-from tf_finetune.classification.heads import LinearHead, MlpHead
-from tf_finetune.classification.hugging_face import stored_head
+from tf_finetune.classification.hugging_face import has_native_head, stored_head
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
@@ -41,14 +40,7 @@ def keep_head(encoder: Encoder, model: keras.Model, problem: Problem, *, must: b
             problems.append(f"it learnt {theirs.problem_type}, not {problem.problem_type}")
         elif {*theirs.label_names} != {*problem.label_names}:
             problems.append(f"its labels are {', '.join(theirs.label_names[:9])}")
-    native = encoder.native_head
-    pooling = model.get_layer("pooling").mode
-    pooling = "cls" if pooling == "pooled" and not encoder.has_pooler else pooling
-    has_dense = isinstance(head, MlpHead)
-    if not isinstance(head, LinearHead | MlpHead) or (
-        (native.pooling, native.dense is not None) != (pooling, has_dense)
-        or (has_dense and head.activation != native.activation)
-    ):
+    if not has_native_head(encoder, model):
         problems.append("the head is another one than --head=native")
     if problems:
         if must:

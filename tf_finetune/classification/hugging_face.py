@@ -12,12 +12,8 @@ from tf_finetune.classification.heads import LinearHead, MlpHead
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_writer import check_writable, family_of
-from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_names import BERT_NAMES
 from tf_finetune.models.decoder_weights import Stored
-
-# The hidden layers that a head of DeBERTa may have, by their names in Keras and in transformers.
-_POOLER_ACTS = ("tanh", "gelu", "relu")
 
 
 @dataclass(frozen=True)
@@ -51,48 +47,49 @@ def find_layout(encoder: Encoder, model: keras.Model) -> Layout:
         UserError: There is none; the message says what to choose instead.
     """
     check_writable(encoder)
-    head, pooling = model.get_layer("head"), model.get_layer("pooling").mode
-    if pooling == "pooled" and not encoder.has_pooler:
-        pooling = "cls"
-    native = encoder.native_head
-    if isinstance(head, LinearHead) and native.dense is None and pooling == native.pooling:
-        return Layout(SEQUENCE_CLASSIFICATION, pooling, stored_head(head, "", native.out, ""))
-    if isinstance(head, MlpHead) and (names := _dense_name(encoder, head, pooling)):
-        dense, config = names
-        stored = stored_head(head, dense, native.out, native.norm or "")
-        return Layout(SEQUENCE_CLASSIFICATION, pooling, stored, config)
+    head, pooling, native = model.get_layer("head"), _pooling(encoder, model), encoder.native_head
+    if has_native_head(encoder, model):
+        stored = stored_head(head, native.dense or "", native.out, native.norm or "")
+        return Layout(SEQUENCE_CLASSIFICATION, pooling, stored)
+    if isinstance(head, MlpHead) and head.norm is None and pooling == "cls":
+        if native.dense is None and head.activation == "tanh":
+            # The pooler of BERT and ALBERT is such a layer on the first token.
+            pooler = f"{family_of(encoder).prefix}{BERT_NAMES[encoder.network.names].pooler}"
+            return Layout(SEQUENCE_CLASSIFICATION, pooling, stored_head(head, pooler, native.out))
+        if native.dense == "pooler.dense":  # DeBERTa's, whose activation config.json says.
+            stored = stored_head(head, native.dense, native.out)
+            config = {"pooler_hidden_act": head.activation}
+            return Layout(SEQUENCE_CLASSIFICATION, pooling, stored, config)
     is_ours = isinstance(head, LinearHead) or (isinstance(head, MlpHead) and head.norm is None)
     if is_ours and pooling != "pooled":
         return Layout(SENTENCE_TRANSFORMERS, pooling)
-    what = f"--pooling={pooling} with --head={type(head).__name__}"
     raise UserError(
-        f"--export_formats=hugging_face: {what} has no form in Hugging Face's format for "
-        f"{encoder.handle}. Choose --head=native; or --pooling=mean, max or cls with --head=linear "
-        "or mlp; or leave hugging_face out."
+        f"--export_formats=hugging_face: --pooling={pooling} with --head={type(head).__name__} has "
+        f"no form in Hugging Face's format for {encoder.handle}. Choose --head=native; or "
+        "--pooling=mean, max or cls with --head=linear or mlp; or leave hugging_face out."
     )
 
 
-def _dense_name(encoder: Encoder, head: MlpHead, pooling: str) -> tuple[str, dict[str, Any]] | None:
-    """Returns the name of the hidden layer and what it adds to config.json; None: there is none."""
-    native = encoder.native_head
+def has_native_head(encoder: Encoder, model: keras.Model) -> bool:
+    """Whether a model has the head that its encoder's architecture has in transformers."""
+    head, native = model.get_layer("head"), encoder.native_head
+    if _pooling(encoder, model) != native.pooling:
+        return False
     if native.dense is None:
-        # The pooler of BERT and ALBERT is such a layer on the first token.
-        is_pooler = pooling == "cls" and head.activation == "tanh" and head.norm is None
-        assert isinstance(encoder.network, BertEncoder)
-        pooler = BERT_NAMES[encoder.network.names].pooler
-        return (f"{family_of(encoder).prefix}{pooler}", {}) if is_pooler else None
-    if (native.pooling, native.use_bias) != (pooling, head.use_bias):
-        return None
-    if (native.norm is None) != (head.norm is None):
-        return None
-    if head.activation == native.activation:
-        return native.dense, {}
-    if native.dense == "pooler.dense" and head.activation in _POOLER_ACTS:
-        return native.dense, {"pooler_hidden_act": head.activation}
-    return None
+        return isinstance(head, LinearHead)
+    return isinstance(head, MlpHead) and (
+        (head.activation, head.use_bias, head.norm is not None, head.norm_bias)
+        == (native.activation, native.use_bias, native.norm is not None, native.norm_bias)
+    )
 
 
-def stored_head(head: Any, dense: str, out: str, norm: str) -> list[Stored]:
+def _pooling(encoder: Encoder, model: keras.Model) -> str:
+    """Returns a model's pooling; without a pooler the pooled output is the first token's row."""
+    pooling = model.get_layer("pooling").mode
+    return "cls" if pooling == "pooled" and not encoder.has_pooler else pooling
+
+
+def stored_head(head: Any, dense: str, out: str, norm: str = "") -> list[Stored]:
     """Lists a head's weights with their names in a checkpoint.
 
     Args:

@@ -7,7 +7,7 @@ from tf_finetune.generation.config import Config
 from tf_finetune.generation.generator import Generator
 from tf_finetune.generation.model_card import card_header, model_card
 from tf_finetune.generation.prepare import Request
-from tf_finetune.runs.settings import settings
+from tf_finetune.runs.settings import told_settings
 
 # Settings that a card tells even where they have their defaults.
 _ALWAYS = (
@@ -38,7 +38,7 @@ def make_card(generator: Generator, request: Request, *, adapter: bool) -> bytes
         card_header(decoder.handle, base_card, config.decoder.method, adapter=adapter),
         decoder.handle,
         data,
-        {**_settings(config), **_adapters(generator)},
+        {**told_settings(config, Config(), _ALWAYS), **_adapters(generator)},
         results.get("comparison"),
         chat=not generator.is_raw,
     )
@@ -74,14 +74,3 @@ def _adapters(generator: Generator) -> dict[str, Any]:
     if lora is None:
         return {}
     return {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Returns what made the model and is not as usual, by the flags' names."""
-    usual, found = Config(), {}
-    for section, _, field in settings(config):
-        value = getattr(getattr(config, section), field.name)
-        is_usual = value == getattr(getattr(usual, section), field.name)
-        if field.name in _ALWAYS or not (is_usual or field.metadata["may_change"]):
-            found[field.name] = value
-    return found

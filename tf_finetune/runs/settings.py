@@ -183,6 +183,23 @@ def values_of(config: Any, names: Collection[str] | None = None) -> dict[str, An
     }
 
 
+def told_settings(config: Any, usual: Any, always: Collection[str]) -> dict[str, Any]:
+    """Returns what made a model and is not as usual, by the settings' names.
+
+    Args:
+        config: The run's configuration.
+        usual: That of the defaults.
+        always: Settings that are told even where they have their defaults.
+    """
+    found = {}
+    for section, _, field in settings(config):
+        value = getattr(getattr(config, section), field.name)
+        is_usual = value == getattr(getattr(usual, section), field.name)
+        if field.name in always or not (is_usual or field.metadata["may_change"]):
+            found[field.name] = value
+    return found
+
+
 def _check_value(field: Field, value: Any) -> None:
     if value is None:
         return
