@@ -35,6 +35,8 @@ _HOME = {
     "build_optimizer": "training.optimizer:build_optimizer",
     "evaluate": "classification.predict:evaluate",
     "export": "classification.export:export",
+    # A folder for transformers or sentence-transformers.
+    "export_hugging_face": "classification.hugging_face_export:write_classifier",
     "from_dataset": "data.batches:from_dataset",
     "load_classifier": "classification.load:load_classifier",
     "load_data": "data.labelled:load_data",

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 
 import run_classifier
+from tf_finetune.classification.checkpoint_head import keep_head
 from tf_finetune.classification.checkpoints import checkpoint_problem
+from tf_finetune.classification.classifier import build_classifier
+from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.huggingface import open_tensors
+
+ENCODERS = Path(__file__).resolve().parents[1] / "formats" / "encoders"
+NAMES = sorted(
+    path.parent.name for path in ENCODERS.glob("*/reference.npz") if "logits" in np.load(path)
+)
 
 LABELS = ("bad", "fine", "good")
 ROWS = [("the film is good", "good"), ("a bad plot", "bad"), ("good!", "fine"), ("bad", "bad")]
@@ -41,8 +50,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def expected(folder: Path) -> np.ndarray:
     """The probabilities by the checkpoint's own head on the encoder's output."""
-    from tf_finetune.formats.encoders import load_encoder
-
     encoder = load_encoder(str(folder))
     features = encoder.preprocessor([[text for text, _ in ROWS]], 32)
     first = encoder.network(features)["sequence_output"].numpy()[:, 0]
@@ -145,3 +152,16 @@ def test_its_labels(config, problem):
 def test_damaged_labels_are_told(names):
     with pytest.raises(UserError, match=r"--init_from=x: config\.json has id2label="):
         checkpoint_problem({"id2label": names}, ("text",), "x")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_head_computes_what_transformers_does(folder_of, name):
+    """The logits are stored beside the checkpoint; see `make_encoders.py`."""
+    encoder = load_encoder(str(folder_of(name)))
+    found = np.load(ENCODERS / name / "reference.npz")
+    problem = Problem("single_label", ("text",), LABELS)
+    made = build_classifier(encoder, problem, EncoderConfig(head="native"), max_seq_length=16)
+    assert keep_head(encoder, made.model, problem, must=True)
+    names = {"input_word_ids": "ids", "input_mask": "mask", "input_type_ids": "types"}
+    logits = made.model({ours: found[theirs] for ours, theirs in names.items()})
+    np.testing.assert_allclose(logits, found["logits"], atol=2e-5, rtol=1e-5)

@@ -221,6 +221,19 @@ def save_stream(path: Path, content: bytes, storages: Mapping[str, tuple[int, by
     return path
 
 
+def test_a_name_that_leads_out_of_the_archive_is_a_name(tmp_path):
+    """Nothing is ever unpacked."""
+    (tmp_path / "secret").write_bytes(SIX.tobytes())
+    path = save_zip(tmp_path / "x.bin", state_dict({"a": tensor(SIX, "../../secret")}), {})
+    with TorchFile(path) as file, pytest.raises(KeyError):
+        file.get_tensor("a")
+    inside = {"../../secret": SIX.tobytes()}
+    path = save_zip(tmp_path / "y.bin", state_dict({"a": tensor(SIX, "../../secret")}), inside)
+    with TorchFile(path) as file:
+        np.testing.assert_array_equal(file.get_tensor("a"), SIX)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["secret", "x.bin", "y.bin"]
+
+
 def test_the_format_of_before_1_6(tmp_path):
     """PyTorch's own file of it is one of the encoders that `make_encoders.py` wrote."""
     tensors = {"a": SIX, "half": SIX.astype("float16"), "ids": np.arange(3)}
