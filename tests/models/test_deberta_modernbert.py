@@ -102,10 +102,10 @@ def test_equals_transformers(name: str, way: str) -> None:
     encoder, (inputs, expected) = make_encoder(name, dropout=None), read_reference(name)
     graph = tf.function(encoder, input_signature=[SPEC], jit_compile=way == "xla", autograph=False)
     outputs = (encoder if way == "eager" else graph)(inputs)
-    mask = inputs["input_mask"]
-    assert largest_difference(outputs["sequence_output"], expected, mask) <= 1e-5
+    mask, limit = inputs["input_mask"], 1e-5 * np.abs(expected).max()
+    assert largest_difference(outputs["sequence_output"], expected, mask) <= limit
     first = outputs["pooled_output"]
-    assert largest_difference(first, expected[:, 0], tf.ones(len(first), tf.int32)) <= 1e-5
+    assert largest_difference(first, expected[:, 0], tf.ones(len(first), tf.int32)) <= limit
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,10 +117,10 @@ def test_padding_changes_nothing(name: str) -> None:
     for training in (False, True):
         expected = encoder(inputs, training=training)["sequence_output"]
         found = encoder(more, training=training)["sequence_output"][:, : mask.shape[1]]
-        assert largest_difference(found, expected, mask) <= 1e-5
+        assert largest_difference(found, expected, mask) <= 2e-5
         one = {k: v[2:, :5] for k, v in inputs.items()}
         found = encoder(one, training=training)["sequence_output"]
-        assert largest_difference(found, expected[2:, :5], one["input_mask"]) <= 1e-5
+        assert largest_difference(found, expected[2:, :5], one["input_mask"]) <= 2e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,7 +170,7 @@ def test_adapters_begin_with_the_base_and_are_trained_alone(name: str) -> None:
     encoder = make_encoder(name, lora=LORA)
     for training in (False, True):
         found = encoder(inputs, training=training)["sequence_output"]
-        assert largest_difference(found, expected, inputs["input_mask"]) <= 1e-5
+        assert largest_difference(found, expected, inputs["input_mask"]) <= 2e-5
     factors = [factor for adapter in encoder.adapters.values() for factor in adapter]
     assert {id(v) for v in encoder.trainable_variables} == {id(v) for v in factors}
     assert {v.dtype for v in encoder.variables if "state" not in v.path} == {"float32"}
@@ -366,7 +366,9 @@ def test_attention_dropout_and_its_gradient(kernel: str) -> None:
         mask = tf.cast(tf.range(40) < tf.constant([[40], [9], [22]]), tf.int32)
         more, options, function = [others], {}, fused_summed_weights
     else:
-        mask = tf.cast(tf.range(80) < tf.constant([[80], [9], [22]]), tf.int32)
+        # A query that saw nothing would mean nothing.
+        shifted = tf.range(80)[None] + tf.range(3)[:, None]
+        mask = tf.cast(shifted % 3 > 0, tf.int32)
         mask = tf.reshape(mask, (3, 4, 20))
         more, options, function = [], {"half": 4}, fused_window_weights
     options = {**options, "scale": 0.5, "rate": tf.constant(0.1)}

@@ -89,11 +89,13 @@ def attend(
     """
     scale, (batch, heads, length, head_dim) = query.shape[-1] ** -0.5, ops.shape(query)
     if half is None:
-        query, key, value = (part[:, :, None] for part in (query, key, value))
+        query, key, value = (ops.expand_dims(part, 2) for part in (query, key, value))
         mask = mask[:, None]
     else:
         alone = length <= _ONE_BLOCK * half
+        # Blocks of one token XLA cannot reshape.
         size, reach = ops.where(alone, length, half), ops.where(alone, 0, half)
+        size = ops.maximum(size, 2)
         query, key, value = (_blocks(part, 2, size) for part in (query, key, value))
         key, value = (_with_neighbours(part, 2, reach) for part in (key, value))
         mask = _with_neighbours(_blocks(mask, 1, size), 1, reach)
@@ -107,7 +109,7 @@ def attend(
 def _blocks(x: Tensor, axis: int, size: Tensor) -> Tensor:
     """Splits an axis into blocks, [..., blocks, size, ...], the last one filled with zeros."""
     shape = ops.shape(x)
-    number = (shape[axis] + size - 1) // size
+    number = 1 + (shape[axis] - 1) // size
     padding = [(0, 0)] * len(shape)
     padding[axis] = (0, number * size - shape[axis])
     return ops.reshape(ops.pad(x, padding), (*shape[:axis], number, size, *shape[axis + 1 :]))

@@ -103,7 +103,7 @@ class ModernBertLayer(keras.layers.Layer):
         lora: Lora | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # It would round the residual stream.
         self.num_heads, self.half, self.lora = num_heads, half, lora
         self.dropout, self.attention_dropout, self.epsilon = dropout, attention_dropout, epsilon
 
