@@ -43,7 +43,7 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
     if others := _beyond_bert(network):
         raise UserError(
             f"{encoder.handle}: it has {' and '.join(others)}, which TF Models' exporter cannot "
-            "write. Give --noexport_encoder: the exported classifier holds the encoder too."
+            "write. Export a classifier with it instead: --do_export without --export_encoder."
         )
     if preprocessor.strip_accents != preprocessor.lower_case:
         raise UserError(
