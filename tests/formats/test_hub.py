@@ -198,7 +198,7 @@ def test_lifts_encoders_of_lists(make_bert, tmp_path):
 
 
 def test_canonical_name_of_other_variables_is_none():
-    for name in ("dense/kernel:0", "embedding_projection/kernel", "cls/predictions/output_bias"):
+    for name in ("dense/kernel:0", "transformer/gate/kernel", "cls/predictions/output_bias"):
         assert canonical_name(name) is None
 
 

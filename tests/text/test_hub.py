@@ -131,7 +131,7 @@ def test_what_is_no_hub_preprocessor(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no `tokenize`"):
         HubPreprocessor(str(tmp_path / "empty"))
     broken = Broken()
-    broken.bert_pack_inputs([tf.ragged.constant([[7]], tf.int32)] * 2, seq_length=6)
+    broken.bert_pack_inputs([tf.ragged.constant([[7]], tf.int32)] * 2, seq_length=7)
     tf.saved_model.save(broken, str(tmp_path / "broken"))
     with pytest.raises(UserError, match=r"7 and 8 into \[7, 8, 1, 1, 1, 1\]"):
         HubPreprocessor(str(tmp_path / "broken"))

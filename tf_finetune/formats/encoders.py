@@ -42,7 +42,7 @@ def load_encoder(
             `package:<module>`: such a directory in an installed Python package;
             a TF Hub or Kaggle URL of a SavedModel;
             a KerasHub preset: its name, `kaggle://...` or `hf://...`.
-        mode: `native`: as Keras layers, into which of SavedModels only a BERT can be lifted;
+        mode: `native`: as Keras layers, into which of SavedModels BERT and its kin can be lifted;
             `saved_model`: a SavedModel wrapped whole; `auto`: native where possible.
         preprocessor: Handle of a TF Hub preprocessor, for a SavedModel without a vocabulary.
         dropout: Replaces a native encoder's dropout rate; None keeps its own.

@@ -70,14 +70,20 @@ def load_hub(
                     f"--encoder={handle}: cannot be made of Keras layers: {error}. "
                     "Use --encoder_mode=saved_model."
                 ) from error
-            if not saved.takes_text:
-                logging.getLogger(__name__).warning(
-                    "%s stays a SavedModel, in float32 and whole: %s", handle, error
-                )
+            logging.getLogger(__name__).warning(
+                "%s stays a SavedModel, in float32 and whole: %s", handle, error
+            )
         else:
             del saved
             gc.collect()  # Its functions form a reference cycle that keeps every variable alive.
-            return native_encoder(handle, lifted, text)
+            has_pooler = lifted.pooler is not None
+            return native_encoder(
+                handle,
+                lifted,
+                text,
+                has_pooler=has_pooler,
+                pooling="pooled" if has_pooler else "cls",
+            )
     if dropout is not None:
         raise UserError(
             f"--encoder_dropout={dropout}: a SavedModel's dropout is fixed. Leave the flag out."
@@ -104,7 +110,7 @@ def _lift(saved: SavedModel, dropout: float) -> BertEncoder:
     if saved.takes_text:
         raise WeightError("it takes raw strings")
     smallest = np.inf
-    for encoder in lift_encoders(saved.variables, dropout):
+    for encoder in lift_encoders(saved.variables, saved.num_layers(), dropout):
         smallest = min(smallest, _largest_difference(saved, encoder))
         if smallest <= LIFT_TOLERANCE:
             return encoder

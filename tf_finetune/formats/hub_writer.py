@@ -40,6 +40,11 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
             f"{encoder.handle}: only a BERT with a WordPiece vocabulary can be written in TF Hub "
             f"format, not a {name} with a {type(preprocessor).__name__}."
         )
+    if others := _beyond_bert(network):
+        raise UserError(
+            f"{encoder.handle}: it has {' and '.join(others)}, which TF Models' exporter cannot "
+            "write. Export a classifier with it instead: --do_export without --export_encoder."
+        )
     if preprocessor.strip_accents != preprocessor.lower_case:
         raise UserError(
             f"{encoder.handle}: its tokenizer has strip_accents={preprocessor.strip_accents} and "
@@ -66,11 +71,24 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
         _save_bert(network, preprocessor, target)
 
 
+def _beyond_bert(network: BertEncoder) -> list[str]:
+    """Says what a network has that no BERT of TF Models has."""
+    found = {
+        "layers that share their weights": network.share_layers,
+        "no token types": not network.num_types,
+        "no pooler": not network.has_pooler,
+        "rows before that of the first position": network.position_offset,
+        "a relative position bias": network.relative_buckets,
+    }
+    return [what for what, is_there in found.items() if is_there]
+
+
 def _save_bert(network: BertEncoder, preprocessor: BertPreprocessor, target: Path) -> None:
     # These import tf_keras and take seconds; nothing else here needs them.
     from official.legacy.bert import configs
     from official.nlp.tools import export_tfhub_lib
 
+    attention_dropout = network.attention_dropout
     config = configs.BertConfig(
         vocab_size=network.vocabulary_size,
         hidden_size=network.hidden_size,
@@ -80,9 +98,12 @@ def _save_bert(network: BertEncoder, preprocessor: BertPreprocessor, target: Pat
         # "gelu" is the tanh formula in TF Models.
         hidden_act="gelu" if network.approximate_gelu else _exact_gelu,
         hidden_dropout_prob=network.dropout,
-        attention_probs_dropout_prob=network.dropout,
+        attention_probs_dropout_prob=(
+            network.dropout if attention_dropout is None else attention_dropout
+        ),
         max_position_embeddings=network.max_seq_length,
         type_vocab_size=network.num_types,
+        embedding_size=network.embedding_size,
     )
     network_to_fill = export_tfhub_lib.get_bert_encoder(config)
     values = read_bert(network)

@@ -73,6 +73,12 @@ class SavedModel:
             variable.assign(value)
         return outputs
 
+    def num_layers(self) -> int | None:
+        """Counts its `encoder_outputs`, one of each layer; None: it has none."""
+        outputs = self.module.__call__.concrete_functions[0].structured_outputs
+        found = outputs.get("encoder_outputs") if isinstance(outputs, Mapping) else None
+        return None if found is None else len(found)
+
     def output_shape(self, name: str, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Returns the shape of an output for token ids of the given shape, [batch, length]."""
         return (*shape[: 2 if name == "sequence_output" else 1], self.widths[name])

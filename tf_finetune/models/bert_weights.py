@@ -20,6 +20,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"position_embeddings?(?:/(?:position_)?embeddings)?", "position_embedding/embeddings"),
     (r"(?:token_)?type_embeddings(?:/embeddings)?", "type_embeddings/embeddings"),
     (rf"(?:embeddings|embedding_postprocessor)/{_NORM}/(\w+)", r"embeddings/layer_norm/\1"),
+    (r"embedding_projection/(\w+)", r"embedding_projection/\1"),
     (r"(?:pooler_transform|pooler/dense)/(\w+)", r"pooler_transform/\1"),
 )
 _LAYER_NAMES: tuple[tuple[str, str], ...] = (
@@ -49,13 +50,15 @@ def canonical_name(name: str) -> str | None:
         name: A variable's name, with any prefix and with or without `:0`.
 
     Returns:
-        Such as `transformer/layer_0/self_attention/query/kernel`; None if no BERT has it.
+        Such as `transformer/layer_0/self_attention/query/kernel`, or without `layer_0` in an
+        ALBERT, whose layers share their weights; None if no BERT has it.
     """
     name = name.split(":")[0]
-    if layer := re.search(r"(?:^|/)layer_(\d+)/(.*)$", name):
+    if layer := re.search(r"(?:^|/)(layer_\d+|transformer)/(?!layer_\d)(.*)$", name):
+        prefix = "transformer" if layer[1] == "transformer" else f"transformer/{layer[1]}"
         for pattern, canonical in _LAYER_NAMES:
             if found := re.fullmatch(pattern, layer[2]):
-                return f"transformer/layer_{layer[1]}/{found.expand(canonical)}"
+                return f"{prefix}/{found.expand(canonical)}"
         return None
     for pattern, canonical in _NAMES:
         if found := re.search(rf"(?:^|/){pattern}$", name):
@@ -104,13 +107,27 @@ def new_pooler(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: Any) -> BertEncoder:
+def shares_layers(found: Mapping[str, Any]) -> bool:
+    """Returns whether weights, by canonical name, are those of a BERT whose layers share them."""
+    return "transformer/self_attention/query/kernel" in found
+
+
+def make_bert(
+    weights: Mapping[str, np.ndarray],
+    *,
+    num_heads: int,
+    num_layers: int | None = None,
+    num_types: int | None = None,
+    **config: Any,
+) -> BertEncoder:
     """Makes an encoder with the given weights.
 
     Args:
         weights: Under names that `canonical_name` knows. Kernels are [inputs, outputs]; either axis
             may be split into heads.
         num_heads: Number of attention heads.
+        num_layers: How many layers share their weights, which no weight tells; others are counted.
+        num_types: 0 for a BERT without token types; None: as many as the weights have.
         **config: More arguments of `BertEncoder`, such as `dropout` and `dtype`.
 
     Returns:
@@ -120,24 +137,34 @@ def make_bert(weights: Mapping[str, np.ndarray], *, num_heads: int, **config: An
         WeightError: A weight is missing, duplicate, not part of a BERT, or of another shape.
     """
     found = by_canonical_name(weights)
+    shared = shares_layers(found)
+    first = "transformer" if shared else "transformer/layer_0"
     try:
-        vocabulary_size, hidden_size = found["word_embeddings/embeddings"][1].shape
-        intermediate_size = found["transformer/layer_0/intermediate/kernel"][1].shape[-1]
+        vocabulary_size, width = found["word_embeddings/embeddings"][1].shape
+        hidden_size, intermediate_size = found[f"{first}/intermediate/kernel"][1].shape
         positions = found["position_embedding/embeddings"][1].shape[0]
-        types = found["type_embeddings/embeddings"][1].shape[0]
+        if num_types is None:
+            num_types = found["type_embeddings/embeddings"][1].shape[0]
     except KeyError as error:
         raise WeightError(f"it has no variable {error}") from error
     if not isinstance(num_heads, int) or num_heads < 1 or hidden_size % num_heads:
         raise WeightError(f"{hidden_size} columns cannot be split into {num_heads} heads")
+    if not shared:
+        numbers = (re.match(r"transformer/layer_(\d+)/", name) for name in found)
+        num_layers = 1 + max(int(number[1]) for number in numbers if number)
+    elif num_layers is None:
+        raise WeightError("its layers share their weights, and nothing says how many they are")
     encoder = BertEncoder(
         vocabulary_size,
-        1 + max(int(n[1]) for name in found if (n := re.match(r"transformer/layer_(\d+)/", name))),
+        num_layers,
         num_heads,
         hidden_size,
         intermediate_size,
         positions,
-        types,
+        num_types,
         initializer="zeros",  # Random values cost time and would be overwritten.
+        embedding_size=width,
+        share_layers=shared,
         **config,
     )
     encoder.build()
@@ -166,13 +193,15 @@ def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
     tables = encoder.embeddings
     yield tables.token, ["word_embeddings/embeddings"]
     yield tables.position, ["position_embedding/embeddings"]
-    yield tables.type, ["type_embeddings/embeddings"]
-    layers: list[tuple[keras.layers.Layer, list[str]]] = [
-        (tables.norm, ["embeddings/layer_norm"]),
-        (encoder.pooler, ["pooler_transform"]),
-    ]
+    if tables.type is not None:
+        yield tables.type, ["type_embeddings/embeddings"]
+    layers: list[tuple[keras.layers.Layer, list[str]]] = [(tables.norm, ["embeddings/layer_norm"])]
+    if tables.projection is not None:
+        layers.append((tables.projection, ["embedding_projection"]))
+    if encoder.pooler is not None:
+        layers.append((encoder.pooler, ["pooler_transform"]))
     for index, layer in enumerate(encoder.layers):
-        prefix = f"transformer/layer_{index}"
+        prefix = "transformer" if encoder.share_layers else f"transformer/layer_{index}"
         products = [f"{prefix}/self_attention/{part}" for part in ("query", "key", "value")]
         layers += [
             (layer.query_key_value, products),

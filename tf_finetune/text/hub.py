@@ -1,5 +1,6 @@
 """Tokenizers that come with an encoder: TF Hub preprocessors and KerasHub tokenizers."""
 
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ class HubPreprocessor(TokenPreprocessor):
     """Tokenizes with a preprocessor SavedModel of TF Hub's text API.
 
     It calls the SavedModel's `tokenize` for every batch, its `bert_pack_inputs` only once, to find
-    the special ids: segments are joined and truncated as there, but to rows of any length. See
+    the special tokens and types: segments are joined and truncated as there, but to rows of any
+    length. RoBERTa's pairs have two separators, and no types. See
     https://www.tensorflow.org/hub/common_saved_model_apis/text.
     """
 
@@ -40,8 +42,7 @@ class HubPreprocessor(TokenPreprocessor):
                     f"{saved_model_dir}: the SavedModel has no `{name}`, so it is no preprocessor "
                     "of TF Hub's text API. Use the one named on the encoder's page."
                 )
-        start_id, end_id, pad_id = _special_ids(saved_model_dir, loaded.bert_pack_inputs)
-        super().__init__(start_id=start_id, end_id=end_id, pad_id=pad_id)
+        super().__init__(**_row_format(saved_model_dir, loaded.bert_pack_inputs))
         self._loaded = loaded
         self._directory = saved_model_dir
 
@@ -118,22 +119,37 @@ class KerasHubPreprocessor(TokenPreprocessor):
         return tf.ragged.boolean_mask(tokens, tokens.with_values(kept))
 
 
-def _special_ids(where: str, pack: Any) -> tuple[int, int, int]:
-    """Finds the ids of start, end and padding by packing the pair of tokens 7 and 8."""
+def _row_format(where: str, pack: Any) -> dict[str, Any]:
+    """Finds the arguments of a `TokenPreprocessor` by packing the pair of tokens 7 and 8."""
     pair = [tf.ragged.constant([[token]], tf.int32) for token in (7, 8)]
     try:
-        packed = pack(pair, seq_length=6)
-        ids, mask, type_ids = (
+        packed = pack(pair, seq_length=7)
+        # DistilBERT's has no types.
+        packed.setdefault("input_type_ids", tf.zeros_like(packed["input_mask"]))
+        ids, mask, types = (
             packed[name].numpy()[0].tolist()
             for name in ("input_word_ids", "input_mask", "input_type_ids")
         )
-    except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
         raise UserError(f"{where}: `bert_pack_inputs` cannot pack a pair: {error}") from error
-    start_id, end_id, pad_id = ids[0], ids[2], ids[5]
-    expected = [start_id, 7, end_id, 8, end_id, pad_id], [1, 1, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]
-    if (ids, mask, type_ids) != expected:
-        raise UserError(
-            f"{where}: `bert_pack_inputs` packs the tokens 7 and 8 into {ids}, not into "
-            "[start, 7, end, 8, end, padding]; such a format is not supported."
+    start_id, end_id, pad_id = ids[0], ids[2], ids[-1]
+    for separators, second_type_id in itertools.product((1, 2), (1, 0)):
+        first, second, padding = 2 + separators, 2, 3 - separators
+        expected = (
+            [start_id, 7, *[end_id] * separators, 8, end_id, *[pad_id] * padding],
+            [1] * (first + second) + [0] * padding,
+            [0] * first + [second_type_id] * second + [0] * padding,
         )
-    return start_id, end_id, pad_id
+        if (ids, mask, types) == expected:
+            return {
+                "start_id": start_id,
+                "end_id": end_id,
+                "pad_id": pad_id,
+                "separator_ids": [end_id] * separators,
+                "second_type_id": second_type_id,
+            }
+    raise UserError(
+        f"{where}: `bert_pack_inputs` packs the tokens 7 and 8 into {ids}, not into "
+        "[start, 7, end, 8, end, padding], nor with a second end between them, as RoBERTa does; "
+        "such a format is not supported."
+    )
