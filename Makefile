@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BENCHMARK_VENV ?= .venv-bench
 BENCHMARK_FLAGS ?=
 
-.PHONY: quickstart quickstart_chat test install benchmark benchmark_generate
+.PHONY: quickstart quickstart_chat test install benchmark benchmark_encoders benchmark_generate
 
 quickstart: install
 	$(BIN)/python examples/make_chatterbot_data.py --output_dir=data/chatterbot
@@ -27,6 +27,10 @@ test: install
 benchmark: $(BENCHMARK_VENV)/.installed
 	$(BENCHMARK_VENV)/bin/python examples/make_chatterbot_data.py --output_dir=data/chatterbot
 	$(BENCHMARK_VENV)/bin/python -m benchmarks.run $(BENCHMARK_FLAGS)
+
+# A training step of every architecture; e.g. BENCHMARK_FLAGS='--shape=base --rounds=5'.
+benchmark_encoders: $(BENCHMARK_VENV)/.installed
+	$(BENCHMARK_VENV)/bin/python -m benchmarks.encoders $(BENCHMARK_FLAGS)
 
 # The same for language models; BENCHMARK_FLAGS='--data_dir=<folder with snips/> --rounds=5'.
 benchmark_generate: $(BENCHMARK_VENV)/.installed

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.decoding import BATCHES
 from benchmarks.dialogues import TASK
 from benchmarks.language_model import model_dir
-from benchmarks.run import Result, medians, run_module, write
+from benchmarks.run import KEEP_MEMORY, Result, medians, run_module, write
 
 # Name on the command line to module, mode and variant.
 CONTENDERS = {
@@ -37,14 +37,7 @@ CONTENDERS = {
     "transformers_tuned": ("transformers_generate", "decode", "tuned_bfloat16"),
     "transformers_tuned_lookup": ("transformers_generate", "decode", "tuned_bfloat16_lookup"),
 }
-# glibc keeps freed memory in place of returning it to the system and asking for it again in every
-# step, which makes PyTorch faster here.
-_KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "MALLOC_TOP_PAD_": str(1 << 28),
-}
-ENVIRONMENTS = {"trl_sft": _KEEP_MEMORY, "transformers_generate": _KEEP_MEMORY}
+ENVIRONMENTS = {"trl_sft": KEEP_MEMORY, "transformers_generate": KEEP_MEMORY}
 
 
 @dataclass(frozen=True)

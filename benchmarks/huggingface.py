@@ -59,9 +59,10 @@ def tokenized(tokenizer: Any, rows: Rows) -> list[dict[str, Any]]:
 def train(work: Work, variant: str, max_steps: int = -1) -> None:
     """Trains and reports; with `max_steps` it reports how long the process took until then."""
     clock = Clock()
-    tokenizer = AutoTokenizer.from_pretrained(encoder_dir())
+    directory = work.encoder or encoder_dir()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForSequenceClassification.from_pretrained(
-        encoder_dir(), num_labels=len(work.label_names)
+        directory, num_labels=len(work.label_names)
     )
     trainer = Trainer(
         model,

@@ -26,6 +26,7 @@ from benchmarks.work import (
 )
 from tf_finetune import (
     Classifier,
+    EncoderConfig,
     Evaluation,
     Examples,
     LoopConfig,
@@ -53,7 +54,9 @@ def make(work: Work, handle: str, encoder_mode: Any = "auto") -> Classifier:
     columns = tuple(f"text_{i}" for i in range(len(work.train.texts)))
     problem = Problem("single_label", columns, work.label_names)
     encoder = load_encoder(handle, mode=encoder_mode)
-    return build_classifier(encoder, problem, max_seq_length=MAX_SEQ_LENGTH)
+    # Of another encoder than the default the head that the peers' models have.
+    config = EncoderConfig(head="native" if work.encoder else "auto")
+    return build_classifier(encoder, problem, config, max_seq_length=MAX_SEQ_LENGTH)
 
 
 def examples(rows: Any) -> Examples:
@@ -64,11 +67,11 @@ def examples(rows: Any) -> Examples:
 def measure_training(work: Work, variant: str, max_steps: int | None = None) -> None:
     """Trains and reports; with `max_steps` it reports how long the process took until then.
 
-    The variant is `lifted` or `wrapped`.
+    The variant is `lifted` or `wrapped`, of the default encoder in TF Hub's format.
     """
     clock = Clock()
     mode = {"lifted": "native", "wrapped": "saved_model"}[variant]
-    classifier = make(work, str(HUB_DIR / "encoder"), mode)
+    classifier = make(work, work.encoder or str(HUB_DIR / "encoder"), mode)
 
     def end_epoch() -> dict[str, float]:
         clock.epoch()
@@ -98,7 +101,8 @@ def measure_training(work: Work, variant: str, max_steps: int | None = None) -> 
     timing = clock.timing(work)
     metrics = classifier.evaluate(examples(work.test), EVAL_BATCH_SIZE)
     timing.accuracy = metrics["accuracy"]
-    timing.flops_per_example = training_flops(rows.lengths) / len(rows)
+    if not work.encoder:  # They are the default encoder's.
+        timing.flops_per_example = training_flops(rows.lengths) / len(rows)
     report(timing)
 
 

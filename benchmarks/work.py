@@ -41,7 +41,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained on and for how long."""
+    """What is trained on and for how long.
+
+    Attributes:
+        task: The data set's name.
+        train: Its training part.
+        test: Its test part.
+        label_names: The label of each index.
+        num_epochs: Passes over the training part.
+        seed: For the head, the order and dropout.
+        encoder: A directory in Hugging Face's format; "": the default encoder.
+    """
 
     task: str
     train: Rows
@@ -49,6 +59,7 @@ class Work:
     label_names: tuple[str, ...]
     num_epochs: int
     seed: int
+    encoder: str = ""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,6 +85,7 @@ def parse_work(description: str | None, modes: Sequence[str] = ("train",)) -> tu
     parser.add_argument("--num_train_epochs", type=int, default=2)
     parser.add_argument("--max_train_examples", type=int, help="the first of them; default: all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--encoder", default="", help="a directory; default: MiniLM")
     arguments = parser.parse_args()
     folder, ending, columns, label = LAYOUTS[arguments.task]
     parts = {
@@ -95,6 +107,7 @@ def parse_work(description: str | None, modes: Sequence[str] = ("train",)) -> tu
         names,
         arguments.num_train_epochs,
         arguments.seed,
+        arguments.encoder,
     )
     return arguments.mode, arguments.variant, work
 
