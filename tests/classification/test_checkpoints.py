@@ -165,3 +165,30 @@ def test_the_head_computes_what_transformers_does(folder_of, name):
     names = {"input_word_ids": "ids", "input_mask": "mask", "input_type_ids": "types"}
     logits = made.model({ours: found[theirs] for ours, theirs in names.items()})
     np.testing.assert_allclose(logits, found["logits"], atol=2e-5, rtol=1e-5)
+
+
+def test_the_threshold_and_the_hint(folder_of, tmp_path, capsys):
+    base = folder_of("bert")
+    config = json.loads((base / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (base / "config.json").write_text(json.dumps(config))
+    file = write(tmp_path / "test.tsv", [(text,) for text, _ in ROWS], "text")
+    flags = (f"--init_from={base}", f"--test_file={file}", "--do_predict")
+    counts = []
+    for threshold in ("0.01", "0.99"):
+        assert run(*flags, f"--threshold={threshold}", f"--model_dir={tmp_path}/{threshold}") == 0
+        lines = (tmp_path / threshold / "predictions.jsonl").read_text().splitlines()
+        counts.append(sum(len(json.loads(line)["prediction"]) for line in lines))
+    assert counts[0] > counts[1]
+    assert f"--init_from={base} --model_dir=<new>" in capsys.readouterr().out
+    other = f"--label_names=x,y,z --model_dir={tmp_path}/x".split()
+    assert run(*flags, *other) == 2
+    assert "has learnt ('bad', 'fine', 'good'). Leave the flag out" in capsys.readouterr().err
+
+
+def test_a_folder_of_results_can_be_trained_in(folder_of, tmp_path):
+    base, file = folder_of("bert"), write(tmp_path / "data.tsv")
+    folder = f"--model_dir={tmp_path}/out"
+    assert run(f"--init_from={base}", f"--test_file={file}", folder, "--do_eval") == 0
+    train = (f"--encoder={base}", f"--train_file={file}", "--train_batch_size=4", "--max_steps=1")
+    assert run(*train, folder, "--do_train") == 0

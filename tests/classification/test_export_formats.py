@@ -115,3 +115,47 @@ def test_a_folder_of_another_is_not_replaced(folder_of, tmp_path, capsys):
     assert run(tmp_path, f"--encoder={folder_of('bert')}", *flags) == 2
     assert "holds thesis.txt and no config.json" in capsys.readouterr().err
     assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_a_format_that_is_asked_for_after_the_training(folder_of, tmp_path):
+    assert run(tmp_path, f"--encoder={folder_of('bert')}", "--do_train") == 0
+    again = ["x", f"--model_dir={tmp_path}/out", f"--test_file={tmp_path}/data.tsv", "--do_export"]
+    assert run_classifier.main([*again, "--export_formats=hugging_face"]) == 0
+    assert (tmp_path / "out" / "hugging_face" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "export").exists()
+
+
+def test_what_auto_became_is_kept(folder_of, tmp_path):
+    """Though the encoder's folder says something else later."""
+    base = folder_of("roberta")
+    assert run(tmp_path, f"--encoder={base}", "--do_train") == 0
+    record = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (record["encoder"]["pooling"], record["encoder"]["head"]) == ("cls", "native")
+    before = load_classifier(str(tmp_path / "out")).predict(["the film"]).logits
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    np.testing.assert_array_equal(
+        load_classifier(str(tmp_path / "out")).predict(["the film"]).logits, before
+    )
+    assert run(tmp_path, f"--encoder={base}", "--do_train", "--max_steps=2") == 0
+
+
+def test_a_training_in_the_folder_that_it_starts_from(folder_of, tmp_path, capsys):
+    flags = ("--do_train", "--do_export", "--export_formats=hugging_face")
+    assert run(tmp_path, f"--encoder={folder_of('bert')}", *flags) == 0
+    inside = f"--init_from={tmp_path}/out/hugging_face"
+    assert run(tmp_path, inside, "--do_train", "--overwrite") == 2
+    assert "is a part of --model_dir=" in capsys.readouterr().err
+    assert (tmp_path / "out" / "hugging_face" / "model.safetensors").is_file()
+
+
+def test_the_activation_goes_along_with_a_run(folder_of, tmp_path, capsys):
+    base = folder_of("bert")
+    flags = (f"--encoder={base}", "--do_train", "--hidden_act=gelu_new")
+    assert run(tmp_path, *flags) == 0
+    more = f"--model_dir={tmp_path}/more"
+    assert run(tmp_path, f"--init_from={tmp_path}/out", "--do_train", more) == 0
+    assert load_classifier(f"{tmp_path}/more").encoder.network.approximate_gelu
+    other = (f"--init_from={tmp_path}/out", "--do_train", f"--model_dir={tmp_path}/x")
+    assert run(tmp_path, *other, "--hidden_act=gelu") == 2
+    assert "was trained with gelu_new. Leave the flag out" in capsys.readouterr().err

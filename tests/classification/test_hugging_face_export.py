@@ -148,7 +148,7 @@ def test_sentence_transformers_computes_the_same(ask, folder_of, tmp_path, pooli
     assert again.pooling == pooling
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "deberta-v3", "modernbert"])
 def test_peft_computes_the_same(ask, folder_of, tmp_path, name):
     base = folder_of(name)
     made = classifier(load_encoder(str(base), lora=Lora(rank=2, alpha=4.0)))
@@ -211,6 +211,13 @@ def test_what_has_no_form_is_told(folder_of, tmp_path, options, message):
 def test_a_saved_model_has_no_form(tiny_hub_dir, tmp_path):
     encoder = load_encoder(str(tiny_hub_dir / "encoder"), mode="saved_model")
     with pytest.raises(UserError, match="is a wrapped SavedModel, which cannot be written"):
+        find_layout(encoder, classifier(encoder).model)
+
+
+def test_the_tokenizer_of_a_saved_model_has_no_form(tiny_hub_dir):
+    folders = str(tiny_hub_dir / "encoder"), str(tiny_hub_dir / "preprocessor")
+    encoder = load_encoder(folders[0], preprocessor=folders[1])
+    with pytest.raises(UserError, match=r"tokenizer of a SavedModel \(HubPreprocessor\)"):
         find_layout(encoder, classifier(encoder).model)
 
 

@@ -10,9 +10,14 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.encoder_families import FAMILIES, find_family, read_arguments
+from tf_finetune.formats.encoder_families import (
+    FAMILIES,
+    find_family,
+    read_arguments,
+    with_activation,
+)
 from tf_finetune.formats.huggingface import open_tensors
-from tf_finetune.formats.huggingface_encoders import base_tensors, fill
+from tf_finetune.formats.huggingface_encoders import base_tensors, fill, read_tensors
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.encoder_weights import merged_weights, remake
 from tf_finetune.models.lora import Lora
@@ -177,6 +182,30 @@ def test_its_weights_are_written_under_the_names_that_they_were_read_from(name):
 
 def model_type(name: str) -> str:
     return json.loads((ENCODERS / name / "config.json").read_text())["model_type"]
+
+
+def test_what_published_checkpoints_hold_beside_what_is_read():
+    """DeBERTa-v3's have positions that its config.json switches off, and a copy of the tokens."""
+    directory, network = ENCODERS / "deberta-v3", load("deberta-v3")
+    family, file = FAMILIES["deberta-v2"], directory / "config.json"
+    tensors = base_tensors(open_tensors(directory), family.prefix)
+    rows = np.ones((40, 16), "float32")
+    for name in ("position_embeddings.weight", "word_embeddings._weight"):
+        more = {**tensors, f"embeddings.{name}": lambda: rows}
+        fill(network.stored(), read_tensors(network, more, family), directory, file)
+    more = {**tensors, "embeddings.another.weight": lambda: rows}
+    with pytest.raises(UserError, match=r"hold embeddings\.another\.weight, which a network"):
+        fill(network.stored(), read_tensors(network, more, family), directory, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("bert", "hidden_act"), ("distilbert", "activation"), ("modernbert", "hidden_activation")],
+)
+def test_another_activation_stands_where_the_architecture_looks(name, key):
+    config = json.loads((ENCODERS / name / "config.json").read_text())
+    assert with_activation(config, "gelu_new")[key] == "gelu_new"
+    assert with_activation(config, None) == config
 
 
 def test_layers_that_are_shared_are_frozen_as_one():

@@ -10,7 +10,7 @@ from tf_finetune.classification.export import argument_names
 from tf_finetune.classification.hugging_face import SEQUENCE_CLASSIFICATION, Layout
 from tf_finetune.classification.prepare import Request
 from tf_finetune.classification.summary import results_table
-from tf_finetune.formats.model_card import HUB, last_part, read_license, table
+from tf_finetune.formats.model_card import hub_name, last_part, read_license, table
 from tf_finetune.runs.settings import told_settings
 
 # Settings that a card tells even where they have their defaults.
@@ -68,9 +68,9 @@ def make_card(
     library = "transformers" if is_transformers else "sentence-transformers"
     library = "peft" if adapter else library
     header: dict[str, Any] = {}
-    if base.startswith(HUB):
+    name = hub_name(base)
+    if name:
         relation = "adapter" if adapter else "finetune"
-        name = base.removeprefix(HUB).partition("@")[0]
         header |= {"base_model": name, "base_model_relation": relation}
     header |= {
         "library_name": library,
@@ -84,11 +84,15 @@ def make_card(
     usage = _USAGE[library].format(
         text='"a text"' if len(columns) == 1 else '{"text": "a text", "text_pair": "another"}',
         row='"a text"' if len(columns) == 1 else '["a text", "another"]',
-        base=last_part(base),
+        base=name or last_part(base),
         outputs=problem.num_outputs,
     )
     arguments = ", ".join(f'{name}=tf.constant(["a text"])' for name in argument_names(columns))
-    ours = "--init_from" if is_transformers and not adapter else "--encoder"
+    is_whole = is_transformers and not adapter
+    ours = "--init_from" if is_whole else "--encoder"
+    ours_flags = (
+        "--test_file=new.tsv --do_predict" if is_whole else "--train_file=train.tsv --do_train"
+    )
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {last_part(base)}, fine-tuned",
@@ -106,8 +110,8 @@ def make_card(
         f"```\n{results_table(scores)}\n```" if scores else "Not evaluated.",
         "## How to use",
         f"With {library}:\n\n```python\n{usage}```",
-        "With tf_finetune, to predict or to train on:\n\n```\npython run_classifier.py "
-        f"{ours}=<this folder> --help\n```",
+        "With tf_finetune:\n\n```\npython run_classifier.py "
+        f"{ours}=<this folder> {ours_flags} --model_dir=out\n```",
         "With TensorFlow, from the SavedModel of the same run (`--export_formats=saved_model`):\n\n"
         f"```python\n{_SAVED_MODEL.format(arguments=arguments)}```",
         "## Limitations",

@@ -1,5 +1,6 @@
 """Classification checkpoints of transformers: where they are, and what their labels are."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ def is_checkpoint(handle: str) -> bool:
     """
     if handle.startswith(("hf://", "package:")):
         return True
-    path = Path(expand_path(handle, "--init_from"))
-    return not is_remote(handle) and find_kind(path) == "hugging_face"
+    if is_remote(handle):
+        return False
+    return find_kind(Path(expand_path(handle, "--init_from"))) == "hugging_face"
 
 
 def checkpoint_problem(source: dict[str, Any], columns: tuple[str, ...], where: str) -> Problem:
@@ -80,7 +82,16 @@ def read_problem(handle: str, data: DataConfig, labels: LabelConfig) -> Problem:
         raise UserError("No data: give --test_file, --validation_file or --data_dir.")
     first = next(iter(tables.values()))[0]
     columns = infer_columns(layout, first, may_lack_label=True).text_columns
-    return checkpoint_problem(read_object(find_checkpoint(handle) / "config.json"), columns, handle)
+    source = read_object(find_checkpoint(handle) / "config.json")
+    problem = checkpoint_problem(source, columns, handle)
+    for name in ("label_names", "problem_type"):
+        given, theirs = getattr(labels, name), getattr(problem, name)
+        if given not in ((), "auto", theirs):
+            raise UserError(
+                f"--{name}={given}: --init_from={handle} has learnt {theirs}. Leave the flag out, "
+                "or train with --do_train."
+            )
+    return dataclasses.replace(problem, threshold=labels.threshold)
 
 
 def find_checkpoint(handle: str) -> Path:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import tf_finetune.formats.keras_hub  # noqa: F401  # its layer is found by load_model
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.export import export
-from tf_finetune.classification.heads import choose_pooling, make_head
+from tf_finetune.classification.heads import choose_head, make_head
 from tf_finetune.classification.losses import LogitsLoss, balanced_class_weights, constant_logits
 from tf_finetune.classification.metrics import (
     check_metric_name,
@@ -274,14 +274,14 @@ def build_classifier(
         if config.class_weights == "balanced":
             class_weights = balanced_class_weights(labels, problem.num_outputs)
         output_bias = constant_logits(labels, problem.problem_type, class_weights)
-    pooling = choose_pooling(encoder, config.pooling, config.head)
+    config = choose_head(encoder, config)
     if head is None:
         head = make_head(encoder, config, problem.num_outputs)
     else:
         config = dataclasses.replace(
             config, head=f"{type(head).__module__}:{type(head).__qualname__}"
         )
-    model = connect(encoder, problem, pooling, head)
+    model = connect(encoder, problem, config.pooling, head)
     bias = getattr(getattr(head, "logits", None), "bias", None)
     if bias is not None and tuple(bias.shape) == (len(output_bias),):
         bias.assign(output_bias)

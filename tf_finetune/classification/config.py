@@ -18,8 +18,9 @@ from tf_finetune.runs.lora_config import LoraConfig
 from tf_finetune.runs.settings import check_values, setting
 
 ENCODER_HELP = (
-    "TF Hub or Kaggle handle, KerasHub preset (name, kaggle://, hf://), local directory of any of "
-    "these kinds or of a BERT of Hugging Face's or Google's, or package:<python module>"
+    "an encoder in Hugging Face's format (a folder, hf://org/name, hf://org/name@revision), a TF "
+    "Hub or Kaggle handle or its folder, a KerasHub preset, a BERT of Google's, or "
+    "package:<python module>"
 )
 
 _FORMATS = ("saved_model", "hugging_face")
@@ -43,7 +44,9 @@ class EncoderConfig:
     )
     init_from: str | None = setting(
         None,
-        "model_dir of an earlier run: start from its encoder, and its head if labels agree",
+        "start from the encoder, and from the head if labels agree, of the model_dir of an earlier "
+        "run, or of a classification checkpoint of transformers (a folder, hf://org/name), which "
+        "is evaluated and predicts without --do_train too",
         path="one",
     )
     head: str = setting(

@@ -1,5 +1,6 @@
 """The heads: from the encoder's outputs to logits."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -167,30 +168,32 @@ class MlpHead(keras.layers.Layer):
 HEADS: dict[str, type[keras.layers.Layer]] = {"linear": LinearHead, "mlp": MlpHead}
 
 
-def choose_pooling(encoder: Encoder, pooling: str, head: str) -> str:
-    """Returns the pooling of a classifier.
+def choose_head(encoder: Encoder, config: EncoderConfig) -> EncoderConfig:
+    """Returns settings with the pooling and the head that `auto` stands for.
 
     Args:
         encoder: The encoder.
-        pooling: The setting; `auto`: what the encoder was trained with, or for a native head its.
-        head: The setting.
+        config: The settings. `--pooling=auto` is what the encoder was trained with, or for a native
+            head its; `--head=auto` the native one where the pooling is that head's, else `linear`.
 
     Raises:
         UserError: A native head has another pooling.
     """
-    own = encoder.native_head.pooling
+    own, pooling, head = encoder.native_head.pooling, config.pooling, config.head
     if pooling == "auto":
-        return own if head == "native" else encoder.pooling
+        pooling = own if head == "native" else encoder.pooling
     if head == "native" and pooling != own:
         raise UserError(
             f"--head=native --pooling={pooling}: the head of {encoder.handle} in transformers has "
             f"the pooling {own}. Give --pooling={own}, or --head=linear or mlp."
         )
-    return pooling
+    if head == "auto":
+        head = "native" if pooling == own else "linear"
+    return dataclasses.replace(config, pooling=pooling, head=head)
 
 
 def make_head(encoder: Encoder, config: EncoderConfig, num_outputs: int) -> keras.layers.Layer:
-    """Makes the head that a classifier's settings ask for; see `load_head` for one's own.
+    """Makes the head that settings of `choose_head` ask for.
 
     Raises:
         UserError: There is no such head.
@@ -200,12 +203,9 @@ def make_head(encoder: Encoder, config: EncoderConfig, num_outputs: int) -> kera
         "dropout": config.dropout,
         "name": "head",
     }
-    native, name = encoder.native_head, config.head
-    if name == "auto":
-        is_native = choose_pooling(encoder, config.pooling, name) == native.pooling
-        name = "native" if is_native else "linear"
-    if name != "native":
-        return load_head(name)(**options)
+    native = encoder.native_head
+    if config.head != "native":
+        return load_head(config.head)(**options)
     if native.dense is None:
         return LinearHead(**options)
     return MlpHead(

@@ -33,7 +33,7 @@ from tf_finetune.formats.encoder_writer import (
 )
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.huggingface_writer import write_json, write_weights
-from tf_finetune.formats.model_card import HUB
+from tf_finetune.formats.model_card import hub_name
 from tf_finetune.formats.peft import write_adapter
 from tf_finetune.models.encoder_weights import merged_weights
 from tf_finetune.models.precision import float32_compute
@@ -75,7 +75,8 @@ def export_hugging_face(
     card = _base_card(encoder)
     write_classifier(model_dir.hugging_face, classifier, texts, make_card(request, layout, card))
     folders = [model_dir.hugging_face]
-    if encoder.lora is not None and layout.kind == SEQUENCE_CLASSIFICATION:
+    # PEFT takes the base's config.json, which does not say what such a head adds.
+    if encoder.lora is not None and layout.kind == SEQUENCE_CLASSIFICATION and not layout.config:
         readme = make_card(request, layout, card, adapter=True)
         write_classifier_adapter(model_dir.adapter, classifier, readme)
         folders.append(model_dir.adapter)
@@ -152,9 +153,7 @@ def write_classifier_adapter(
         directory,
         network.lora,
         factors,
-        base=handle.removeprefix(HUB)
-        if handle.startswith(HUB) or not source
-        else str(source.directory),
+        base=hub_name(handle) or (str(source.directory) if source else handle),
         others={"README.md": card.encode()} if card else None,
         saved_modules=trained,
     )

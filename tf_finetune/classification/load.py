@@ -7,7 +7,7 @@ from tf_finetune.classification.checkpoint_head import keep_head
 from tf_finetune.classification.checkpoints import is_checkpoint
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import Config, EncoderConfig
-from tf_finetune.classification.heads import choose_pooling
+from tf_finetune.classification.heads import choose_head
 from tf_finetune.classification.prepare import check_head
 from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.labelled import TextData
@@ -66,7 +66,7 @@ def restore_classifier(
     """
     with runtime.scope():
         encoder = load_run_encoder(config.encoder, config.lora)
-        if choose_pooling(encoder, config.encoder.pooling, config.encoder.head) == "pooled":
+        if choose_head(encoder, config.encoder).pooling == "pooled":
             # The checkpoint holds a pooler that has learnt.
             encoder = dataclasses.replace(encoder, has_new_pooler=False)
         classifier = build_classifier(

@@ -1,5 +1,6 @@
 """Checks the request, and reads and checks its data, before TensorFlow is imported."""
 
+import os.path
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     elif _needs_no_training(config, model_dir):
         handle = config.encoder.init_from or ""
         config = replaced(_from_checkpoint(config, handle), head="native")
+        _check_tfds(config, cluster)
         problem = read_problem(handle, config.data, config.labels)
     else:
         config, problem = _complete_for_model(config, given, model_dir)
@@ -89,6 +91,8 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     _check_data(config, data)
     if config.run.do_train:
         config = replaced(config, **data.found)
+    if config.run.do_train:
+        config = _as_begun(config, model_dir)
     if config.run.do_train and cluster.is_chief:
         model_dir.check_free(
             config,
@@ -126,6 +130,18 @@ def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
         )
 
 
+def _as_begun(config: Config, model_dir: ModelDir) -> Config:
+    """Takes for `auto` what it has become in the training that goes on."""
+    if config.run.overwrite or not exists(model_dir.config):
+        return config
+    try:
+        earlier, _ = model_dir.load(Config)
+    except UserError:
+        return config  # `check_free` says what it is.
+    names = [n for n in ("pooling", "head") if getattr(config.encoder, n) == "auto"]
+    return replaced(config, **values_of(earlier, names))
+
+
 def _needs_no_training(config: Config, model_dir: ModelDir) -> bool:
     """Whether the model is a checkpoint of transformers that is used as it is."""
     handle = config.encoder.init_from
@@ -138,6 +154,12 @@ def _from_checkpoint(config: Config, handle: str) -> Config:
         raise UserError(
             f"--encoder={config.encoder.encoder}: --init_from={handle} brings its own encoder. "
             "Leave --encoder out."
+        )
+    folder = os.path.realpath(config.run.model_dir or "")
+    if os.path.realpath(handle).startswith(f"{folder}{os.sep}"):
+        raise UserError(
+            f"--init_from={handle} is a part of --model_dir={config.run.model_dir}, which a "
+            "training replaces. Give another --model_dir."
         )
     return replaced(config, encoder=handle)
 
@@ -160,7 +182,14 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
             "give the flags of there; or --lora_rank=0, which trains all weights, with the "
             "adapters merged in."
         )
-    return replaced(config, **values_of(earlier, ("encoder", "encoder_mode", "preprocessor")))
+    if config.encoder.hidden_act not in (None, earlier.encoder.hidden_act):
+        theirs = earlier.encoder.hidden_act or "the encoder's own"
+        raise UserError(
+            f"--hidden_act={config.encoder.hidden_act}: --init_from={earlier_dir} was trained with "
+            f"{theirs}. Leave the flag out."
+        )
+    names = ("encoder", "encoder_mode", "preprocessor", "hidden_act")
+    return replaced(config, **values_of(earlier, names))
 
 
 def _complete_for_model(
@@ -203,6 +232,7 @@ def _complete_for_model(
     )
     # The actions and the hardware do not depend on the model.
     now = (taken & _names("data", "labels")) | _names("run", "runtime") | {"export_encoder"}
+    now |= taken & {"export_formats"}
     # The weights come from the directory's own checkpoint.
     config = replaced(earlier, **{**values_of(config, now), "init_from": None})
     return config, problem_from_record(model_dir, config, learnt)

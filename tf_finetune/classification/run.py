@@ -25,7 +25,7 @@ from tf_finetune.data.streamed_batches import stream_batches
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.formats.hub_writer import check_hub_encoder, save_hub_encoder
 from tf_finetune.runs.model_dir import ModelDir
-from tf_finetune.runs.settings import to_record
+from tf_finetune.runs.settings import replaced, to_record
 from tf_finetune.runtime.hardware import Runtime, make_runtime
 from tf_finetune.runtime.interrupt import Interrupted
 from tf_finetune.runtime.workers import run_in_workers
@@ -69,6 +69,10 @@ def _run(request: Request, runtime: Runtime) -> int:
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
+            # What auto has become: later the encoder's folder may say something else.
+            config = replaced(
+                config, **{n: getattr(classifier.config, n) for n in ("pooling", "head")}
+            )
             save_run(model_dir, config, data.problem, split_record(data))
             write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:
@@ -100,7 +104,8 @@ def _run(request: Request, runtime: Runtime) -> int:
         _export(classifier, request)
     has_saved_model = config.run.do_export and "saved_model" in config.encoder.export_formats
     exported = model_dir.export_of(config.run.export_version) if has_saved_model else None
-    print(next_steps(model_dir, exported))
+    checkpoint = None if config.run.do_train else config.encoder.init_from
+    print(next_steps(model_dir, exported, checkpoint))
     return 0
 
 

@@ -44,12 +44,21 @@ def example_predictions(
     return "\n".join(lines)
 
 
-def next_steps(model_dir: ModelDir, exported: str | None) -> str:
-    """Says what to do with a finished model directory, and with the folder of its export."""
+def next_steps(model_dir: ModelDir, exported: str | None, checkpoint: str | None = None) -> str:
+    """Says what to do after a run.
+
+    Args:
+        model_dir: Its folder.
+        exported: The folder of its export, if there is one.
+        checkpoint: The checkpoint of transformers that was used as it is, without training.
+    """
+    used = (
+        f"--init_from={checkpoint} --model_dir=<new>" if checkpoint else f"--model_dir={model_dir}"
+    )
     lines = [
         "next:",
-        f"  tensorboard --logdir={model_dir}",
-        f"  python run_classifier.py --model_dir={model_dir} --test_file=<your file> --do_predict",
+        *([] if checkpoint else [f"  tensorboard --logdir={model_dir}"]),
+        f"  python run_classifier.py {used} --test_file=<your file> --do_predict",
     ]
     if exported:
         lines.append(f"  {exported} is a SavedModel that takes raw strings: see README")

@@ -4,7 +4,6 @@ import dataclasses
 
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
-from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.encoder_weights import remake
 from tf_finetune.models.lora import Lora
 
@@ -20,12 +19,12 @@ def with_lora(encoder: Encoder, lora: Lora | None) -> Encoder:
         The encoder; the same one if nothing changes.
 
     Raises:
-        UserError: It is not a native BERT, or has no layers of the names in `lora.targets`.
+        UserError: It is none of our own layers, or has no layers of the names in `lora.targets`.
     """
     network = encoder.network
     if lora is None and encoder.lora is None:
         return encoder
-    if not isinstance(network, BertEncoder):
+    if not hasattr(network, "adapters"):
         found = (
             "a wrapped SavedModel, whose layers cannot be told apart"
             if encoder.mode == "saved_model"
@@ -33,8 +32,8 @@ def with_lora(encoder: Encoder, lora: Lora | None) -> Encoder:
         )
         raise UserError(
             f"--lora_rank={lora.rank if lora else 0}: --encoder={encoder.handle} is {found}. Only "
-            "a BERT of Keras layers can have adapters: choose one, or train all weights with "
-            "--lora_rank=0."
+            "an encoder of our own layers can have adapters: give it in Hugging Face's format, or "
+            "train all weights with --lora_rank=0."
         )
     modules = network.modules
     if lora and (strange := lora.unmatched(modules)):

@@ -36,6 +36,8 @@ class Family:
         head: Turns that content into its head in transformers.
         network: Makes the network.
         dropout: The key of the head's dropout rate in a config.json; None: it has none of its own.
+        activation: The key of the activation there.
+        unused: A pattern of tensors that its checkpoints hold and transformers does not read.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Family:
     head: Callable[[Config], NativeHead]
     network: Callable[..., Any] = BertEncoder
     dropout: str | None = "classifier_dropout"
+    activation: str = "hidden_act"
+    unused: str = "$^"
 
 
 def find_family(config: Config, file: Path) -> Family:
@@ -80,8 +84,10 @@ def read_arguments(family: Family, config: Config, file: Path) -> dict[str, Any]
 
 def with_activation(config: dict[str, Any], hidden_act: str | None) -> dict[str, Any]:
     """Returns a configuration with another activation; None: its own."""
-    key = "activation" if config.get("model_type") == "distilbert" else "hidden_act"
-    return config if hidden_act is None else {**config, key: hidden_act}
+    family = FAMILIES.get(config.get("model_type", "bert"))
+    if hidden_act is None or family is None:
+        return config
+    return {**config, family.activation: hidden_act}
 
 
 def _bert(config: Config) -> dict[str, Any]:
@@ -220,6 +226,7 @@ FAMILIES = {
         _distilbert,
         _is(NativeHead("cls", "pre_classifier", "classifier", "relu", input_dropout=False)),
         dropout="seq_classif_dropout",
+        activation="activation",
     ),
     "electra": Family("Electra", "electra.", _electra, _is(NativeHead(activation="gelu"))),
     "mpnet": Family("MPNet", "mpnet.", _mpnet, _is(NativeHead()), dropout=None),
@@ -231,8 +238,15 @@ FAMILIES = {
         _deberta_head,
         network=DebertaEncoder,
         dropout="cls_dropout",
+        # position_biased_input is false, yet the positions of its training are there.
+        unused=r"embeddings\.(word_embeddings\._weight|position_embeddings\._?weight)$",
     ),
     "modernbert": Family(
-        "ModernBert", "model.", modernbert_arguments, _modernbert_head, network=ModernBertEncoder
+        "ModernBert",
+        "model.",
+        modernbert_arguments,
+        _modernbert_head,
+        network=ModernBertEncoder,
+        activation="hidden_activation",
     ),
 }

@@ -37,7 +37,7 @@ def check_writable(encoder: Encoder) -> None:
     Raises:
         UserError: It has none; the message says what to choose instead.
     """
-    network = encoder.network
+    network, text = encoder.network, encoder.preprocessor
     if encoder.source is not None:
         return
     if not isinstance(network, BertEncoder):
@@ -46,6 +46,8 @@ def check_writable(encoder: Encoder) -> None:
             if encoder.mode == "saved_model"
             else f"KerasHub's {type(getattr(network, 'backbone', network)).__name__}"
         )
+    elif not isinstance(text, BertPreprocessor):
+        kind = f"a BERT with the tokenizer of a SavedModel ({type(text).__name__})"
     else:
         others = beyond_bert(network)
         if network.embedding_size not in (None, network.hidden_size):
@@ -160,7 +162,7 @@ def _bert_config(network: BertEncoder) -> dict[str, Any]:
 
 def _with_gelu(config: Mapping[str, Any], approximate: bool) -> dict[str, Any]:
     """Returns a configuration whose activation is what the network computes."""
-    key = "activation" if config["model_type"] == "distilbert" else "hidden_act"
+    key = FAMILIES[config["model_type"]].activation
     is_said = key in config and (config[key] != "gelu") == approximate
     return (
         dict(config)

@@ -41,6 +41,7 @@ def load_encoder(
             the `gs://` address of such a directory or checkpoint;
             `package:<module>`: such a directory in an installed Python package;
             a TF Hub or Kaggle URL of a SavedModel;
+            `hf://org/name`, `hf://org/name@revision`: an encoder of the Hugging Face Hub;
             a KerasHub preset: its name, `kaggle://...` or `hf://...`.
         mode: `native`: as Keras layers, into which of SavedModels BERT and its kin can be lifted;
             `saved_model`: a SavedModel wrapped whole; `auto`: native where possible.

@@ -10,7 +10,12 @@ import numpy as np
 from tf_finetune.errors import UserError
 from tf_finetune.formats.bert_files import load_bert
 from tf_finetune.formats.encoder import Encoder, Source, native_encoder
-from tf_finetune.formats.encoder_families import find_family, read_arguments, with_activation
+from tf_finetune.formats.encoder_families import (
+    Family,
+    find_family,
+    read_arguments,
+    with_activation,
+)
 from tf_finetune.formats.handles import read_object
 from tf_finetune.formats.huggingface import open_tensors
 from tf_finetune.formats.language_model import float32
@@ -83,7 +88,7 @@ def _load(handle: str, directory: Path, dropout: float | None, hidden_act: str |
     family = find_family(config, file)
     arguments = read_arguments(family, config, file)
     if dropout is not None:
-        arguments |= {"dropout": dropout, "attention_dropout": dropout}
+        arguments |= {name: dropout for name in arguments if name.endswith("dropout")}
     text = read_tokenizer(handle, directory)
     tensors = base_tensors(open_tensors(directory), family.prefix)
     _check_size(arguments, tensors, directory, file)
@@ -97,7 +102,7 @@ def _load(handle: str, directory: Path, dropout: float | None, hidden_act: str |
             stored = [part for part in stored if pooler.isdisjoint(part.names)]
             # A clone has a seed of its own; INITIALIZER's is as old as its module.
             network.pooler.kernel.assign(INITIALIZER.clone()(network.pooler.kernel.shape))
-    fill(stored, tensors, directory, file)
+    fill(stored, read_tensors(network, tensors, family), directory, file)
     return native_encoder(
         handle,
         network,
@@ -150,6 +155,16 @@ def base_tensors(tensors: Tensors, prefix: str) -> dict[str, Callable[[], np.nda
     return names
 
 
+def read_tensors(network: Any, tensors: Tensors, family: Family) -> Tensors:
+    """Leaves out what a family's checkpoints hold and no network of this form has."""
+    own = {name for part in network.stored() for name in part.names}
+    return {
+        name: load
+        for name, load in tensors.items()
+        if name in own or not re.match(family.unused, name)
+    }
+
+
 def fill(stored: list[Stored], tensors: Tensors, directory: Path, config_file: Path) -> None:
     """Gives a network's variables the values of a folder's tensors.
 
@@ -200,8 +215,15 @@ def _trained_pooling(directory: Path) -> str | None:
     if not file.is_file():
         return None
     config = read_object(file)
-    keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    chosen = [own for own, key in keys.items() if config.get(f"pooling_mode_{key}")]
-    if config.get("pooling_mode") in keys:
+    keys = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+    chosen = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True]
+    chosen = [keys.get(name, name) for name in chosen if name != "include_prompt"]
+    if isinstance(config.get("pooling_mode"), str):
         chosen = [config["pooling_mode"]]
-    return chosen[0] if len(chosen) == 1 else None
+    if len(chosen) == 1 and chosen[0] in keys.values():
+        return chosen[0]
+    print(
+        f"notice: {file} asks for the pooling {' and '.join(chosen) or 'of none'}, which is none "
+        "of ours; --pooling=auto is that of the architecture's head."
+    )
+    return None

@@ -13,6 +13,12 @@ _HEADER = re.compile(r"\s*---[ \t]*\n(.*?)\n---", re.DOTALL)
 _LICENSE = ("license", "license_name", "license_link")
 
 
+def hub_name(handle: str) -> str | None:
+    """Returns `org/name` of a handle of the Hugging Face Hub, without a revision; None: of none."""
+    name = handle.removeprefix(HUB)
+    return None if name == handle else name.partition("@")[0]
+
+
 def read_license(card: str) -> dict[str, Any]:
     """Reads what a model card says of its licence; nothing if it has no readable header."""
     match = _HEADER.match(card.replace("\r\n", "\n"))

@@ -54,7 +54,7 @@ def read_tokenizer(handle: str, directory: Path) -> TokenPreprocessor:
         content, source = read_json(handle, file), file.read_text(encoding="utf-8")
         return _made(handle, file, lambda: _from_json(content, source, config, pad))
     if vocab_txt.is_file():
-        return _made(handle, vocab_txt, lambda: read_vocab_txt(vocab_txt, config))
+        return _made(handle, vocab_txt, lambda: read_vocab_txt(vocab_txt, config, pad))
     merges = directory / "merges.txt"
     if merges.is_file():
         vocabulary = read_json(handle, directory / "vocab.json")
@@ -62,6 +62,7 @@ def read_tokenizer(handle: str, directory: Path) -> TokenPreprocessor:
     for name, family in _SENTENCEPIECE.items():
         model = directory / name
         if model.is_file():
+            family = "camembert" if _is_camembert(directory, config) else family
             return _made(handle, model, partial(_from_sentencepiece, model, family, config, pad))
     raise UserError(
         f"--encoder={handle}: {vocab_txt} is missing, and so are tokenizer.json, merges.txt, "
@@ -96,6 +97,8 @@ def _made(handle: str, file: Path, make: Callable[[], TokenPreprocessor]) -> Tok
     try:
         preprocessor = make()
         preprocessor.tokenize([tf.constant(["a"])])
+        if file.name != "tokenizer.json":
+            _check_added_tokens(file.with_name("added_tokens.json"), preprocessor)
     except UserError as error:
         raise UserError(f"--encoder={handle}: {file}: {error}.") from error
     except tf.errors.OpError as error:
@@ -103,6 +106,16 @@ def _made(handle: str, file: Path, make: Callable[[], TokenPreprocessor]) -> Tok
             f"--encoder={handle}: {file} cannot be run inside the graph: {error.message}. {REMEDY}."
         ) from error
     return preprocessor
+
+
+def _check_added_tokens(file: Path, preprocessor: Any) -> None:
+    """Refuses tokens that were added to a vocabulary, beside it: they would be split as words."""
+    added = read_object(file) if file.is_file() else {}
+    if missing := [token for token in added if token not in preprocessor.vocabulary]:
+        raise UserError(
+            f"{file.name} adds {missing[0]!r}, which is found only by a tokenizer.json. Write one: "
+            "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
 
 
 def _read_config(handle: str, directory: Path) -> dict[str, Any]:
@@ -126,6 +139,13 @@ def _pad_token(handle: str, directory: Path, config: Mapping[str, Any]) -> str |
         if isinstance(token, str):
             return token
     return None
+
+
+def _is_camembert(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a `sentencepiece.bpe.model` is CamemBERT's, whose ids are not XLM-R's."""
+    file = directory / "config.json"
+    kind = read_object(file).get("model_type") if file.is_file() else None
+    return kind == "camembert" or "Camembert" in str(config.get("tokenizer_class"))
 
 
 def _is_wordpiece(file: Path) -> bool:
@@ -180,6 +200,9 @@ def _from_merges(
 def _from_sentencepiece(
     file: Path, family: str, config: Mapping[str, Any], pad: str | None
 ) -> UnigramPreprocessor:
-    if "Camembert" in str(config.get("tokenizer_class")):
-        family = "camembert"
+    if config.get("split_by_punct"):
+        raise UserError(
+            "beside a tokenizer_config.json with split_by_punct=true; only false can be computed. "
+            f"{REMEDY}"
+        )
     return UnigramPreprocessor(unigram_json(file.read_bytes(), family, config), pad)

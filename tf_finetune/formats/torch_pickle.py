@@ -143,5 +143,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         """Returns the storage that a persistent id names."""
-        _, storage, key, *_ = pid
+        _, storage, key, *others = pid
+        if len(others) > 2 and others[2] is not None:
+            raise ValueError(f"storage {key!r:.40} is a view of another, which is not read")
         return Storage(key, _DTYPES[storage])

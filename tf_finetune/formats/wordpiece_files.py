@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune.errors import UserError
-from tf_finetune.text.row_format import read_row_format
+from tf_finetune.text.row_format import default_row_format, read_row_format
 from tf_finetune.text.tokenizer_json import REMEDY, added_tokens, check, tokens_by_id
 from tf_finetune.text.wordpiece import BertPreprocessor, is_cased, read_vocabulary
 from tf_finetune.text.words import WordRules
@@ -94,12 +94,15 @@ def read_wordpiece(
     )
 
 
-def read_vocab_txt(file: Path, config: Mapping[str, Any]) -> BertPreprocessor:
+def read_vocab_txt(
+    file: Path, config: Mapping[str, Any], pad: str | None = None
+) -> BertPreprocessor:
     """Makes the tokenizer of a vocab.txt, as BERT's or MPNet's.
 
     Args:
         file: The tokens, one a line.
         config: Content of `tokenizer_config.json`.
+        pad: The token that pads; None: `[PAD]` or `<pad>`.
 
     Returns:
         The preprocessor.
@@ -119,4 +122,5 @@ def read_vocab_txt(file: Path, config: Mapping[str, Any]) -> BertPreprocessor:
         not is_cased(vocabulary) if lower_case is None else lower_case,
         config.get("strip_accents"),
         rules=WordRules(handle_chinese_chars=config.get("tokenize_chinese_chars") is not False),
+        row=default_row_format(vocabulary, pad) if pad else None,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from tf_finetune.formats.model_card import HUB, last_part, read_license, table
+from tf_finetune.formats.model_card import hub_name, last_part, read_license, table
 from tf_finetune.generation.comparison import comparison_table
 
 _LOAD = {
@@ -56,9 +56,9 @@ def card_header(
         datasets: Names of data sets on the Hub.
     """
     header: dict[str, Any] = {}
-    if base.startswith(HUB):
+    if name := hub_name(base):
         relation = "adapter" if adapter else "finetune"
-        header |= {"base_model": base.removeprefix(HUB), "base_model_relation": relation}
+        header |= {"base_model": name, "base_model_relation": relation}
     header |= {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",

@@ -267,7 +267,8 @@ class ModelDir:
         try:
             return _LEARNT in json.loads(read_bytes(self.config))
         except (OSError, ValueError, TypeError):
-            return False
+            # A checkpoint of others was evaluated, which leaves results alone.
+            return not exists(self.config) and "versions" in self.load_metrics()
 
     def _is_made(self, name: str) -> bool:
         return any(exists(os.path.join(self._join(name), made)) for made in _MADE[name])
