@@ -23,7 +23,7 @@ from tf_finetune.data.labelled import TextData
 from tf_finetune.data.report import length_report
 from tf_finetune.data.streamed_batches import stream_batches
 from tf_finetune.data.tokenized import TokenizedRows
-from tf_finetune.formats.hub_writer import save_hub_encoder
+from tf_finetune.formats.hub_writer import check_hub_encoder, save_hub_encoder
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import to_record
 from tf_finetune.runtime.hardware import Runtime, make_runtime
@@ -64,9 +64,8 @@ def _run(request: Request, runtime: Runtime) -> int:
     else:
         classifier, path = restore_classifier(model_dir, config, data.problem, runtime)
         print(f"weights    {path}")
-    if config.run.do_export and "hugging_face" in config.encoder.export_formats:
-        # Before the training, whose result could not be written.
-        find_layout(classifier.encoder, classifier.model)
+    if config.run.do_export:
+        _check_export(classifier, config)
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
@@ -162,6 +161,15 @@ def _predict(
         f"{model_dir.predictions_jsonl}, e.g."
     )
     print(example_predictions(examples.texts, predictions, problem))
+
+
+def _check_export(classifier: Classifier, config: Config) -> None:
+    """Checks, before a training, that its result can be written."""
+    formats = config.encoder.export_formats
+    if "hugging_face" in formats:
+        find_layout(classifier.encoder, classifier.model)
+    if "saved_model" in formats and config.encoder.export_encoder:
+        check_hub_encoder(classifier.encoder)
 
 
 def _export(classifier: Classifier, request: Request) -> None:

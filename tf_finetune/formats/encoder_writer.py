@@ -16,6 +16,7 @@ from tf_finetune.formats.huggingface_encoders import base_tensors
 from tf_finetune.formats.huggingface_writer import write_json, write_weights
 from tf_finetune.formats.tokenizer_files import special_tokens
 from tf_finetune.models.bert import BertEncoder
+from tf_finetune.models.bert_weights import beyond_bert
 from tf_finetune.models.encoder_weights import merged_weights
 from tf_finetune.text.wordpiece import BertPreprocessor
 
@@ -37,13 +38,20 @@ def check_writable(encoder: Encoder) -> None:
         UserError: It has none; the message says what to choose instead.
     """
     network = encoder.network
-    is_bert = isinstance(network, BertEncoder) and network.names == "bert"
-    if encoder.source is None and not is_bert:
+    if encoder.source is not None:
+        return
+    if not isinstance(network, BertEncoder):
         kind = (
             "a wrapped SavedModel"
             if encoder.mode == "saved_model"
             else f"KerasHub's {type(getattr(network, 'backbone', network)).__name__}"
         )
+    else:
+        others = beyond_bert(network)
+        if network.embedding_size not in (None, network.hidden_size):
+            others.append("narrower embeddings")
+        kind = f"no BERT of transformers ({', '.join(others)})" if others else ""
+    if kind:
         raise UserError(
             f"--export_formats=hugging_face: --encoder={encoder.handle} is {kind}, which cannot be "
             "written in Hugging Face's format. Give the same encoder in that format (a folder, or "

@@ -11,7 +11,7 @@ from tf_finetune.files import replaced_directory
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.saved_model import SavedModelNetwork
 from tf_finetune.models.bert import BertEncoder
-from tf_finetune.models.bert_weights import read_bert
+from tf_finetune.models.bert_weights import beyond_bert, read_bert
 from tf_finetune.text.wordpiece import BertPreprocessor
 from tf_finetune.text.words import WordRules
 
@@ -29,18 +29,37 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
     Raises:
         UserError: The encoder is native, but no BERT that TF Models' exporter can write.
     """
-    if isinstance(encoder.network, SavedModelNetwork):
-        with replaced_directory(directory) as target:
+    check_hub_encoder(encoder)
+    with replaced_directory(directory) as target:
+        if isinstance(encoder.network, SavedModelNetwork):
             encoder.network.saved.write(str(target / "encoder"), encoder.network.values)
-        return
+            return
+        if encoder.has_new_pooler:
+            print(
+                f"notice: {encoder.handle} has no pooler of its own; the pooled_output of what is "
+                "written is random unless a training with --pooling=pooled has taught it. "
+                "sequence_output is not concerned."
+            )
+        assert isinstance(encoder.preprocessor, BertPreprocessor)
+        _save_bert(encoder.network, encoder.preprocessor, target)
+
+
+def check_hub_encoder(encoder: Encoder) -> None:
+    """Checks that an encoder can be written in TF Hub's format.
+
+    Raises:
+        UserError: It is native, but no BERT that TF Models' exporter can write.
+    """
     preprocessor, network = encoder.preprocessor, encoder.network
+    if isinstance(network, SavedModelNetwork):
+        return
     if not (isinstance(network, BertEncoder) and isinstance(preprocessor, BertPreprocessor)):
         name = type(getattr(network, "backbone", network)).__name__
         raise UserError(
             f"{encoder.handle}: only a BERT with a WordPiece vocabulary can be written in TF Hub "
             f"format, not a {name} with a {type(preprocessor).__name__}."
         )
-    if others := _beyond_bert(network):
+    if others := beyond_bert(network):
         raise UserError(
             f"{encoder.handle}: it has {' and '.join(others)}, which TF Models' exporter cannot "
             "write. Export a classifier with it instead: --do_export without --export_encoder."
@@ -61,26 +80,6 @@ def save_hub_encoder(encoder: Encoder, directory: str | os.PathLike[str]) -> Non
             f"{encoder.handle}: its layer norms add {network.epsilon} to the variance; TF Models' "
             f"exporter can only write {TF_MODELS_EPSILON}."
         )
-    if encoder.has_new_pooler:
-        print(
-            f"notice: {encoder.handle} has no pooler of its own; the pooled_output of what is "
-            "written is random unless a training with --pooling=pooled has taught it. "
-            "sequence_output is not concerned."
-        )
-    with replaced_directory(directory) as target:
-        _save_bert(network, preprocessor, target)
-
-
-def _beyond_bert(network: BertEncoder) -> list[str]:
-    """Says what a network has that no BERT of TF Models has."""
-    found = {
-        "layers that share their weights": network.share_layers,
-        "no token types": not network.num_types,
-        "no pooler": not network.has_pooler,
-        "rows before that of the first position": network.position_offset,
-        "a relative position bias": network.relative_buckets,
-    }
-    return [what for what, is_there in found.items() if is_there]
 
 
 def _save_bert(network: BertEncoder, preprocessor: BertPreprocessor, target: Path) -> None:

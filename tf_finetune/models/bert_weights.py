@@ -188,6 +188,18 @@ def read_bert(encoder: BertEncoder) -> dict[str, np.ndarray]:
     return weights
 
 
+def beyond_bert(network: BertEncoder) -> list[str]:
+    """Says what a network has that no BERT has."""
+    found = {
+        "layers that share their weights": network.share_layers,
+        "no token types": not network.num_types,
+        "no pooler": not network.has_pooler,
+        "rows before that of the first position": network.position_offset,
+        "a relative position bias": network.relative_buckets,
+    }
+    return [what for what, is_there in found.items() if is_there]
+
+
 def _weights_of(encoder: BertEncoder) -> Iterator[tuple[Any, list[str]]]:
     """Yields each of our weights and the canonical names of those it joins on its last axis."""
     tables = encoder.embeddings
