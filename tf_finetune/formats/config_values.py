@@ -49,7 +49,7 @@ def read_rate(config: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def read_flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
+def read_flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
     """Returns true or false."""
     value = config.get(key)
     value = default if value is None else value

@@ -59,7 +59,7 @@ def deberta_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "terms": _terms(config),
         "max_distance": _positive(config, "max_relative_positions") or positions,
         "buckets": _positive(config, "position_buckets"),
-        "share_projections": read_flag(config, "share_att_key", False),
+        "share_projections": read_flag(config, "share_att_key"),
         "normalizes_distances": "layer_norm" in [norm.strip() for norm in norms],
         "convolution_size": convolution,
         "convolution_activation": config.get("conv_act") or "tanh",
@@ -75,7 +75,7 @@ def _terms(config: Mapping[str, Any]) -> tuple[str, ...]:
         raise UserError(
             f"pos_att_type={found!r}; only 'c2p', 'p2c', or both, 'p2c|c2p', can be computed."
         )
-    return tuple(sorted(set(terms))) if read_flag(config, "relative_attention", False) else ()
+    return tuple(sorted(set(terms))) if read_flag(config, "relative_attention") else ()
 
 
 def _positive(config: Mapping[str, Any], key: str) -> int:

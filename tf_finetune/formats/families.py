@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.config_values import check_only, read_flag, read_number, read_size
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.llama_config import LlamaConfig
 from tf_finetune.models.rope import SCALINGS, Rope
@@ -78,11 +79,11 @@ def _family(config: Mapping[str, Any]) -> str:
 
 
 def _llama(family: str, config: Mapping[str, Any]) -> LlamaConfig:
-    _only(config, "hidden_act", "silu", "swish")
-    heads = _size(config, "num_attention_heads")
-    hidden = _size(config, "hidden_size")
-    kv_heads = _size(config, "num_key_value_heads", heads)
-    head_dim = _size(config, "head_dim", 128 if family == "qwen3" else hidden // heads)
+    check_only(config, "hidden_act", "silu", "swish")
+    heads = read_size(config, "num_attention_heads")
+    hidden = read_size(config, "hidden_size")
+    kv_heads = read_size(config, "num_key_value_heads", heads)
+    head_dim = read_size(config, "head_dim", 128 if family == "qwen3" else hidden // heads)
     if heads % kv_heads:
         raise UserError(
             f"num_attention_heads={heads}, which cannot be shared by "
@@ -90,25 +91,25 @@ def _llama(family: str, config: Mapping[str, Any]) -> LlamaConfig:
         )
     if head_dim % 2:
         raise UserError(f"heads of {head_dim} values; RoPE needs an even number of them.")
-    layers = _size(config, "num_hidden_layers")
-    max_positions = _size(config, "max_position_embeddings", _MAX_POSITIONS.get(family, 32768))
-    attention_bias = family != "mistral" and _flag(config, "attention_bias")
+    layers = read_size(config, "num_hidden_layers")
+    max_positions = read_size(config, "max_position_embeddings", _MAX_POSITIONS.get(family, 32768))
+    attention_bias = family != "mistral" and read_flag(config, "attention_bias")
     rope_layers = _rope_layers(config, layers) if family == "smollm3" else None
     return LlamaConfig(
-        vocab_size=_size(config, "vocab_size"),
+        vocab_size=read_size(config, "vocab_size"),
         hidden_size=hidden,
-        intermediate_size=_size(config, "intermediate_size"),
+        intermediate_size=read_size(config, "intermediate_size"),
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        epsilon=_number(config, "rms_norm_eps", 1e-6),
+        epsilon=read_number(config, "rms_norm_eps", 1e-6),
         rope=_rope(config, _THETA.get(family, 10000.0), max_positions),
         max_positions=max_positions,
-        tie_embeddings=_flag(config, "tie_word_embeddings", family in _TIED),
+        tie_embeddings=read_flag(config, "tie_word_embeddings", family in _TIED),
         qkv_bias=family == "qwen2" or attention_bias,
         output_bias=family != "qwen2" and attention_bias,
-        mlp_bias=family in ("llama", "smollm3") and _flag(config, "mlp_bias"),
+        mlp_bias=family in ("llama", "smollm3") and read_flag(config, "mlp_bias"),
         qk_norm=family == "qwen3",
         windows=_windows(family, config, layers, rope_layers),
         rope_layers=rope_layers,
@@ -116,26 +117,26 @@ def _llama(family: str, config: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _gpt2(config: Mapping[str, Any]) -> GPT2Config:
-    _only(config, "activation_function", "gelu_new", "gelu_pytorch_tanh")
+    check_only(config, "activation_function", "gelu_new", "gelu_pytorch_tanh")
     for key, value in (
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),
         ("add_cross_attention", False),
         ("tie_word_embeddings", True),
     ):
-        _only(config, key, value)
-    hidden = _size(config, "n_embd")
-    heads = _size(config, "n_head")
+        check_only(config, key, value)
+    hidden = read_size(config, "n_embd")
+    heads = read_size(config, "n_head")
     if hidden % heads:
         raise UserError(f"n_embd={hidden}, which cannot be split into n_head={heads} heads.")
     return GPT2Config(
-        vocab_size=_size(config, "vocab_size"),
+        vocab_size=read_size(config, "vocab_size"),
         hidden_size=hidden,
-        num_layers=_size(config, "n_layer"),
+        num_layers=read_size(config, "n_layer"),
         num_heads=heads,
-        intermediate_size=_size(config, "n_inner", 4 * hidden),
-        max_positions=_size(config, "n_positions", 1024),
-        epsilon=_number(config, "layer_norm_epsilon", 1e-5),
+        intermediate_size=read_size(config, "n_inner", 4 * hidden),
+        max_positions=read_size(config, "n_positions", 1024),
+        epsilon=read_number(config, "layer_norm_epsilon", 1e-5),
     )
 
 
@@ -145,7 +146,7 @@ def _rope(config: Mapping[str, Any], theta: float, max_positions: int) -> Rope:
     values = config.get(key) or {}
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise UserError(f"{key}={values!r}; only one set of values for all layers can be read.")
-    theta = _number(values, "rope_theta", _number(config, "rope_theta", theta))
+    theta = read_number(values, "rope_theta", read_number(config, "rope_theta", theta))
     part = values.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if part not in (None, 1, 1.0):
         raise UserError(f"partial_rotary_factor={part!r}; only 1.0 can be computed.")
@@ -153,7 +154,7 @@ def _rope(config: Mapping[str, Any], theta: float, max_positions: int) -> Rope:
     if kind == "default":
         return Rope(theta=theta)
     if kind == "linear":
-        return Rope(theta=theta, scaling="linear", factor=_number(values, "factor"))
+        return Rope(theta=theta, scaling="linear", factor=read_number(values, "factor"))
     if kind != "llama3":
         raise UserError(
             f"{key} of type {kind!r}; only {', '.join(SCALINGS)} can be computed. For texts "
@@ -163,10 +164,12 @@ def _rope(config: Mapping[str, Any], theta: float, max_positions: int) -> Rope:
     return Rope(
         theta=theta,
         scaling="llama3",
-        factor=_number(values, "factor"),
-        low_freq_factor=_number(values, "low_freq_factor"),
-        high_freq_factor=_number(values, "high_freq_factor"),
-        original_max_positions=_size(config, original, _size(values, original, max_positions)),
+        factor=read_number(values, "factor"),
+        low_freq_factor=read_number(values, "low_freq_factor"),
+        high_freq_factor=read_number(values, "high_freq_factor"),
+        original_max_positions=read_size(
+            config, original, read_size(values, original, max_positions)
+        ),
     )
 
 
@@ -174,7 +177,7 @@ def _rope_layers(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
     """Returns which layers of a SmolLM3 have RoPE: those with a 1 in `no_rope_layers`."""
     listed = config.get("no_rope_layers")
     if listed is None:
-        interval = _size(config, "no_rope_layer_interval", 4)
+        interval = read_size(config, "no_rope_layer_interval", 4)
         return tuple((layer + 1) % interval != 0 for layer in range(layers))
     return tuple(bool(value) for value in _per_layer(listed, "no_rope_layers", layers))
 
@@ -188,10 +191,10 @@ def _windows(
     missing = None if family == "smollm3" else 4096
     if config.get("sliding_window", missing) is None:
         return None
-    window = _size(config, "sliding_window", missing)
+    window = read_size(config, "sliding_window", missing)
     if family == "mistral":
         return (window,) * layers
-    if not _flag(config, "use_sliding_window"):
+    if not read_flag(config, "use_sliding_window"):
         return None
     if types := config.get("layer_types"):
         slides = [kind == "sliding_attention" for kind in _per_layer(types, "layer_types", layers)]
@@ -207,33 +210,3 @@ def _per_layer(values: Any, key: str, layers: int) -> list[Any]:
     if not isinstance(values, list) or len(values) < layers:
         raise UserError(f"{key}={values!r}; it must list a value for each of {layers} layers.")
     return values[:layers]
-
-
-def _only(config: Mapping[str, Any], key: str, *allowed: Any) -> None:
-    if config.get(key, allowed[0]) not in allowed:
-        choices = " or ".join(repr(value) for value in allowed)
-        raise UserError(f"{key}={config[key]!r}; only {choices} can be computed.")
-
-
-def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) is not int or value < 1:
-        raise UserError(f"{key}={value!r}; it must be an integer from 1.")
-    return value
-
-
-def _number(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    value: Any = config.get(key)
-    value = default if value is None else value
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise UserError(f"{key}={value!r}; it must be a number above 0.")
-    return float(value)
-
-
-def _flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) is not bool:
-        raise UserError(f"{key}={value!r}; it must be true or false.")
-    return value

@@ -51,9 +51,9 @@ def modernbert_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "local_layers": _local_layers(config, layers),
         "global_theta": _theta(config, "full_attention", "global_rope_theta", 160000.0),
         "local_theta": _theta(config, "sliding_attention", "local_rope_theta", 10000.0),
-        "attention_bias": read_flag(config, "attention_bias", False),
-        "mlp_bias": read_flag(config, "mlp_bias", False),
-        "norm_bias": read_flag(config, "norm_bias", False),
+        "attention_bias": read_flag(config, "attention_bias"),
+        "mlp_bias": read_flag(config, "mlp_bias"),
+        "norm_bias": read_flag(config, "norm_bias"),
     }
 
 
