@@ -123,7 +123,7 @@ def test_a_record_is_read_by_names_however_it_was_grouped():
         "data": {"train_file": "a.tsv", "text_columns": ["a", "b"], "class_weights": "balanced"},
         "model": {"encoder": "package:x", "freeze": "embeddings", "no_longer": [1, {}]},
         "train": {"learning_rate": 1, "max_steps": 7, "threshold": 0.25},
-        "runtime": {"seed": 3, "do_train": True, "export_encoder", "export_formats": False, "tpu": None},
+        "runtime": {"seed": 3, "do_train": True, "export_encoder": False, "tpu": None},
     }
     config = from_record(Config, record)
     assert config == replaced(
@@ -183,7 +183,8 @@ def test_differences_are_those_that_may_not_change():
 def test_what_may_change_between_two_calls_of_one_training():
     changing = {field.name for *_, field in settings(Config) if field.metadata["may_change"]}
     assert changing == {
-        *("do_train", "do_eval", "do_predict", "do_export", "export_encoder", "export_formats", "overwrite"),
+        *("do_train", "do_eval", "do_predict", "do_export", "overwrite"),
+        *("export_encoder", "export_formats"),
         *("model_dir", "eval_batch_size", "predict_batch_size", "max_predict_samples"),
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
         *("save_checkpoints_steps", "steps_per_loop", "distribution_strategy", "tpu"),
