@@ -333,7 +333,7 @@ def test_half_precision_in_several_files_with_a_prefix_and_a_head(tiny_bert_dir,
             lambda d: _edit(d, num_attention_heads=3),
             "hidden_size=16, which cannot be split into num_attention_heads=3",
         ),
-        (lambda d: _edit(d, num_attention_heads=None), "num_attention_heads=None; it must be an"),
+        (lambda d: _edit(d, num_attention_heads=None), "split into num_attention_heads=12 heads"),
         (lambda d: (d / "config.json").write_text("{"), "no TensorFlow 2 SavedModel, KerasHub"),
         (
             lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "more\n"),

@@ -214,7 +214,10 @@ def test_configuration_of_before_model_type(make_google_dir, tiny_bert_dir):
             "no model.safetensors.*only bert_config",
         ),
         (lambda d: (d / "vocab.txt").unlink(), "vocab.txt is missing"),
-        (lambda d: (d / "vocab.txt").write_bytes(b"\xff\xfe"), "vocab.txt cannot be read: .*UTF-8"),
+        (
+            lambda d: (d / "vocab.txt").write_bytes(b"\xff\xfe"),
+            "vocab.txt: cannot be read: .*UTF-8",
+        ),
         (lambda d: (d / "bert_config.json").write_text("{"), "config.json cannot be read as JSON"),
         (lambda d: (d / "bert_config.json").write_text("[" * 10**5), "cannot be read as JSON"),
         (lambda d: (d / "bert_config.json").write_text("[]"), "holds a list, not an object"),
@@ -229,7 +232,7 @@ def test_configuration_of_before_model_type(make_google_dir, tiny_bert_dir):
         ),
         (
             lambda d: (d / "bert_config.json").write_text('{"hidden_act": "relu"}'),
-            "hidden_act='relu'; only gelu",
+            "hidden_act='relu'; only 'gelu'",
         ),
     ],
 )
