@@ -131,7 +131,7 @@ def test_one_command_leaves_a_whole_model_directory(files, tiny_bert_dir, capsys
     assert run_classifier.main(predict) == 0
     assert len((out / "predictions.tsv").read_text().splitlines()) == 2
     assert run_classifier.main([*predict, "--head=mlp"]) == 2
-    assert "--head: 'linear' there, 'mlp' now" in capsys.readouterr().err
+    assert "--head: 'native' there, 'mlp' now" in capsys.readouterr().err
 
 
 def test_init_from_keeps_the_encoder_and_replaces_the_head(files, tiny_bert_dir, capsys):

@@ -26,8 +26,7 @@ from tf_finetune.runs.versions import package_versions
 
 # Written atomically, so each is whole or absent.
 _ATOMIC = (
-    *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json"),
-    "reference.npz",
+    *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json", "reference.npz"),
     *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
     "hugging_face",
 )
@@ -39,8 +38,7 @@ _MADE = {
     "adapter": (exports.PEFT,),
     "saved_model": (exports.SAVED_MODEL,),
 }
-_EVENTS = ("train", "validation")
-_LOG = "log.jsonl"
+_EVENTS, _LOG = ("train", "validation"), "log.jsonl"
 _CHECKPOINT = re.compile(r"(step|best)-\d+")
 _OWN = (*_ATOMIC, *_EVENTS, _LOG, "checkpoints")
 # The key in config.json of what the model learns; the other keys are the sections of settings.
@@ -144,6 +142,9 @@ class ModelDir:
         found = [name for name in _OWN if exists(self._join(name))]
         names = list_dir(self.checkpoints)
         has_checkpoint = any(_CHECKPOINT.fullmatch(name.removesuffix(".index")) for name in names)
+        results = {"metrics.json", "predictions.tsv", "predictions.jsonl"}
+        if set(found) <= results and "versions" in self.load_metrics():
+            return  # A checkpoint of others was evaluated here.
         if found and not (has_checkpoint or self._is_of_a_run()):
             raise UserError(
                 f"--model_dir={self} holds {', '.join(found)}, but not of a run of ours. "
@@ -267,8 +268,7 @@ class ModelDir:
         try:
             return _LEARNT in json.loads(read_bytes(self.config))
         except (OSError, ValueError, TypeError):
-            # A checkpoint of others was evaluated, which leaves results alone.
-            return not exists(self.config) and "versions" in self.load_metrics()
+            return False
 
     def _is_made(self, name: str) -> bool:
         return any(exists(os.path.join(self._join(name), made)) for made in _MADE[name])
