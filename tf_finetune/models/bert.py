@@ -1,6 +1,5 @@
 """BERT and the encoders that differ from it in details, in few and large operations."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from tf_finetune.models.bert_embeddings import BertEmbeddings, Initializer, Norm
 from tf_finetune.models.bert_layers import BertLayer, batch_shape
 from tf_finetune.models.bert_names import BERT_NAMES
 from tf_finetune.models.decoder_weights import Stored
+from tf_finetune.models.encoder_stack import INITIALIZER, configured, output_spec, with_lora
 from tf_finetune.models.kernels import trace_kernels
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.relative_bias import RelativeBias
@@ -18,7 +18,6 @@ from tf_finetune.models.seeds import derive_seed, draw_seed
 
 # google-research/bert, modeling.py
 EPSILON = 1e-12
-INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 @keras.saving.register_keras_serializable(package="tf_finetune")
@@ -201,13 +200,7 @@ class BertEncoder(keras.layers.Layer):
         self, inputs: Mapping[str, keras.KerasTensor], training: bool = False
     ) -> dict[str, keras.KerasTensor]:
         """Returns the outputs' shapes and dtypes, for which Keras would trace the network."""
-        batch, length = inputs["input_word_ids"].shape
-        return {
-            "pooled_output": keras.KerasTensor((batch, self.hidden_size), self.compute_dtype),
-            "sequence_output": keras.KerasTensor(
-                (batch, length, self.hidden_size), self.compute_dtype
-            ),
-        }
+        return output_spec(self, inputs["input_word_ids"])
 
     def kernels(self) -> Callable[[Tensor, Tensor], Any]:
         """Returns a function that runs each kernel of a training step once; see `trace_kernels`."""
@@ -259,15 +252,12 @@ class BertEncoder(keras.layers.Layer):
             *("names", "attention_dropout", "embedding_size", "position_offset"),
             *("relative_buckets", "share_layers", "has_pooler"),
         )
-        config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
-        return config if self.lora is None else {**config, "lora": dataclasses.asdict(self.lora)}
+        return configured(self, super().get_config(), names)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BertEncoder":
         """Makes the layer that `get_config` describes."""
-        if lora := config.get("lora"):
-            config = {**config, "lora": Lora(**{**lora, "targets": tuple(lora["targets"])})}
-        return cls(**config)
+        return cls(**with_lora(config))
 
 
 def _stored_norm(norm: Norm, name: str) -> Iterator[Stored]:
