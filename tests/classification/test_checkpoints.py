@@ -15,7 +15,7 @@ from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
-from tf_finetune.formats.huggingface import open_tensors
+from tf_finetune.formats.tensors import open_tensors
 
 ENCODERS = Path(__file__).resolve().parents[1] / "formats" / "encoders"
 NAMES = sorted(

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tf_finetune.formats.families import FAMILIES, decoder_config
 from tf_finetune.formats.language_models import read_language_model
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.llama import LlamaDecoder
+from tf_finetune.models.stored_weights import assign_weights
 
 MODELS = Path(__file__).parent / "language_models"
 NAMES = sorted(folder.name for folder in MODELS.iterdir())

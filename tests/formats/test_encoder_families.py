@@ -16,8 +16,8 @@ from tf_finetune.formats.encoder_families import (
     read_arguments,
     with_activation,
 )
-from tf_finetune.formats.huggingface import open_tensors
 from tf_finetune.formats.huggingface_encoders import base_tensors, fill, read_tensors
+from tf_finetune.formats.tensors import open_tensors
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.encoder_weights import merged_weights, remake
 from tf_finetune.models.lora import Lora

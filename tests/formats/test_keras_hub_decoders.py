@@ -15,8 +15,8 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.language_models import read_language_model
 from tf_finetune.models import gpt2
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.llama import LlamaDecoder
+from tf_finetune.models.stored_weights import assign_weights
 
 MODELS = Path(__file__).parent / "language_models"
 VOCABULARY = 270

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tf_finetune.errors import UserError
-from tf_finetune.formats.huggingface import open_tensors
 from tf_finetune.formats.language_models import read_language_model
+from tf_finetune.formats.tensors import open_tensors
 
 MODELS = Path(__file__).parent / "language_models"
 NAMES = sorted(folder.name for folder in MODELS.iterdir())

@@ -23,9 +23,9 @@ from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.huggingface_writer import write_model
 from tf_finetune.formats.language_models import read_language_model
 from tf_finetune.formats.peft import assign_adapter, read_adapter, write_adapter
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.llama import LlamaDecoder
 from tf_finetune.models.lora import Lora
+from tf_finetune.models.stored_weights import assign_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = Path(__file__).parent / "language_models"

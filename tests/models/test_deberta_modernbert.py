@@ -17,11 +17,11 @@ from tf_finetune.formats.deberta_config import deberta_arguments
 from tf_finetune.formats.modernbert_config import modernbert_arguments
 from tf_finetune.models import deberta_layer, modernbert_layer
 from tf_finetune.models.deberta import DebertaEncoder
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.disentangled import by_token, distance_rows, fused_summed_weights
 from tf_finetune.models.local_attention import attend, fused_window_weights
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.modernbert import ModernBertEncoder
+from tf_finetune.models.stored_weights import assign_weights
 
 CHECKPOINTS = Path(__file__).parents[1] / "formats" / "encoders"
 NAMES = ("deberta-v2", "deberta-v2-absolute", "deberta-v3", "modernbert", "modernbert-cls")

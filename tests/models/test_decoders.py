@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tf_finetune.models import fused_decoder, gpt2_layer, llama_layer
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.gpt2 import GPT2Decoder
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.llama import LlamaDecoder
 from tf_finetune.models.llama_config import LlamaConfig
 from tf_finetune.models.lora import Lora
+from tf_finetune.models.stored_weights import assign_weights
 
 VOCABULARY, HIDDEN, LAYERS = 31, 24, 2
 # Queries and keys in groups, biases, norms of heads, a window, a layer without RoPE.

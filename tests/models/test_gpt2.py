@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.gpt2 import GPT2Decoder
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.lora import Lora
+from tf_finetune.models.stored_weights import assign_weights
 
 CONFIG = GPT2Config(
     vocab_size=29,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.llama import LlamaDecoder
 from tf_finetune.models.llama_config import LlamaConfig
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.rope import Rope
+from tf_finetune.models.stored_weights import assign_weights
 
 LENGTH = 9
 CONFIG = LlamaConfig(

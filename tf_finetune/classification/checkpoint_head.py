@@ -11,8 +11,7 @@ from tf_finetune.classification.hugging_face import has_native_head, stored_head
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
-from tf_finetune.formats.huggingface import open_tensors
-from tf_finetune.formats.language_model import float32
+from tf_finetune.formats.tensors import float32, open_tensors
 
 
 def keep_head(encoder: Encoder, model: keras.Model, problem: Problem, *, must: bool) -> bool:

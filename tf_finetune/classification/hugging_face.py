@@ -13,7 +13,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_writer import check_writable, family_of
 from tf_finetune.models.bert_names import BERT_NAMES
-from tf_finetune.models.decoder_weights import Stored
+from tf_finetune.models.stored_weights import Stored
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.language_model import LanguageModelFiles
 from tf_finetune.formats.language_models import read_language_model
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.gpt2 import GPT2Decoder
 from tf_finetune.models.gpt2_config import GPT2Config
 from tf_finetune.models.llama import LlamaDecoder
 from tf_finetune.models.lora import Lora
+from tf_finetune.models.stored_weights import assign_weights
 from tf_finetune.text.chat import chat_format
 
 

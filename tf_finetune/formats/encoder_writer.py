@@ -11,9 +11,9 @@ import numpy as np
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_families import FAMILIES, Family, with_activation
-from tf_finetune.formats.huggingface import open_tensors
 from tf_finetune.formats.huggingface_encoders import base_tensors
 from tf_finetune.formats.huggingface_writer import write_json, write_weights
+from tf_finetune.formats.tensors import open_tensors
 from tf_finetune.formats.tokenizer_files import special_tokens
 from tf_finetune.models.bert import BertEncoder
 from tf_finetune.models.bert_weights import beyond_bert

@@ -1,21 +1,14 @@
 """Language models in Hugging Face's format: `config.json`, weights, tokenizer, chat template."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import safetensors
-
-from tf_finetune.errors import UserError
 from tf_finetune.formats.chat_files import read_chat_template, read_tokens
 from tf_finetune.formats.decoder_tokenizers import read_tokenizer
 from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.handles import read_object
 from tf_finetune.formats.language_model import LanguageModelFiles, stop_ids
-from tf_finetune.formats.torch_checkpoint import TorchFile
-from tf_finetune.formats.weight_parts import weight_parts
+from tf_finetune.formats.tensors import open_tensors
 
 # Tensors that are computed from the configuration, which old checkpoints hold.
 _COMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$")
@@ -59,65 +52,6 @@ def read_hugging_face(handle: str, directory: Path) -> LanguageModelFiles:
         stop_ids=stop_ids(tokenizer, tokens, config.get("eos_token_id") if eos is None else eos),
         directory=directory,
     )
-
-
-def open_tensors(directory: Path, stem: str = "") -> dict[str, Callable[[], np.ndarray]]:
-    """Opens a folder's weights.
-
-    Args:
-        directory: The folder.
-        stem: Of the files' names, `adapter_`; empty: those of a whole model.
-
-    Returns:
-        By each tensor's name what reads it.
-
-    Raises:
-        UserError: There is no such file, or one is missing, damaged or to be fetched first.
-    """
-    names = (f"{stem or ''}model.safetensors", f"{stem or 'pytorch_'}model.bin")
-    try:
-        for name, opener in zip(names, (_open_safetensors, TorchFile), strict=True):
-            tensors: dict[str, Callable[[], np.ndarray]] = {}
-            for file in weight_parts(directory, name):
-                tensors |= _readers(file, opener)
-            if tensors:
-                return tensors
-    except UserError:
-        raise
-    # The exceptions of damaged indexes have no common class.
-    except Exception as error:
-        raise UserError(
-            f"{directory}: the index of its weights cannot be read: {type(error).__name__}: "
-            f"{error}. Compare it with the original's."
-        ) from error
-    inside = ", ".join(sorted(path.name for path in directory.iterdir()))
-    raise UserError(
-        f"{directory} holds no weights, {' or '.join(names)}, only {inside}. Compare its files "
-        "with the original's."
-    )
-
-
-def _open_safetensors(file: Path) -> Any:
-    return safetensors.safe_open(file, framework="numpy")
-
-
-def _readers(file: Path, opener: Callable[[Path], Any]) -> dict[str, Callable[[], np.ndarray]]:
-    try:
-        opened = opener(file)
-        names = opened.keys()
-    except UserError:
-        raise
-    # safetensors', zipfile's and pickle's exceptions have no common class.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{file} is damaged: {reason}. Compare it with the original's, or fetch it again."
-        ) from error
-
-    def reader(name: str) -> Callable[[], np.ndarray]:
-        return lambda: opened.get_tensor(name)
-
-    return {name: reader(name) for name in names}
 
 
 def _name(stored: str, first: str, tied: bool) -> str | None:

@@ -17,12 +17,11 @@ from tf_finetune.formats.encoder_families import (
     with_activation,
 )
 from tf_finetune.formats.handles import read_object
-from tf_finetune.formats.huggingface import open_tensors
-from tf_finetune.formats.language_model import float32
+from tf_finetune.formats.tensors import float32, open_tensors
 from tf_finetune.formats.tokenizer_files import read_tokenizer
 from tf_finetune.formats.weight_parts import weight_parts
 from tf_finetune.models.bert import INITIALIZER
-from tf_finetune.models.decoder_weights import Stored
+from tf_finetune.models.stored_weights import Stored
 
 # What a base model consists of; other tensors beside it are heads.
 _BODY = re.compile(r"(embeddings|embeddings_project|encoder|transformer|layers|final_norm)\.")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_finetune.errors import UserError
+from tf_finetune.formats.tensors import float32
 from tf_finetune.text.tokenizer import Tokenizer
 
 
@@ -60,29 +61,6 @@ class LanguageModelFiles:
                 f"--model={self.handle}: tensor {name} cannot be read: {reason}. Compare the files "
                 "with the original's."
             ) from error
-
-
-def float32(name: str, value: np.ndarray) -> np.ndarray:
-    """Returns a weight as float32.
-
-    Raises:
-        UserError: It is not of floating point numbers, or some are NaN or infinite.
-    """
-    if value.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
-        raise UserError(
-            f"tensor {name} is of dtype {value.dtype.name}; only float32, float16, bfloat16 and "
-            "float64 can be read. Take the checkpoint that is not quantised."
-        )
-    value = np.asarray(value, "float32")
-    # A sum is several times faster than looking at each value, and not finite if one of them is.
-    with np.errstate(all="ignore"):
-        suspicious = not np.isfinite(value.sum())
-    if suspicious and (bad := int(np.sum(~np.isfinite(value)))):
-        raise UserError(
-            f"tensor {name} has {bad} of {value.size} values that are NaN or infinite: the "
-            "checkpoint was saved after a training had failed. Take an earlier one."
-        )
-    return value
 
 
 def stop_ids(tokenizer: Tokenizer, tokens: Mapping[str, str], *found: Any) -> tuple[int, ...]:

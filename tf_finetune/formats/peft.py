@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory
 from tf_finetune.formats.handles import read_object
-from tf_finetune.formats.huggingface import open_tensors
-from tf_finetune.formats.language_model import float32
+from tf_finetune.formats.tensors import float32, open_tensors
 from tf_finetune.models.lora import Adapter, Lora
 
 _PREFIX = "base_model.model."

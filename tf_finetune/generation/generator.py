@@ -27,7 +27,7 @@ from tf_finetune.generation.preference_loss import PreferenceLoss
 from tf_finetune.generation.preferences import REFERENCE, tokenize_pairs
 from tf_finetune.generation.sampling_config import SamplingConfig
 from tf_finetune.generation.tokenize import DialogueFormat, TokenizedDialogues, tokenize
-from tf_finetune.models.decoder_weights import assign_weights
+from tf_finetune.models.stored_weights import assign_weights
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RuntimeConfig
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runtime.hardware import Runtime

@@ -6,15 +6,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_finetune.models.bert_embeddings import BertEmbeddings, Initializer, Norm, Tensor
+from tf_finetune.models.bert_embeddings import BertEmbeddings, Initializer, Tensor
 from tf_finetune.models.bert_layers import BertLayer, batch_shape
 from tf_finetune.models.bert_names import BERT_NAMES
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.encoder_stack import INITIALIZER, configured, output_spec, with_lora
 from tf_finetune.models.kernels import trace_kernels
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.relative_bias import RelativeBias
 from tf_finetune.models.seeds import derive_seed, draw_seed
+from tf_finetune.models.stored_weights import Stored
 
 # google-research/bert, modeling.py
 EPSILON = 1e-12
@@ -228,7 +228,7 @@ class BertEncoder(keras.layers.Layer):
         yield Stored(tables.position, ("embeddings.position_embeddings.weight",))
         if tables.type is not None:
             yield Stored(tables.type, ("embeddings.token_type_embeddings.weight",))
-        yield from _stored_norm(tables.norm, "embeddings.LayerNorm")
+        yield from tables.norm.stored("embeddings.LayerNorm")
         if self.relative_bias is not None:
             yield Stored(self.relative_bias.table, ("encoder.relative_attention_bias.weight",))
         if tables.projection is not None:
@@ -240,7 +240,7 @@ class BertEncoder(keras.layers.Layer):
             for norm, name in zip(
                 (layer.attention_norm, layer.output_norm), names.norms, strict=True
             ):
-                yield from _stored_norm(norm, f"{prefix}.{name}")
+                yield from norm.stored(f"{prefix}.{name}")
         if self.pooler is not None:
             yield from _stored_dense(self.pooler, (names.pooler,))
 
@@ -258,11 +258,6 @@ class BertEncoder(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "BertEncoder":
         """Makes the layer that `get_config` describes."""
         return cls(**with_lora(config))
-
-
-def _stored_norm(norm: Norm, name: str) -> Iterator[Stored]:
-    yield Stored(norm.gamma, (f"{name}.weight",))
-    yield Stored(norm.beta, (f"{name}.bias",))
 
 
 def _stored_dense(dense: keras.layers.Dense, names: tuple[str, ...]) -> Iterator[Stored]:

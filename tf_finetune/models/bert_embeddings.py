@@ -1,53 +1,16 @@
-"""The embeddings of a BERT, and its normalisation."""
+"""The embeddings of a BERT."""
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
-from tf_finetune.models import fused
+from tf_finetune.models.fused import fused_dropout
+from tf_finetune.models.kernels import fuses, kernel_rate
+from tf_finetune.models.layer_norm import Norm
 
 Tensor = Any
 Initializer: TypeAlias = keras.initializers.Initializer | str
-
-
-class Norm(keras.layers.Layer):
-    """Layer normalisation of a sum; its parameters are never rounded to half precision.
-
-    Args:
-        dropout: The layers' rate. `call` drops nothing, but takes the kernel for a rate above zero.
-        epsilon: Added to the variance.
-        **kwargs: Passed to `keras.layers.Layer`.
-    """
-
-    def __init__(self, dropout: float, epsilon: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dropout, self.epsilon = dropout, epsilon
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        """Makes the weights."""
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape, "ones", autocast=False, name="gamma")
-        self.beta = self.add_weight(shape, "zeros", autocast=False, name="beta")
-
-    def call(
-        self,
-        x: Tensor,
-        bias: Tensor,
-        residual: Tensor,
-        training: bool = False,
-        fuse: bool = False,
-    ) -> Tensor:
-        """Returns norm(residual + x + bias)."""
-        # A rate of 0 as a tensor: as a number it would need a kernel of its own.
-        rate, seed = 0.0 * kernel_rate(self.dropout, training), ops.zeros((2,), "int32")
-        options = {"rate": rate, "epsilon": self.epsilon, "training": training, "fuse": fuse}
-        return fused.fused_residual_norm(x, bias, residual, *self.tensors(), seed, **options)
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns gamma and beta."""
-        return ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -127,15 +90,5 @@ class BertEmbeddings(keras.layers.Layer):
         bias, fuse = ops.zeros((self.width,), x.dtype), fuses(self, training)
         x = self.norm(x, bias, residual, training=training, fuse=fuse)
         if training and self.dropout:
-            x = fused.fused_dropout(x, seed, rate=kernel_rate(self.dropout, training), fuse=fuse)
+            x = fused_dropout(x, seed, rate=kernel_rate(self.dropout, training), fuse=fuse)
         return x if self.projection is None else self.projection(x)
-
-
-def fuses(layer: keras.layers.Layer, training: bool) -> bool:
-    """Whether XLA kernels run between the products: not in float32 predictions and exports."""
-    return training or layer.compute_dtype != "float32"
-
-
-def kernel_rate(dropout: float, training: bool) -> float | Tensor:
-    """Returns the dropout rate, as a tensor if it is not zero; see `fused.dropout`."""
-    return ops.convert_to_tensor(dropout, "float32") if training and dropout else 0.0

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tf_finetune.models import fused
-from tf_finetune.models.bert_embeddings import Initializer, Norm, fuses, kernel_rate
+from tf_finetune.models.bert_embeddings import Initializer
 from tf_finetune.models.bert_names import BertNames
-from tf_finetune.models.kernels import traced_once
+from tf_finetune.models.kernels import fuses, kernel_rate, traced_once
+from tf_finetune.models.layer_norm import Norm
 from tf_finetune.models.linear import LinearForm, LinearTensors, linear_products
 from tf_finetune.models.lora import Adapter, Lora, add_adapters
 from tf_finetune.models.seeds import derive_seed

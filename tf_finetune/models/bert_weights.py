@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from tf_finetune.models.bert import INITIALIZER, BertEncoder
-from tf_finetune.models.bert_embeddings import Norm
 from tf_finetune.models.encoder_weights import remake
+from tf_finetune.models.layer_norm import Norm
 
 _NORM = r"(?:layer_norm|LayerNorm)"
 # The names of a variable in TF Models' exporter, its older TF Hub versions and Google's first BERT

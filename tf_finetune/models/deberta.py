@@ -13,7 +13,6 @@ from tf_finetune.models.deberta_embeddings import (
     DistanceEmbeddings,
 )
 from tf_finetune.models.deberta_layer import SEEDS, DebertaLayer
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.encoder_stack import (
     INITIALIZER,
     configured,
@@ -25,6 +24,7 @@ from tf_finetune.models.encoder_stack import (
 )
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.seeds import derive_seed, draw_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

@@ -7,10 +7,12 @@ import keras
 from keras import ops
 
 from tf_finetune.models import fused
-from tf_finetune.models.bert_embeddings import Initializer, Norm, fuses, kernel_rate
+from tf_finetune.models.bert_embeddings import Initializer
 from tf_finetune.models.bert_layers import batch_shape
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.disentangled import distance_rows
+from tf_finetune.models.kernels import fuses, kernel_rate
+from tf_finetune.models.layer_norm import Norm
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 
@@ -90,7 +92,7 @@ class DebertaEmbeddings(keras.layers.Layer):
             yield Stored(self.type, ("embeddings.token_type_embeddings.weight",))
         if self.embedding_size != self.hidden_size:
             yield Stored(self.projection, ("embeddings.embed_proj.weight",), (), True)
-        yield from stored_norm(self.norm, "embeddings.LayerNorm")
+        yield from self.norm.stored("embeddings.LayerNorm")
 
 
 class DistanceEmbeddings(keras.layers.Layer):
@@ -156,7 +158,7 @@ class DistanceEmbeddings(keras.layers.Layer):
         """Yields the weights with their names in Hugging Face's checkpoint."""
         yield Stored(self.table, ("encoder.rel_embeddings.weight",))
         if self.norm is not None:
-            yield from stored_norm(self.norm, "encoder.LayerNorm")
+            yield from self.norm.stored("encoder.LayerNorm")
 
 
 class Convolution(keras.layers.Layer):
@@ -219,9 +221,4 @@ class Convolution(keras.layers.Layer):
         """Yields the weights with their names in Hugging Face's checkpoint."""
         yield Stored(self.kernel, ("encoder.conv.conv.weight",), (), True)
         yield Stored(self.bias, ("encoder.conv.conv.bias",))
-        yield from stored_norm(self.norm, "encoder.conv.LayerNorm")
-
-
-def stored_norm(norm: Norm, name: str) -> list[Stored]:
-    """Lists gamma and beta with their names in Hugging Face's checkpoint."""
-    return [Stored(norm.gamma, (f"{name}.weight",)), Stored(norm.beta, (f"{name}.bias",))]
+        yield from self.norm.stored("encoder.conv.LayerNorm")

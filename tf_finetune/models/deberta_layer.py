@@ -6,14 +6,15 @@ import keras
 from keras import ops
 
 from tf_finetune.models import fused
-from tf_finetune.models.bert_embeddings import Initializer, Norm, fuses, kernel_rate
+from tf_finetune.models.bert_embeddings import Initializer
 from tf_finetune.models.bert_layers import batch_shape
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.disentangled import by_token, fused_summed_weights
-from tf_finetune.models.kernels import traced_once
+from tf_finetune.models.kernels import fuses, kernel_rate, traced_once
+from tf_finetune.models.layer_norm import Norm
 from tf_finetune.models.linear import Linear, LinearForm, LinearTensors, linear_products
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.seeds import derive_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 # How many seeds a layer uses.
@@ -141,8 +142,7 @@ class DebertaLayer(keras.layers.Layer):
         """
         listed = [part for linear in self.linears for part in linear.stored(prefix, True)]
         for name, norm in zip(NORMS, self.norms, strict=True):
-            listed.append(Stored(norm.gamma, (f"{prefix}.{name}.weight",)))
-            listed.append(Stored(norm.beta, (f"{prefix}.{name}.bias",)))
+            listed += norm.stored(f"{prefix}.{name}")
         return listed
 
     def call(

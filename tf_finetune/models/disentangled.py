@@ -1,12 +1,11 @@
 """The scores of DeBERTa's attention (He et al., 2021): of tokens, and of their distances."""
 
-import operator
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from tf_finetune.models.fused import dropout, reduce_last
+from tf_finetune.models.fused import dropout, masked_softmax, softmax_gradient
 from tf_finetune.models.kernels import fused
 
 Tensor = Any
@@ -79,9 +78,7 @@ def summed_weights(
     """
     total = sum((ops.cast(part, "float32") for part in others), ops.cast(scores, "float32"))
     allowed = ops.cast(mask, "bool")[None, :, None, :]
-    logits = ops.where(allowed, total * scale, -1e9)
-    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
-    weights = weights / reduce_last(operator.add, weights)
+    weights = masked_softmax(total * scale, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -97,9 +94,8 @@ def summed_weights_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `summed_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
-    change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * reduce_last(operator.add, change)) * scale
-    change = ops.cast(change, scores.dtype)
+    change = softmax_gradient(dropout(ops.cast(upstream, "float32"), seed, rate), weights)
+    change = ops.cast(change * scale, scores.dtype)
     return change, None, None, *(change for _ in others)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tf_finetune.models.decoder_weights import assign_weights
 from tf_finetune.models.lora import Lora
+from tf_finetune.models.stored_weights import assign_weights
 
 
 def merged_weights(network: Any) -> Iterator[tuple[str, np.ndarray]]:

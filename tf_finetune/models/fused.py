@@ -90,6 +90,19 @@ def reduce_last(function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tens
     return x
 
 
+def masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Returns the softmax over the last axis, float32, of the scores that are allowed."""
+    logits = ops.where(allowed, scores, -1e9)
+    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
+    return weights / reduce_last(operator.add, weights)
+
+
+def softmax_gradient(upstream: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of `masked_softmax`, whose result is `weights`, by its scores."""
+    change = weights * upstream
+    return change - weights * reduce_last(operator.add, change)
+
+
 def residual_norm(
     x: Tensor,
     bias: Tensor,
@@ -210,9 +223,7 @@ def attention_weights(
     """
     allowed = ops.cast(mask, "bool")[:, None, None, :]
     scaled = sum(bias, ops.cast(scores, "float32") * scale)
-    logits = ops.where(allowed, scaled, -1e9)
-    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
-    weights = weights / reduce_last(operator.add, weights)
+    weights = masked_softmax(scaled, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -228,8 +239,7 @@ def attention_weights_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of the first result of `attention_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
-    change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = change - weights * reduce_last(operator.add, change)
+    change = softmax_gradient(dropout(ops.cast(upstream, "float32"), seed, rate), weights)
     by_bias = [ops.sum(change, axis=0) for _ in bias]
     return ops.cast(change * scale, scores.dtype), None, None, *by_bias
 

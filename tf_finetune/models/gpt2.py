@@ -15,11 +15,12 @@ from tf_finetune.models.decoder_stack import (
     output_spec,
     run_layers,
 )
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.gpt2_config import GPT2Config
-from tf_finetune.models.gpt2_layer import GPT2Layer, LayerNorm, LayerTensors, transform
+from tf_finetune.models.gpt2_layer import GPT2Layer, LayerTensors, transform
+from tf_finetune.models.layer_norm import LayerNorm
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.parts import Part, cut_prefix, join_rows
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

@@ -1,4 +1,4 @@
-"""The transformer layer of GPT-2, and its norm."""
+"""The transformer layer of GPT-2."""
 
 from typing import Any, NamedTuple
 
@@ -6,64 +6,19 @@ import keras
 from keras import ops
 
 from tf_finetune.models.causal_attention import MaybeMemory, Seen, attend
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.fused_decoder import (
     fused_add_layer_norm,
     fused_gelu,
     fused_split_equal_heads,
 )
 from tf_finetune.models.gpt2_config import GPT2Config
+from tf_finetune.models.layer_norm import LayerNorm
 from tf_finetune.models.linear import Linear, LinearForm, LinearTensors, linear_products
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.seeds import derive_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
-
-
-class LayerNorm(keras.layers.Layer):
-    """Layer normalisation of a residual stream; its weights are never rounded.
-
-    Args:
-        size: The width.
-        epsilon: Added to the variance.
-        learns: Whether its weights are trained.
-        biased: Whether it has a beta.
-        **kwargs: Passed to `keras.layers.Layer`.
-    """
-
-    def __init__(
-        self, size: int, epsilon: float, learns: bool, biased: bool = True, **kwargs: Any
-    ) -> None:
-        super().__init__(autocast=False, **kwargs)  # It would round the residual stream.
-        self.size, self.epsilon, self.learns, self.biased = size, epsilon, learns, biased
-
-    def build(self, input_shape: Any = None) -> None:
-        """Makes the weights."""
-        options = {"dtype": "float32", "autocast": False, "trainable": self.learns}
-        self.gamma = self.add_weight((self.size,), "ones", name="gamma", **options)
-        if self.biased:
-            self.beta = self.add_weight((self.size,), "zeros", name="beta", **options)
-
-    def call(
-        self, x: Tensor, *changes: Tensor, training: bool = False, fuse: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the sum of x and changes, and its norm; see `add_layer_norm`."""
-        options = {"epsilon": self.epsilon, "learns": self.learns}
-        return fused_add_layer_norm(
-            x, *self.tensors(), *changes, **options, training=training, fuse=fuse
-        )
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns gamma and beta."""
-        gamma = ops.convert_to_tensor(self.gamma)
-        return gamma, ops.convert_to_tensor(self.beta) if self.biased else ops.zeros_like(gamma)
-
-    def stored(self, prefix: str) -> list[Stored]:
-        """Lists the weights with their names in transformers."""
-        listed = [Stored(self.gamma, (f"{prefix}.weight",))]
-        if self.biased:
-            listed.append(Stored(self.beta, (f"{prefix}.bias",)))
-        return listed
 
 
 class LayerForm(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any
 
@@ -156,3 +157,13 @@ def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
     import tensorflow as tf
 
     return tf.recompute_grad(function)
+
+
+def fuses(layer: keras.layers.Layer, training: bool) -> bool:
+    """Whether XLA kernels run between the products: not in float32 predictions and exports."""
+    return training or layer.compute_dtype != "float32"
+
+
+def kernel_rate(dropout: float, training: bool) -> float | Tensor:
+    """Returns the dropout rate, as a tensor if it is not zero; see `fused.dropout`."""
+    return ops.convert_to_tensor(dropout, "float32") if training and dropout else 0.0

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.lora import Adapter, AdapterPlace, Lora, add_adapters, low_rank_product
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

@@ -15,11 +15,11 @@ from tf_finetune.models.decoder_stack import (
     output_spec,
     run_layers,
 )
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.llama_config import LlamaConfig
 from tf_finetune.models.llama_layer import LayerTensors, LlamaLayer, RMSNorm, transform
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.parts import Part, cut_prefix, join_rows
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

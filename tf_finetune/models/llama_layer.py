@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from tf_finetune.models.causal_attention import MaybeMemory, Seen, attend
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.fused_decoder import (
     fused_add_rms_norm,
     fused_split_heads,
@@ -17,6 +16,7 @@ from tf_finetune.models.linear import Linear, LinearForm, LinearTensors, linear_
 from tf_finetune.models.llama_config import LlamaConfig
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.seeds import derive_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

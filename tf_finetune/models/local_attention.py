@@ -1,11 +1,10 @@
 """Attention to both sides, of all tokens or of those in a window around each."""
 
-import operator
 from typing import Any
 
 from keras import ops
 
-from tf_finetune.models.fused import dropout, reduce_last
+from tf_finetune.models.fused import dropout, masked_softmax, softmax_gradient
 from tf_finetune.models.kernels import fused
 
 Tensor = Any
@@ -36,9 +35,7 @@ def window_weights(
         places = ops.arange(keys, dtype="int32") - (keys - queries) // 2
         distances = places - ops.arange(queries, dtype="int32")[:, None]
         allowed = ops.logical_and(allowed, ops.abs(distances) <= half)
-    logits = ops.where(allowed, ops.cast(scores, "float32") * scale, -1e9)
-    weights = ops.exp(logits - reduce_last(ops.maximum, logits))
-    weights = weights / reduce_last(operator.add, weights)
+    weights = masked_softmax(ops.cast(scores, "float32") * scale, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 
 
@@ -55,9 +52,8 @@ def window_weights_gradients(
 ) -> tuple[Tensor, None, None]:
     """The gradient of the first result of `window_weights` by each of its arguments."""
     weights = ops.cast(weights, "float32")
-    change = weights * dropout(ops.cast(upstream, "float32"), seed, rate)
-    change = (change - weights * reduce_last(operator.add, change)) * scale
-    return ops.cast(change, scores.dtype), None, None
+    change = softmax_gradient(dropout(ops.cast(upstream, "float32"), seed, rate), weights)
+    return ops.cast(change * scale, scores.dtype), None, None
 
 
 fused_window_weights = fused(window_weights, window_weights_gradients)

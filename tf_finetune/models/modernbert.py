@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_finetune.models.bert_embeddings import Initializer, fuses, kernel_rate
-from tf_finetune.models.decoder_weights import Stored
+from tf_finetune.models.bert_embeddings import Initializer
 from tf_finetune.models.encoder_stack import (
     INITIALIZER,
     configured,
@@ -18,11 +17,13 @@ from tf_finetune.models.encoder_stack import (
     with_lora,
 )
 from tf_finetune.models.fused import fused_dropout
-from tf_finetune.models.gpt2_layer import LayerNorm
+from tf_finetune.models.kernels import fuses, kernel_rate
+from tf_finetune.models.layer_norm import LayerNorm
 from tf_finetune.models.lora import Adapter, Lora
 from tf_finetune.models.modernbert_layer import SEEDS, ModernBertLayer
 from tf_finetune.models.rope import Rope
 from tf_finetune.models.seeds import derive_seed, draw_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tf_finetune.models.bert_embeddings import Initializer, fuses, kernel_rate
+from tf_finetune.models.bert_embeddings import Initializer
 from tf_finetune.models.bert_layers import batch_shape
-from tf_finetune.models.decoder_weights import Stored
 from tf_finetune.models.fused import fused_dropout
 from tf_finetune.models.fused_decoder import fused_add_layer_norm, fused_split_heads
-from tf_finetune.models.gpt2_layer import LayerNorm
-from tf_finetune.models.kernels import fused, traced_once
+from tf_finetune.models.kernels import fused, fuses, kernel_rate, traced_once
+from tf_finetune.models.layer_norm import LayerNorm
 from tf_finetune.models.linear import Linear, LinearForm, LinearTensors, linear_products
 from tf_finetune.models.local_attention import attend
 from tf_finetune.models.lora import Lora
 from tf_finetune.models.seeds import derive_seed
+from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
 # How many seeds a layer uses.

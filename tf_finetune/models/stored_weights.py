@@ -1,4 +1,4 @@
-"""Weights of decoders by their names and in their layout in transformers' checkpoints."""
+"""Weights by their names and in their layout in transformers' checkpoints."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
