@@ -174,7 +174,8 @@ def test_the_export_answers_like_predict(
     columns = [TEXTS, TEXTS[::-1]][: len(problem.text_columns)]
     classifier.export(str(tmp_path / "export"), columns)
     serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
-    for rows in ([0], [1], [2], [0, 1, 2, 3, 4, 5], []):
+    # The last but one has more pieces than are computed at once.
+    for rows in ([0], [1], [2], [0, 1, 2, 3, 4, 5], [1, 0, 3] * 16, []):
         texts = [[column[row] for row in rows] for column in columns]
         inputs = dict(zip(problem.text_columns, texts, strict=True))
         answers = serve(**{name: tf.constant(column, tf.string) for name, column in inputs.items()})

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
 PROGRAM = """
 import json, sys
@@ -26,7 +27,7 @@ from tf_finetune.formats.encoders import load_encoder
 for handle in sys.argv[1:]:
     try:
         encoder = load_encoder(handle)
-        print(json.dumps([encoder.pooling, str(encoder.source.directory)]))
+        print(json.dumps([encoder.pooling, str(encoder.source.directory), encoder.handle]))
     except Exception as error:
         print(json.dumps(f"{type(error).__name__}: {error}"))
 """
@@ -72,10 +73,35 @@ def test_without_a_network_the_cache_is_used(sentence_dir, tmp_path):
     handles = ["hf://org/tiny", f"hf://org/tiny@{SHA}", "hf://org/other", "hf://org/gpt"]
     found = load(handles, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert found[0] == found[1] and found[0][0] == "mean"
-    assert found[0][1].startswith(str(tmp_path))
+    assert found[0][1].startswith(str(tmp_path)) and found[0][2] == f"hf://org/tiny@{SHA}"
     assert str(found[2]).startswith("UserError: --encoder=hf://org/other: it cannot be downloaded")
     assert "--encoder=/path/to/other" in found[2] and "HF_HOME" in found[2]
     assert "config.json has model_type='gpt2'; only bert, roberta" in found[3]
+
+
+def test_a_run_keeps_the_commit_that_it_began_with(sentence_dir, tiny_bert_dir, tmp_path):
+    fill_cache(tmp_path, "org/tiny", sentence_dir)
+    rows = [{"text": f"a number {n}", "label": "yn"[n % 2]} for n in range(8)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["--encoder=hf://org/tiny", f"--model_dir={tmp_path / 'run'}"]
+    train = [f"--train_file={data}", "--do_train", "--max_steps=2", "--max_seq_length=32"]
+
+    def run(*arguments: str) -> str:
+        environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+        program = [sys.executable, str(REPOSITORY / "run_classifier.py"), *command, *arguments]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    assert f"hf://org/tiny@{SHA}" in run(*train)
+    # The Hub's main is another commit now, of another network.
+    repository = tmp_path / "hub" / "models--org--tiny"
+    shutil.copytree(tiny_bert_dir, repository / "snapshots" / ("f" * 40))
+    (repository / "snapshots" / ("f" * 40) / "config.json").write_text("{}")
+    (repository / "refs" / "main").write_text("f" * 40)
+    assert f"hf://org/tiny@{SHA}" in run(*train)
+    assert f"hf://org/tiny@{SHA}" in run(f"--test_file={data}", "--do_eval")
 
 
 @pytest.fixture

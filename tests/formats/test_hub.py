@@ -341,6 +341,11 @@ def test_frozen_and_non_trainable_variables_stay(bag_path):
     assert not network.trainable_variables
 
 
+def test_the_activation_of_a_saved_model_is_its_own(bag_path):
+    with pytest.raises(UserError, match="--hidden_act=gelu: the activation of"):
+        load_encoder(bag_path, hidden_act="gelu")
+
+
 @pytest.mark.parametrize("which", ["bert", "bag"])
 def test_training_reaches_the_dropout_of_a_wrapped_saved_model(tiny_hub_dir, bag_path, which):
     path = str(tiny_hub_dir / "encoder") if which == "bert" else bag_path

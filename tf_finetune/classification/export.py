@@ -20,7 +20,7 @@ column of the probabilities.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,28 @@ def text_logits(
     """
     tokens = preprocessor.tokenize(segments)
     packed, pieces = pack_long(preprocessor, tokens, max_seq_length, long_text)
-    logits = tf.cast(model(preprocessor.pad(packed), training=False), tf.float32)
+    features = preprocessor.pad(packed)
     if long_text != "window":
-        return logits
+        return tf.cast(model(features, training=False), tf.float32)
+    logits = _logits_in_parts(model, features)
     return tf.math.segment_mean(logits, tf.repeat(tf.range(tf.size(pieces)), pieces))
+
+
+def _logits_in_parts(model: keras.Model, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Returns logits as the model does; takes memory for 64 rows however many there are."""
+    rows, part = tf.shape(next(iter(features.values())))[0], 64
+
+    def step(number: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        rows = {n: value[part * number : part * (number + 1)] for n, value in features.items()}
+        return number + 1, done.write(number, tf.cast(model(rows, training=False), tf.float32))
+
+    count = (rows + part - 1) // part
+    shape = (None, model.output_shape[-1])
+    done = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=shape)
+    _, done = tf.while_loop(
+        lambda number, _: number < count, step, (0, done), parallel_iterations=1
+    )
+    return done.concat()
 
 
 def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:

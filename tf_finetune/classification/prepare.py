@@ -16,6 +16,7 @@ from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.data.report import data_report
 from tf_finetune.errors import UserError
 from tf_finetune.files import exists
+from tf_finetune.formats.hf_hub import is_of
 from tf_finetune.runs.cluster import Cluster, read_cluster
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import differences, replaced, settings, values_of
@@ -131,7 +132,7 @@ def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
 
 
 def _as_begun(config: Config, model_dir: ModelDir) -> Config:
-    """Takes for `auto` what it has become in the training that goes on."""
+    """Takes for `auto` what it has become in the training that goes on, and the same commit."""
     if config.run.overwrite or not exists(model_dir.config):
         return config
     try:
@@ -139,6 +140,8 @@ def _as_begun(config: Config, model_dir: ModelDir) -> Config:
     except UserError:
         return config  # `check_free` says what it is.
     names = [n for n in ("pooling", "head") if getattr(config.encoder, n) == "auto"]
+    if is_of(earlier.encoder.encoder, config.encoder.encoder):
+        names.append("encoder")
     return replaced(config, **values_of(earlier, names))
 
 
@@ -169,10 +172,11 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
     earlier, _ = earlier_dir.load(Config)
     if config.encoder.head != earlier.encoder.head:
         check_head("init_from", earlier_dir, earlier.encoder)
-    if config.encoder.encoder not in (None, earlier.encoder.encoder):
+    theirs = earlier.encoder.encoder
+    if config.encoder.encoder not in (None, theirs) and not is_of(theirs, config.encoder.encoder):
         raise UserError(
             f"--encoder={config.encoder.encoder}: --init_from={earlier_dir} was trained on "
-            f"{earlier.encoder.encoder}. Leave --encoder out."
+            f"{theirs}. Leave --encoder out."
         )
     if config.lora.lora_rank and config.lora != earlier.lora:
         lines = "\n".join(differences(earlier, config, _names("lora")))
@@ -212,6 +216,8 @@ def _complete_for_model(
     earlier, learnt = model_dir.load(Config)
     if "head" not in given:
         check_head("model_dir", model_dir, earlier.encoder)
+    if is_of(earlier.encoder.encoder, config.encoder.encoder):
+        config = replaced(config, encoder=earlier.encoder.encoder)
     made_with = _names("encoder", "lora", "optimizer", "loop")
     lines = differences(earlier, config, made_with & set(given))
     problem = problem_from_record(model_dir, earlier, learnt)

@@ -69,10 +69,9 @@ def _run(request: Request, runtime: Runtime) -> int:
     rows = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
-            # What auto has become: later the encoder's folder may say something else.
-            config = replaced(
-                config, **{n: getattr(classifier.config, n) for n in ("pooling", "head")}
-            )
+            # What auto has become, and the commit: later the encoder's folder may be another.
+            names = ("pooling", "head", "encoder")
+            config = replaced(config, **{n: getattr(classifier.config, n) for n in names})
             save_run(model_dir, config, data.problem, split_record(data))
             write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:

@@ -8,7 +8,7 @@ from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_adapters import with_lora
 from tf_finetune.formats.encoder_families import find_family
 from tf_finetune.formats.handles import describe, find_kind, local_path
-from tf_finetune.formats.hf_hub import download
+from tf_finetune.formats.hf_hub import download, with_commit
 from tf_finetune.formats.hub import load_hub
 from tf_finetune.formats.huggingface_encoders import load_hugging_face
 from tf_finetune.formats.keras_hub import load_keras_hub
@@ -53,7 +53,7 @@ def load_encoder(
             of our own layers can have them.
 
     Returns:
-        The encoder.
+        The encoder; its handle has the commit of a model of the Hugging Face Hub.
 
     Raises:
         UserError: The handle cannot be used; the message says why and what to do.
@@ -70,11 +70,19 @@ def _load(
 ) -> Encoder:
     """Loads an encoder without adapters; see `load_encoder`."""
     path = _find(handle)
+    if path and handle.startswith(_HF):
+        handle = with_commit(handle, path)
     kind = find_kind(path) if path else "keras_hub"
     if kind == "tf1_hub":
         raise UserError(
             f"--encoder={handle}: a model in TF1 Hub format (tfhub_module.pb), which cannot be "
             f"trained in TensorFlow 2. {TF1_REMEDY}"
+        )
+    # A record of before the flag has the formula that all models had then.
+    if kind != "hugging_face" and hidden_act not in (None, "gelu_new"):
+        raise UserError(
+            f"--hidden_act={hidden_act}: the activation of --encoder={handle} is fixed, as it is "
+            "not in Hugging Face's format. Leave the flag out."
         )
     if path and kind == "saved_model":
         return load_hub(

@@ -62,6 +62,21 @@ def download_config(name: str, flag: str) -> Path:
         raise UserError(f"--{flag}=hf://{name}: {error}") from error
 
 
+def with_commit(handle: str, folder: Path) -> str:
+    """Returns a handle `hf://org/name` with the commit that its snapshot's folder is named after.
+
+    Args:
+        handle: The handle, with a revision or without.
+        folder: From `download`.
+    """
+    return f"{handle.partition('@')[0]}@{folder.name}"
+
+
+def is_of(recorded: str | None, handle: str | None) -> bool:
+    """Whether a handle `with_commit` is one of the model that a handle without revision names."""
+    return bool(recorded and handle and "@" in recorded and recorded.rpartition("@")[0] == handle)
+
+
 def _snapshot(name: str, patterns: tuple[str, ...], flag: str) -> Path:
     """Returns the snapshot's folder, with the files of these patterns in it."""
     from huggingface_hub import errors, snapshot_download
