@@ -57,6 +57,41 @@ def minilm_dir() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+@pytest.fixture(scope="session")
+def peer() -> Iterator[Callable[..., Any]]:
+    """Starts a script of `tests/tools` beside transformers; returns what asks it questions.
+
+    It runs in `.venv-bench` of `make benchmark`, or in this environment; it reads a question and
+    writes an answer, each a line of JSON.
+    """
+    python = REPOSITORY / ".venv-bench" / "bin" / "python"
+    if all(map(importlib.util.find_spec, ("torch", "transformers", "peft"))):
+        python = Path(sys.executable)
+    started = []
+
+    def start(script: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        if not python.exists():
+            pytest.skip("needs torch, transformers and peft: make benchmark installs them")
+        command = [str(python), str(REPOSITORY / "tests" / "tools" / script)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        started.append(process)
+
+        def ask(question: dict[str, Any]) -> dict[str, Any]:
+            assert process.stdin and process.stdout and process.stderr
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            return json.loads(line)
+
+        return ask
+
+    yield start
+    for process in started:
+        process.communicate()
+
+
 def package_file(module: str, name: str) -> Path:
     """A file of an installed package, found without importing it; skips the test without one."""
     spec = importlib.util.find_spec(module)

@@ -2,11 +2,8 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -45,27 +42,14 @@ NUMBER = Problem("regression", ("text",), ())
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Asks transformers, sentence-transformers or PEFT what a folder computes."""
-    python = REPOSITORY / ".venv-bench" / "bin" / "python"
-    if all(map(importlib.util.find_spec, ("torch", "transformers", "peft"))):
-        python = Path(sys.executable)
-    if not python.exists():
-        pytest.skip("needs torch, transformers and peft: make benchmark installs them")
-    script = REPOSITORY / "tests" / "tools" / "ask_classifier.py"
-    process = subprocess.Popen([python, script], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+def ask(peer) -> Callable[..., dict[str, Any]]:
+    """Asks transformers, sentence-transformers or PEFT what a folder computes of texts."""
+    answer = peer("ask_classifier.py")
 
     def ask(folder: Path, kind: str, texts: list[list[str]], **options: Any) -> dict[str, Any]:
-        assert process.stdin and process.stdout and process.stderr
-        question = {"folder": str(folder), "kind": kind, "texts": texts, **options}
-        process.stdin.write(json.dumps(question) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        return json.loads(line)
+        return answer({"folder": str(folder), "kind": kind, "texts": texts, **options})
 
-    yield ask
-    process.communicate()
+    return ask
 
 
 def classifier(

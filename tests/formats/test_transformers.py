@@ -4,14 +4,9 @@ Needs an environment with torch, transformers and peft: `.venv-bench` of `make b
 one. The libraries run in a process of their own.
 """
 
-import importlib.util
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import keras
@@ -34,27 +29,10 @@ NAMES = ("llama", "llama3", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Callable[..., dict[str, Any]]]:
+def ask(peer) -> Callable[..., dict[str, Any]]:
     """Asks transformers, and PEFT with options, what a model directory computes."""
-    python = REPOSITORY / ".venv-bench" / "bin" / "python"
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft")):
-        python = Path(sys.executable)
-    if not python.exists():
-        pytest.skip("needs torch, transformers and peft: make benchmark installs them")
-    script = REPOSITORY / "tests" / "tools" / "ask_transformers.py"
-    process = subprocess.Popen([python, script], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
-
-    def ask(model: Path, **options: str) -> dict[str, Any]:
-        assert process.stdin and process.stdout and process.stderr
-        question = {"model": str(model), "ids": IDS, **options}
-        process.stdin.write(json.dumps(question) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        return json.loads(line)
-
-    yield ask
-    process.communicate()
+    answer = peer("ask_transformers.py")
+    return lambda model, **options: answer({"model": str(model), "ids": IDS, **options})
 
 
 def logits(network: LlamaDecoder) -> np.ndarray:
