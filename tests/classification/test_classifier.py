@@ -71,6 +71,15 @@ def test_logits_start_at_the_output_bias(encoder, rows, head):
         np.testing.assert_allclose(logits, [start] * 6, atol=0.5)
 
 
+def test_a_new_head_begins_as_in_transformers():
+    head = HEADS["linear"](num_outputs=300)
+    head.build((None, 200))
+    kernel = head.logits.kernel.numpy()
+    assert abs(kernel.std() - 0.02) < 0.0004 and abs(kernel.mean()) < 0.0004
+    # A normal distribution is not cut: 4.6 % lie beyond two deviations.
+    assert 0.04 < np.mean(np.abs(kernel) > 0.04) < 0.05
+
+
 def test_without_labels_logits_start_at_nothing(encoder):
     model = build_classifier(encoder, MULTI).model
     assert model.get_layer("head").logits.bias.numpy().tolist() == [0.0, 0.0]
