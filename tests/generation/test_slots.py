@@ -182,8 +182,7 @@ def test_memory_grows_with_its_rows_and_is_given_back(slots):
     for _ in range(70):
         slots.step()
         sizes.append(slots.size)
-    # Four rows, then five, then five of two blocks each.
-    assert 2 * 5 * sizes[0] == 2 * 4 * sizes[1] == 4 * sizes[-1] and sizes[-1] == max(sizes)
+    assert 2 * sizes[0] == sizes[-1] == max(sizes)  # The room of two blocks in place of one.
     for reply in replies[:4]:
         slots.drop(reply)
     slots.step()
@@ -195,13 +194,10 @@ def test_memory_grows_with_its_rows_and_is_given_back(slots):
     assert slots.size == 0 and slots.is_idle
 
 
-def test_few_programs_serve_any_number_of_rows():
-    slots = Slots(load_decoder(str(MODELS / "llama")), rows=8)
+def test_two_programs_serve_any_number_of_rows(slots):
     asks = [Ask(prompt, (), 10, temperature=0) for prompt in make_prompts(40)]
-    for seed in range(3):
-        answer_in_company(slots, asks, seed)
-    # For prompts and for steps, of 1, 2, 4 and 8 rows.
-    assert len(slots.programs) <= 8
+    answer_in_company(slots, asks)
+    assert len(slots.programs) == 2
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(slots):

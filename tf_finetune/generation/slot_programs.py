@@ -30,8 +30,8 @@ class JoinedAdapters(NamedTuple):
 class SlotPrograms:
     """Reads with a network that learns no more.
 
-    There is a program for each number of rows, with and without adapters; it serves all lengths of
-    prompts and memories.
+    There is a program for prompts and one for what follows them, each with adapters and without: it
+    serves any number of rows, and all lengths.
     """
 
     def __init__(self, network: Any) -> None:
@@ -64,7 +64,7 @@ class SlotPrograms:
             The memories, and the logits after the prompts, float32 [batch, vocabulary].
         """
         arguments = ids, starts, tf.constant(rounded_up(room))
-        return self._run(self._read_prompts, None, arguments, adapters)
+        return self._run(self._read_prompts, arguments, adapters)
 
     def read_on(
         self,
@@ -87,32 +87,30 @@ class SlotPrograms:
             The memories with these tokens, and the logits after the last one, float32 [batch,
             vocabulary].
         """
-        length = 1 if ids.shape[1] == 1 else None
-        arguments = ids, starts, places, list(memories)
-        return self._run(self._read_on, length, arguments, adapters)
+        return self._run(self._read_on, (ids, starts, places, list(memories)), adapters)
 
     def _run(
         self,
         function: Callable[..., Any],
-        length: int | None,
         arguments: tuple[Any, ...],
         adapters: JoinedAdapters | None,
     ) -> Any:
-        """Runs the program of a function, whose first argument is ids."""
-        batch = arguments[0].shape[0]
-        key = function.__name__, batch, length, adapters is None
+        """Runs the program of a function."""
+        key = function.__name__, adapters is None
+        if adapters is not None:
+            arguments = (*arguments, adapters)
         if key not in self._programs:
-            signature: list[Any] = [tf.TensorSpec((batch, length), tf.int32)]
-            # The room of memories, and the ranks of adapters.
-            signature += tf.nest.map_structure(lambda x: _open(x, 2), arguments[1:])
+            signature = [tf.nest.map_structure(_any_batch, part) for part in arguments]
             if adapters is not None:
-                parts = zip(adapters, (2, 1, 1), strict=True)
-                open_ = (tuple(_open(x, axis) for x in part) for part, axis in parts)
-                signature.append(JoinedAdapters(*open_))
+                a, b = (
+                    tuple(_open(tensor, axis) for tensor in part)
+                    for part, axis in ((adapters.a, 2), (adapters.b, 1))
+                )
+                signature[-1] = signature[-1]._replace(a=a, b=b)
             program = tf.function(function, input_signature=signature, autograph=False)
             program.get_concrete_function()
             self._programs[key] = program
-        return self._programs[key](*arguments, *(() if adapters is None else (adapters,)))
+        return self._programs[key](*arguments)
 
     def _read_prompts(
         self,
@@ -184,9 +182,16 @@ def _adapted(layers: Sequence[Any], adapters: JoinedAdapters) -> list[Any]:
     ]
 
 
-def _open(tensor: tf.Tensor, axis: int) -> tf.TensorSpec:
-    """Returns a tensor's shape with the size of an axis, if there is such a one, left open."""
+def _any_batch(tensor: tf.Tensor) -> tf.TensorSpec:
+    """Returns the shape of a tensor of any number of rows, all lengths and rooms."""
+    if len(tensor.shape) == 4:
+        return _open(tensor, 0, 2)
+    return _open(tensor, *range(len(tensor.shape)))
+
+
+def _open(tensor: tf.Tensor, *axes: int) -> tf.TensorSpec:
+    """Returns a tensor's shape with the sizes of some axes left open."""
     shape = tensor.shape.as_list()
-    if axis < len(shape):
+    for axis in axes:
         shape[axis] = None
     return tf.TensorSpec(shape, tensor.dtype)

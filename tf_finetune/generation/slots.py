@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -171,15 +172,14 @@ class Slots:
         return self._begin(group, memories, logits)
 
     def _next_group(self) -> list[Reply]:
-        """Returns the first of those that wait that fit into rows and a chunk: 1, 2, 4, ..."""
-        free = min(len(self.waiting), self.rows - len(self._live))
+        """Returns the first of those that wait, as many as fit into the rows and a chunk."""
+        free, longest = self.rows - len(self._live), 0
         group: list[Reply] = []
-        size = 1
-        while size <= free:
-            first = [self.waiting[number] for number in range(size)]
-            if size > 1 and size * max(len(reply.ask.prompt) for reply in first) > CHUNK:
+        for reply in islice(self.waiting, free):
+            longest = max(longest, len(reply.ask.prompt))
+            if group and longest * (len(group) + 1) > CHUNK:
                 break
-            group, size = first, 2 * size
+            group.append(reply)
         return group
 
     def _read_first_chunk(self, reply: Reply) -> list[Reply]:
