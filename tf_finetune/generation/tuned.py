@@ -14,7 +14,7 @@ from tf_finetune.models.lora import Lora, make_lora
 from tf_finetune.models.row_adapters import Stacks, adapter_shapes, stack_adapter
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.text.chat_template import ChatTemplate
-from tf_finetune.training.checkpoints import read_weights
+from tf_finetune.training.checkpoints import load_step, read_weights
 
 
 def has_adapter(model_dir: str) -> bool:
@@ -26,12 +26,15 @@ def has_adapter(model_dir: str) -> bool:
     return _lora(load_record(ModelDir(model_dir))[0]) is not None
 
 
-def read_tuned_adapter(model_dir: str, base: Decoder) -> tuple[Stacks, DialogueFormat]:
+def read_tuned_adapter(
+    model_dir: str, base: Decoder, step: int | None = None
+) -> tuple[Stacks, DialogueFormat]:
     """Reads the adapter of a run without its base.
 
     Args:
         model_dir: The run's folder.
         base: The run's base.
+        step: Of the training; None: the best, else the last.
 
     Returns:
         The adapter, and how its prompts are written.
@@ -43,7 +46,7 @@ def read_tuned_adapter(model_dir: str, base: Decoder) -> tuple[Stacks, DialogueF
     lora = _lora(config)
     assert lora is not None
     # The trained variables, then the seeds of dropout.
-    values = read_weights(ModelDir(model_dir).checkpoints)
+    values = read_weights(ModelDir(model_dir).checkpoints, step)
     shapes = adapter_shapes(base.network, lora)
     wanted = [shape for pair in shapes.values() for shape in pair]
     if [value.shape for value in values[: len(wanted)]] != wanted:
@@ -59,9 +62,11 @@ def read_tuned_adapter(model_dir: str, base: Decoder) -> tuple[Stacks, DialogueF
     return stacks, DialogueFormat(chat, config.decoder.chat_template == PLAIN)
 
 
-def load_tuned(model_dir: str) -> tuple[Decoder, DialogueFormat]:
-    """Loads the model of a run that has trained all weights; see `load_generator`."""
+def load_tuned(model_dir: str, step: int | None = None) -> tuple[Decoder, DialogueFormat]:
+    """Loads the model of a run that has trained all weights; see `read_tuned_adapter`."""
     generator = load_generator(model_dir)
+    if step is not None:
+        load_step(generator.model, ModelDir(model_dir).checkpoints, step)
     return generator.decoder, generator.form
 
 

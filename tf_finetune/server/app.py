@@ -12,10 +12,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import make_dirs
+from tf_finetune.server import completions
 from tf_finetune.server import files as file_endpoints
 from tf_finetune.server import jobs as job_endpoints
 from tf_finetune.server import models as model_endpoints
 from tf_finetune.server.config import ServerConfig
+from tf_finetune.server.engine import Engine
 from tf_finetune.server.failures import add_handlers
 from tf_finetune.server.files import Files
 from tf_finetune.server.gate import Gate
@@ -41,12 +43,14 @@ def create_app(config: ServerConfig) -> FastAPI:
     files = Files(folder / "files", store)
     queue = Queue(folder / "jobs", store, files, config.max_running_jobs)
     models = Models(config.bases, folder / "jobs", store, int(time.time()))
+    engine = Engine(lambda: _answering(config), config.max_waiting)
     jobs = Jobs(store, files, models, queue, config.organization)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         queue.start()
         yield
+        await run_in_threadpool(engine.stop)
         await run_in_threadpool(queue.stop)
         store.close()
         os.close(lock)
@@ -58,9 +62,18 @@ def create_app(config: ServerConfig) -> FastAPI:
     api.include_router(file_endpoints.make_router(files, store, config.max_file_mb << 20))
     api.include_router(job_endpoints.make_router(jobs))
     api.include_router(model_endpoints.make_router(models))
-    # Here: chat.completions and completions, whose router takes `models`.
+    api.include_router(completions.make_router(engine, models.resolve))
     app.include_router(api)
     return app
+
+
+def _answering(config: ServerConfig) -> Any:
+    """Makes what answers, with TensorFlow, which a server that only trains never loads."""
+    from tf_finetune.server.answering import Answering
+    from tf_finetune.server.loaded import Loaded
+
+    loaded = Loaded(config.memory_limit, config.max_rows, config.max_length)
+    return Answering(loaded, config.precision)
 
 
 def _only_server(config: ServerConfig) -> Any:

@@ -12,6 +12,8 @@ from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import check_values, setting
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_UNITS = ("", "KiB", "MiB", "GiB", "TiB")
+_BYTES = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(_UNITS)})")
 # Comma and glob characters mean something in the flags of a training.
 _NOT_IN_PATHS = set(",*?[]{}\n")
 
@@ -37,6 +39,25 @@ class ServerConfig:
     )
     max_running_jobs: int = setting(1, "trainings at a time; further jobs wait", minimum=1)
     max_file_mb: int = setting(512, "largest file that is taken, in MiB", minimum=1)
+    model_memory_limit: str | None = setting(
+        None,
+        "most memory for the weights of models that answer, in bytes or such as 4GiB; the longest "
+        "unused leave it; left out: half of what is free at the first request",
+    )
+    max_rows: int = setting(16, "answers of a model that are made at once", minimum=1)
+    max_waiting: int = setting(
+        256, "answers that may be asked for at a time; further requests get 429", minimum=1
+    )
+    max_length: int | None = setting(
+        None,
+        "most tokens of a prompt with its answer; left out: what each model was made for",
+        minimum=2,
+    )
+    precision: str = setting(
+        "auto",
+        "dtype policy of models that answer; auto: bfloat16 where the hardware has it",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
     organization: str = setting("local", "the owner in names of tuned models, ft:base:owner:...")
 
     def __post_init__(self) -> None:
@@ -46,7 +67,7 @@ class ServerConfig:
                 f"--organization={self.organization!r}: a name of letters, digits, . _ and - is "
                 "meant."
             )
-        self.bases  # noqa: B018  Its checks.
+        self.bases, self.memory_limit  # noqa: B018  Their checks.
 
     @property
     def folder(self) -> Path:
@@ -84,6 +105,23 @@ class ServerConfig:
                 raise UserError(f"--models: the name {name} stands there twice. Rename one.")
             found[name] = _absolute(name, handle)
         return found
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The bytes of `model_memory_limit`.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        if self.model_memory_limit is None:
+            return None
+        found = _BYTES.fullmatch(self.model_memory_limit.strip())
+        if not found or float(found[1]) <= 0:
+            raise UserError(
+                f"--model_memory_limit={self.model_memory_limit}: a number of bytes, or of KiB, "
+                "MiB, GiB or TiB, such as 4GiB, is meant."
+            )
+        return int(float(found[1]) * 1024 ** _UNITS.index(found[2]))
 
     @property
     def is_local(self) -> bool:

@@ -195,11 +195,18 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     return path
 
 
-def read_weights(directory: str) -> list[np.ndarray]:
-    """Reads what `load_weights` loads, without a model.
+def load_step(model: keras.Model, directory: str, step: int) -> None:
+    """Loads the weights that a training had at a step; see `load_weights`."""
+    weights = [variable.value for variable in checkpoint_variables(model)]
+    _restore_weights(tf.train.Checkpoint(model=weights), _step_path(directory, step))
+
+
+def read_weights(directory: str, step: int | None = None) -> list[np.ndarray]:
+    """Reads what `load_weights` or `load_step` loads, without a model.
 
     Args:
         directory: The checkpoints' folder.
+        step: The step; None: the best, else the last.
 
     Returns:
         The values in the order of `checkpoint_variables`.
@@ -207,7 +214,7 @@ def read_weights(directory: str) -> list[np.ndarray]:
     Raises:
         UserError: There is no checkpoint, or it cannot be read.
     """
-    path = _finished(directory)
+    path = _finished(directory) if step is None else _step_path(directory, step)
     try:
         reader = tf.train.load_checkpoint(path)
         pattern = re.compile(r"model/(\d+)/.*VARIABLE_VALUE")
@@ -249,6 +256,13 @@ def _finished(directory: str) -> str:
     if not paths:
         raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
     return paths[-1]
+
+
+def _step_path(directory: str, step: int) -> str:
+    path = tf.io.gfile.join(directory, f"step-{step}")
+    if path not in find(directory, "step"):
+        raise UserError(f"no checkpoint of step {step} in {directory}.")
+    return path
 
 
 def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
