@@ -18,6 +18,7 @@ from tf_finetune.runtime.hardware import choose_precision, compile_unseen
 from tf_finetune.server.engine import Failed, Inquiry, Piece, Prompt, Stream, TokenText
 from tf_finetune.server.failures import ApiError
 from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded
+from tf_finetune.text.token_bytes import token_bytes
 from tf_finetune.text.tokenizer import Tokenizer
 
 FAILED = "The server failed at this request; its log says why."
@@ -181,11 +182,12 @@ def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: 
 
 
 def _told(token: Token, inquiry: Inquiry, tokenizer: Tokenizer) -> TokenText:
-    def text(id: int) -> str:
-        return tokenizer.decode([id], skip_special_tokens=False)
-
     top = token.top[: inquiry.logprobs or 0]
-    return TokenText(text(token.id), token.logprob or 0.0, tuple((text(i), p) for i, p in top))
+    return TokenText(
+        token_bytes(tokenizer, token.id),
+        token.logprob or 0.0,
+        tuple((token_bytes(tokenizer, id), logprob) for id, logprob in top),
+    )
 
 
 def _classify(classifier: Classifier, stream: Stream) -> None:
@@ -201,10 +203,13 @@ def _classify(classifier: Classifier, stream: Stream) -> None:
         text = ", ".join(labels) if names else f"{found.values[number]:g}"
         told: tuple[TokenText, ...] = ()
         if names and inquiry.logprobs is not None:
-            logprobs = [math.log(max(float(p), 1e-30)) for p in found.probabilities[number]]
-            top = sorted(zip(names, logprobs, strict=True), key=lambda pair: -pair[1])
+            pairs = zip(names, found.probabilities[number].tolist(), strict=True)
+            logprobs = {name: math.log(max(value, 1e-30)) for name, value in pairs}
+            most = inquiry.logprobs or len(names)
+            top = sorted(logprobs.items(), key=lambda pair: -pair[1])[:most]
             told = tuple(
-                TokenText(label, logprobs[names.index(label)], tuple(top)) for label in labels
+                TokenText(label.encode(), logprobs[label], tuple((t.encode(), p) for t, p in top))
+                for label in labels
             )
         for choice in range(inquiry.n):
             stream.push(Piece(number * inquiry.n + choice, text, told, "stop", 1))

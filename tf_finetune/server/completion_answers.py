@@ -110,14 +110,14 @@ class Form:
             return None
         if self.is_chat:
             return {"content": [_chat_token(token) for token in tokens], "refusal": None}
-        offsets, offset = [], sum(len(token.text) for token in before.tokens)
+        offsets, offset = [], sum(_characters(token.content) for token in before.tokens)
         for token in tokens:
             offsets.append(offset)
-            offset += len(token.text)
+            offset += _characters(token.content)
         return {
-            "tokens": [token.text for token in tokens],
+            "tokens": [_shown(token.content) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [dict(token.top) for token in tokens],
+            "top_logprobs": [{_shown(top): p for top, p in token.top} for token in tokens],
             "text_offset": offsets,
         }
 
@@ -133,11 +133,22 @@ def usage(choices: Sequence[Choice], prompt_tokens: int) -> dict[str, int]:
 
 
 def _chat_token(token: TokenText) -> dict[str, Any]:
-    top = [_token(text, logprob) for text, logprob in token.top]
-    return {**_token(token.text, token.logprob), "top_logprobs": top}
+    top = [_token(content, logprob) for content, logprob in token.top]
+    return {**_token(token.content, token.logprob), "top_logprobs": top}
 
 
-def _token(text: str, logprob: float) -> dict[str, Any]:
-    # A token may be a part of a character.
-    whole = None if "\ufffd" in text else list(text.encode())
-    return {"token": text, "logprob": logprob, "bytes": whole}
+def _token(content: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": _shown(content), "logprob": logprob, "bytes": list(content)}
+
+
+def _shown(content: bytes) -> str:
+    r"""Returns a token as text; a part of a character as OpenAI writes it, `bytes:\xe2\x82`."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+
+
+def _characters(content: bytes) -> int:
+    """Returns how many characters begin in some UTF-8."""
+    return sum(byte & 0xC0 != 0x80 for byte in content)

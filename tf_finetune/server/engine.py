@@ -7,13 +7,10 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tf_finetune.errors import UserError
 from tf_finetune.server.models import ServedModel
-
-if TYPE_CHECKING:
-    from tf_finetune.server.answering import Answering
 
 # Messages, a text, or token ids.
 Prompt = Sequence[Mapping[str, Any]] | str | Sequence[int]
@@ -57,14 +54,14 @@ class TokenText:
     """A token of an answer, as text.
 
     Attributes:
-        text: The token.
+        content: The token in UTF-8; it may be a part of a character.
         logprob: The logarithm of its probability.
         top: The most probable tokens in its place, with theirs.
     """
 
-    text: str
+    content: bytes
     logprob: float
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[bytes, float], ...]
 
 
 @dataclass(frozen=True)
@@ -150,13 +147,30 @@ class Stream:
             self.is_closed = True
 
 
+class Worker(Protocol):
+    """What answers, in the engine's thread; it alone knows TensorFlow."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to answer."""
+
+    def begin(self, stream: Stream) -> None:
+        """Takes an inquiry."""
+
+    def drop(self, stream: Stream) -> None:
+        """Forgets the answers that a reader does not wait for any more."""
+
+    def step(self) -> None:
+        """Goes on with all answers by a token."""
+
+
 class Engine:
     """Answers inquiries; those that arrive together are answered together.
 
     TensorFlow is loaded with the first one.
     """
 
-    def __init__(self, make: Callable[[], "Answering"], most_waiting: int = 256) -> None:
+    def __init__(self, make: Callable[[], Worker], most_waiting: int = 256) -> None:
         """Starts nothing yet.
 
         Args:
@@ -164,7 +178,7 @@ class Engine:
             most_waiting: The most answers that are asked for at a time; further ones are refused.
         """
         self._make, self._most = make, most_waiting
-        self._inbox: queue.SimpleQueue[Callable[[Answering], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[Worker], None] | None] = queue.SimpleQueue()
         self._open: set[Stream] = set()
         self._thread: threading.Thread | None = None
 
@@ -186,7 +200,7 @@ class Engine:
             self._thread.start()
         stream = Stream(inquiry, self._closed)
         self._open.add(stream)
-        self._inbox.put(lambda answering: answering.begin(stream))
+        self._inbox.put(lambda worker: worker.begin(stream))
         return stream
 
     def stop(self) -> None:
@@ -198,24 +212,24 @@ class Engine:
 
     def _closed(self, stream: Stream) -> None:
         self._open.discard(stream)
-        self._inbox.put(lambda answering: answering.drop(stream))
+        self._inbox.put(lambda worker: worker.drop(stream))
 
     def _work(self) -> None:
         try:
-            answering = self._make()
+            worker = self._make()
         except Exception as error:
             self._refuse_all(_told(error))
             return
         while True:
             try:
-                task = self._inbox.get(block=answering.is_idle)
+                task = self._inbox.get(block=worker.is_idle)
             except queue.Empty:
-                answering.step()
+                worker.step()
                 continue
             if task is None:
                 break
             try:
-                task(answering)
+                task(worker)
             except Exception as error:  # The next request may be answered.
                 _told(error)
         self._refuse_all(Failed("The server is being stopped."))
