@@ -90,6 +90,9 @@ def test_the_largest_file_is_taken_and_one_byte_more_is_not(server, client):
     with pytest.raises(openai.APIStatusError, match="larger than 1 MiB") as refused:
         client.files.create(file=("a.jsonl", row + b"x"), purpose="fine-tune")
     assert refused.value.status_code == 413 and refused.value.code == "file_too_large"
+    # Much larger: the answer comes before the body has gone.
+    with pytest.raises(openai.APIStatusError, match="larger than 1 MiB"):
+        client.files.create(file=("a.jsonl", row * 64), purpose="fine-tune")
     assert not leftovers(server)
 
 
