@@ -36,6 +36,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env={**os.environ, "A_SECRET": "of the server"},
             )
         assert self.process.stdout
         line = self.process.stdout.readline()

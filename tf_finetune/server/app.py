@@ -20,7 +20,7 @@ from tf_finetune.server.config import ServerConfig
 from tf_finetune.server.engine import Engine
 from tf_finetune.server.failures import add_handlers
 from tf_finetune.server.files import Files
-from tf_finetune.server.gate import Gate
+from tf_finetune.server.gate import Gate, read_keys
 from tf_finetune.server.jobs import Jobs
 from tf_finetune.server.models import Models
 from tf_finetune.server.queue import Queue
@@ -37,6 +37,7 @@ def create_app(config: ServerConfig) -> FastAPI:
         UserError: The folder is another server's, or the keys cannot be read.
     """
     folder = config.folder
+    keys = read_keys(config.api_keys_file) if config.api_keys_file else None
     make_dirs(str(folder))
     lock = _only_server(config)
     store = Store(folder / "server.sqlite")
@@ -55,9 +56,16 @@ def create_app(config: ServerConfig) -> FastAPI:
         store.close()
         os.close(lock)
 
-    app = FastAPI(title="tf_finetune", lifespan=lifespan, redirect_slashes=False)
+    # The pages of its own would load scripts from elsewhere.
+    app = FastAPI(
+        title="tf_finetune",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     add_handlers(app)
-    app.add_middleware(Gate, config=config)
+    app.add_middleware(Gate, keys=keys)
     api = APIRouter(prefix="/v1")
     api.include_router(file_endpoints.make_router(files, store, config.max_file_mb << 20))
     api.include_router(job_endpoints.make_router(jobs))

@@ -50,7 +50,10 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> Any:
-        return answer(error.status, error.message, error.param, error.code)
+        response = answer(error.status, error.message, error.param, error.code)
+        if error.status == 413:  # The rest of the body is not waited for.
+            response.headers["connection"] = "close"
+        return response
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Any:

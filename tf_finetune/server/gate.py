@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +12,6 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import read_bytes
-from tf_finetune.server.config import ServerConfig
 from tf_finetune.server.failures import answer
 
 Message = MutableMapping[str, Any]
@@ -43,12 +42,11 @@ class Gate:
 
     Args:
         app: What answers.
-        config: Says whose keys are known, and whether only this machine is listened to.
+        keys: The digests of the keys that clients may have; None: none are asked for.
     """
 
-    def __init__(self, app: Any, config: ServerConfig) -> None:
-        self._app = app
-        self._keys = read_keys(config.api_keys_file) if config.api_keys_file else None
+    def __init__(self, app: Any, keys: Sequence[bytes] | None) -> None:
+        self._app, self._keys = app, keys
 
     async def __call__(
         self,

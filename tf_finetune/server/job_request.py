@@ -2,8 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 
+
+def _encodable(text: str) -> str:
+    text.encode()  # Half a pair of \\ud800... is no text.
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 Auto = Literal["auto"]
 Positive = Annotated[StrictFloat | StrictInt, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _MOST_PAIRS = 16
@@ -61,15 +76,15 @@ class Method(_Part):
 class Integration(BaseModel):
     """Something that would be told of the job; ignored."""
 
-    type: Annotated[str, Field(max_length=64)]
+    type: Annotated[Text, Field(max_length=64)]
 
 
 class CreateJob(_Part):
     """A new fine-tuning job."""
 
-    model: str
-    training_file: str
-    validation_file: str | None = None
+    model: Text
+    training_file: Text
+    validation_file: Text | None = None
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
     method: Method | None = None
@@ -78,8 +93,8 @@ class CreateJob(_Part):
     metadata: (
         Annotated[
             dict[
-                Annotated[str, Field(min_length=1, max_length=64)],
-                Annotated[str, Field(max_length=512)],
+                Annotated[Text, Field(min_length=1, max_length=64)],
+                Annotated[Text, Field(max_length=512)],
             ],
             Field(max_length=_MOST_PAIRS),
         ]

@@ -9,6 +9,7 @@ from typing import IO, Any
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from tf_finetune.files import remove
 from tf_finetune.server.failures import ApiError
@@ -76,7 +77,10 @@ async def receive(request: Request, folder: Path, max_bytes: int) -> Upload:
     except FormParserError as error:
         remove(name)
         raise ApiError(400, f"The form cannot be read: {error}.") from None
-    except BaseException:  # A client that went away, too.
+    except ClientDisconnect:
+        remove(name)
+        raise ApiError(400, "The client went away before the file was whole.") from None
+    except BaseException:
         remove(name)
         raise
 
