@@ -11,6 +11,7 @@ import tensorflow as tf
 from tests.generation.conftest import MODELS
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
+from tf_finetune.generation import reading
 from tf_finetune.generation import slots as slots_module
 from tf_finetune.generation.config import Config, DecoderConfig
 from tf_finetune.generation.decode import Decoding
@@ -192,6 +193,38 @@ def test_memory_grows_with_its_rows_and_is_given_back(slots):
     assert slots.size == max(sizes) / 5
     slots.drop(replies[4])
     assert slots.size == 0 and slots.is_idle
+
+
+def test_room_is_given_back_when_a_long_answer_has_ended(slots, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK", 16)
+    long = slots.add(Ask([5] * 60, (), 60, temperature=0))
+    for _ in range(30):
+        slots.step()
+    short = slots.add(Ask([5, 6], (), 100, temperature=0))
+    slots.step()
+    size = slots.size
+    slots.drop(long)
+    assert 0 < slots.size < size
+    expected = alone(Slots(slots.decoder), Ask([5, 6], (), 100, temperature=0))
+    while not slots.is_idle:
+        slots.step()
+    assert ids_of(short) == ids_of(expected)
+
+
+def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
+    shapes, read = [], slots.programs.read_prompts
+    monkeypatch.setattr(
+        slots.programs,
+        "read_prompts",
+        lambda ids, *more: shapes.append(ids.shape) or read(ids, *more),
+    )
+    asks = [Ask([5, 6, 7], (), 6, seed=1, number=number) for number in range(4)]
+    replies = [slots.add(ask) for ask in [*asks, Ask([8, 9], (), 6)]]
+    while not slots.is_idle:
+        slots.step()
+    assert shapes == [(2, 3)]
+    for ask, reply in zip(asks, replies, strict=False):
+        assert ids_of(reply) == ids_of(alone(slots, ask))
 
 
 def test_two_programs_serve_any_number_of_rows(slots):

@@ -210,6 +210,13 @@ def test_an_unknown_model_and_an_encoder_are_refused(client):
         ask(client, question(0), model="minilm")
 
 
+def test_a_body_is_bounded_while_it_comes(client):
+    text = "x" * 2**23
+    with pytest.raises(openai.APIStatusError, match="8,388,608 bytes") as caught:
+        ask(client, [{"role": "user", "content": text}])
+    assert caught.value.status_code == 413
+
+
 def test_too_many_answers_are_refused_for_now(server, client):
     with pytest.raises(openai.BadRequestError):
         ask(client, question(0), n=129)

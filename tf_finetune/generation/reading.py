@@ -48,13 +48,37 @@ def read_tokens(
 
 def grown(memories: Sequence[Memory], needed: int) -> list[Memory]:
     """Returns memories with room for so many tokens: these, or copies with more room."""
-    room = memories[0].keys.shape[2]
+    room = memories[0].room
     if needed <= room:
         return list(memories)
     # In place of a few for each block, so that little is copied.
     more = rounded_up(max(needed, room * 5 // 4)) - room
     pads = [[0, 0], [0, 0], [0, more], [0, 0]]
     return [Memory(*(tf.pad(part, pads) for part in memory)) for memory in memories]
+
+
+def fitted(
+    memories: Sequence[Memory],
+    rows: Sequence[int],
+    size: int | None = None,
+    room: int | None = None,
+) -> list[Memory]:
+    """Returns copies of some rows of memories.
+
+    Args:
+        memories: The memories.
+        rows: The rows' numbers; some may stand there twice.
+        size: How many rows the copies have, empty ones behind those; None: those alone.
+        room: The tokens that they have room for; None: as many as before.
+    """
+    room = room or memories[0].room
+    more = 0 if size is None else size - len(rows)
+    pads = [[0, more], [0, 0], [0, max(0, room - memories[0].room)], [0, 0]]
+
+    def fit(part: tf.Tensor) -> tf.Tensor:
+        return tf.pad(tf.gather(part, tf.constant(rows, tf.int32))[:, :, :room], pads)
+
+    return [Memory(*map(fit, memory)) for memory in memories]
 
 
 def rounded_up(length: Any) -> Any:

@@ -14,7 +14,7 @@ from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.adapters import Adapters
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.next_tokens import choose_tokens
-from tf_finetune.generation.reading import grown
+from tf_finetune.generation.reading import fitted, grown, rounded_up
 from tf_finetune.generation.replies import Ask, Reply
 from tf_finetune.generation.slot_programs import SlotPrograms, put_rows
 from tf_finetune.models.causal_attention import Memory
@@ -161,23 +161,34 @@ class Slots:
             self.waiting.popleft()
         if len(group) == 1 and len(group[0].ask.prompt) > CHUNK:
             return self._read_first_chunk(group[0])
-        length = max(len(reply.ask.prompt) for reply in group)
-        ids = np.zeros((len(group), length), np.int32)
-        for number, reply in enumerate(group):
+        # The prompts of several answers are read once.
+        keys = [(reply.ask.adapter, tuple(reply.ask.prompt)) for reply in group]
+        unique = list(dict.fromkeys(keys))
+        length = max(len(prompt) for _, prompt in unique)
+        ids = np.zeros((len(unique), length), np.int32)
+        for row, (_, prompt) in zip(ids, unique, strict=True):
+            row[length - len(prompt) :] = prompt
+        for reply in group:
             reply.start = length - len(reply.ask.prompt)
-            ids[number, reply.start :] = reply.ask.prompt
+        starts = tf.constant([length - len(prompt) for _, prompt in unique])
+        adapters = self.adapters.of([adapter for adapter, _ in unique])
         memories, logits = self.programs.read_prompts(
-            tf.constant(ids), _starts(group), length + 1, self._adapters(group)
+            tf.constant(ids), starts, length + 1, adapters
         )
+        rows = [unique.index(key) for key in keys]
+        if len(unique) < len(group):
+            memories, logits = fitted(memories, rows), tf.gather(logits, rows)
         return self._begin(group, memories, logits)
 
     def _next_group(self) -> list[Reply]:
         """Returns the first of those that wait, as many as fit into the rows and a chunk."""
         free, longest = self.rows - len(self._live), 0
         group: list[Reply] = []
+        prompts: set[Sequence[int]] = set()
         for reply in islice(self.waiting, free):
+            prompts.add(tuple(reply.ask.prompt))
             longest = max(longest, len(reply.ask.prompt))
-            if group and longest * (len(group) + 1) > CHUNK:
+            if group and longest * len(prompts) > CHUNK:
                 break
             group.append(reply)
         return group
@@ -215,7 +226,7 @@ class Slots:
         going = [number for number, reply in enumerate(group) if not reply.answer.reason]
         if going:
             if len(going) < len(group):
-                memories = _rows_of(memories, going)
+                memories = fitted(memories, going)
             self._place([group[number] for number in going], memories)
         return list(group)
 
@@ -225,34 +236,32 @@ class Slots:
         """Gives rows, and more of them if need be, to new answers."""
         needed = len(self._live) + len(group)
         if needed > len(self._replies):
-            self._resize(min(_power_of_two(needed), self.rows), memories)
-        room = memories[0].keys.shape[2]
-        self._memories = grown(self._memories, room)
+            self._fit(min(_power_of_two(needed), self.rows), self._memories or memories)
+        self._memories = grown(self._memories, memories[0].room)
         free = [number for number, reply in enumerate(self._replies) if reply is None]
         rows = free[: len(group)]
         self._memories = put_rows(self._memories, memories, tf.constant(rows, tf.int32))
         for row, reply in zip(rows, group, strict=True):
             self._replies[row] = reply
 
-    def _resize(self, size: int, like: Sequence[Memory] = ()) -> None:
-        """Makes the memory of so many rows, the first of them those at work."""
+    def _fit(self, size: int, memories: Sequence[Memory], room: int | None = None) -> None:
+        """Makes memories of so many rows the memory, the first of them those at work."""
         live = [number for number, reply in enumerate(self._replies) if reply]
-        if self._memories:
-            kept = _rows_of(self._memories, live)
-            more = size - len(live)
-            kept = [Memory(*(_with_rows(part, more) for part in memory)) for memory in kept]
-        else:
-            kept = [Memory(*(_empty(part, size) for part in memory)) for memory in like]
+        self._memories = fitted(memories, live, size, room)
         self._replies = [self._replies[number] for number in live] + [None] * (size - len(live))
-        self._memories = kept
 
     def _give_back(self) -> None:
         """Gives memory back that neither rows at work nor those that wait need."""
-        needed = min(len(self._live) + len(self.waiting), self.rows)
         if not self._live:
             self._replies, self._memories = [], []
-        elif 4 * _power_of_two(needed) <= len(self._replies):
-            self._resize(_power_of_two(needed))
+            return
+        size = _power_of_two(min(len(self._live) + len(self.waiting), self.rows))
+        room = rounded_up(max(reply.place for reply in self._live) + 1)
+        # What is needed soon again is kept: it would be copied.
+        is_wide, is_long = 4 * size <= len(self._replies), 4 * room <= self._memories[0].room
+        if is_wide or is_long:
+            size = size if is_wide else len(self._replies)
+            self._fit(size, self._memories, room if is_long else None)
 
     def _decode(self) -> None:
         """Reads the last token of each row and chooses the next."""
@@ -280,15 +289,3 @@ def _starts(replies: Sequence[Reply | None]) -> tf.Tensor:
 def _power_of_two(count: int) -> int:
     """Returns the least power of two that is not below a count."""
     return 1 << (count - 1).bit_length()
-
-
-def _rows_of(memories: Sequence[Memory], rows: Sequence[int]) -> list[Memory]:
-    return [Memory(*(tf.gather(part, rows) for part in memory)) for memory in memories]
-
-
-def _with_rows(part: tf.Tensor, more: int) -> tf.Tensor:
-    return tf.pad(part, [[0, more], [0, 0], [0, 0], [0, 0]])
-
-
-def _empty(part: tf.Tensor, rows: int) -> tf.Tensor:
-    return tf.zeros((rows, *part.shape[1:]), part.dtype)

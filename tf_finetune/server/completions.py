@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from tf_finetune.errors import UserError
 from tf_finetune.server.completion_answers import Choice, Form
@@ -21,6 +23,8 @@ from tf_finetune.server.engine import Engine, Failed, Inquiry, Stream
 from tf_finetune.server.failures import ApiError
 from tf_finetune.server.models import ServedModel
 
+# The largest body of a request.
+MOST_BYTES = 2**23
 # Seconds after which who was refused may try again.
 RETRY_AFTER = 1
 
@@ -32,7 +36,7 @@ def make_router(engine: Engine, resolve: Callable[[str], ServedModel]) -> APIRou
         engine: Answers.
         resolve: Returns a model by its name; raises `ApiError`.
     """
-    router = APIRouter(tags=["answers"])
+    router = APIRouter(tags=["answers"], route_class=BoundedRoute)
 
     @router.post("/chat/completions", response_model=None)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
@@ -47,6 +51,31 @@ def make_router(engine: Engine, resolve: Callable[[str], ServedModel]) -> APIRou
         return await _respond(engine, inquiry, body, request)
 
     return router
+
+
+class BoundedRoute(APIRoute):
+    """A route whose requests have bounded bodies: they are counted while they come."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns what answers a request."""
+        answer = super().get_route_handler()
+
+        async def answer_bounded(request: Request) -> Response:
+            count = 0
+
+            async def receive() -> Message:
+                nonlocal count
+                message = await request.receive()
+                count += len(message.get("body", b""))
+                if count > MOST_BYTES:
+                    raise HTTPException(
+                        413, f"The body has more than {MOST_BYTES:,} bytes. Ask for less at once."
+                    )
+                return message
+
+            return await answer(Request(request.scope, receive))
+
+        return answer_bounded
 
 
 async def _respond(
