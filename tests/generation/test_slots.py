@@ -227,10 +227,10 @@ def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
         assert ids_of(reply) == ids_of(alone(slots, ask))
 
 
-def test_two_programs_serve_any_number_of_rows(slots):
+def test_three_programs_serve_any_number_of_rows(slots):
     asks = [Ask(prompt, (), 10, temperature=0) for prompt in make_prompts(40)]
     answer_in_company(slots, asks)
-    assert len(slots.programs) == 2
+    assert len(slots.programs) == 3  # For prompts, for steps, and to move rows.
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(slots):

@@ -25,6 +25,7 @@ def choose_tokens(replies: Sequence[Reply | None], logits: tf.Tensor) -> None:
         if reply and reply.bias is not None:
             bias[number] = reply.bias
     sampler = row_sampler(
+        logits.shape[1],
         draws=any(ask.temperature > 0 for ask in asks),
         cuts=any(ask.top_p < 1 for ask in asks),
         is_biased=is_biased,

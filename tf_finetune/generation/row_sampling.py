@@ -45,13 +45,14 @@ class Choices(NamedTuple):
 
 @cache
 def row_sampler(
-    draws: bool, cuts: bool, is_biased: bool, tells: bool
+    size: int, *, draws: bool, cuts: bool, is_biased: bool, tells: bool
 ) -> Callable[[tf.Tensor, RowValues], Choices]:
     """Returns the program that chooses, for what some row of a batch needs.
 
     What a row gets is the same in each program that does what it needs.
 
     Args:
+        size: The size of the vocabulary.
         draws: Whether a row has a temperature above 0.
         cuts: Whether a row has a top_p below 1.
         is_biased: Whether a row has a bias.
@@ -59,7 +60,7 @@ def row_sampler(
     """
 
     def choose(logits: tf.Tensor, values: RowValues) -> Choices:
-        size, told = logits.shape[1], logits
+        told = logits
         if is_biased:
             logits += values.bias
         ids = tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -82,7 +83,9 @@ def row_sampler(
         top, top_ids = tf.math.top_k(logprobs, min(MOST_TOP, size))
         return Choices(ids, tf.gather(logprobs, ids, batch_dims=1), top_ids, top)
 
-    return tf.function(choose, autograph=False, reduce_retracing=True)
+    rows, numbers = tf.TensorSpec((None, size)), tf.TensorSpec((None,))
+    values = RowValues(rows if is_biased else tf.TensorSpec((None, 0)), numbers, numbers, numbers)
+    return tf.function(choose, input_signature=(rows, values), autograph=False)
 
 
 def _cut(probabilities: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:

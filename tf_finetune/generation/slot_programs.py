@@ -30,8 +30,8 @@ class JoinedAdapters(NamedTuple):
 class SlotPrograms:
     """Reads with a network that learns no more.
 
-    There is a program for prompts and one for what follows them, each with adapters and without: it
-    serves any number of rows, and all lengths.
+    There is a program for prompts and one for what follows them, each with adapters and without,
+    and one that moves rows: they serve any number of rows, and all lengths.
     """
 
     def __init__(self, network: Any) -> None:
@@ -88,6 +88,19 @@ class SlotPrograms:
             vocabulary].
         """
         return self._run(self._read_on, (ids, starts, places, list(memories)), adapters)
+
+    def put_rows(
+        self, memories: Sequence[Memory], new: Sequence[Memory], rows: Sequence[int]
+    ) -> list[Memory]:
+        """Writes the memories of new rows over those of others.
+
+        Args:
+            memories: Of all rows; they are used up.
+            new: Of the new rows, with no more room.
+            rows: The number that each of them gets.
+        """
+        arguments = list(memories), list(new), tf.constant(rows, tf.int32)
+        return self._run(_put_rows, arguments, None)
 
     def _run(
         self,
@@ -150,16 +163,7 @@ class SlotPrograms:
         return kept, tf.cast(logits, tf.float32)
 
 
-@tf.function(autograph=False, reduce_retracing=True)
-def put_rows(memories: Sequence[Memory], new: Sequence[Memory], rows: tf.Tensor) -> list[Memory]:
-    """Writes the memories of new rows over those of others.
-
-    Args:
-        memories: Of all rows; they are used up.
-        new: Of the new rows, with no more room.
-        rows: int32 [new], the number that each of them gets.
-    """
-
+def _put_rows(memories: Sequence[Memory], new: Sequence[Memory], rows: tf.Tensor) -> list[Memory]:
     def put(old: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
         more = ops.shape(old)[2] - ops.shape(part)[2]
         part = tf.pad(part, [[0, 0], [0, 0], [0, more], [0, 0]])

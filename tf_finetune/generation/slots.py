@@ -16,7 +16,7 @@ from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.next_tokens import choose_tokens
 from tf_finetune.generation.reading import fitted, grown, rounded_up
 from tf_finetune.generation.replies import Ask, Reply
-from tf_finetune.generation.slot_programs import SlotPrograms, put_rows
+from tf_finetune.generation.slot_programs import SlotPrograms
 from tf_finetune.models.causal_attention import Memory
 from tf_finetune.text.stream_decoder import StreamDecoder
 
@@ -240,7 +240,7 @@ class Slots:
         self._memories = grown(self._memories, memories[0].room)
         free = [number for number, reply in enumerate(self._replies) if reply is None]
         rows = free[: len(group)]
-        self._memories = put_rows(self._memories, memories, tf.constant(rows, tf.int32))
+        self._memories = self.programs.put_rows(self._memories, memories, rows)
         for row, reply in zip(rows, group, strict=True):
             self._replies[row] = reply
 
