@@ -106,6 +106,11 @@ class Queue:
             except UserError as error:
                 self._fail(job, "validating_files", "invalid_model", str(error), "model")
                 continue
+            except OSError:
+                raise
+            except Exception:  # It must not keep those behind it waiting.
+                self._fail_of_server(job, "validating_files")
+                continue
             numbers = {**resolved(job.hyperparameters, count), "num_examples": count}
             with self._store.transaction():
                 values = {"status": "queued", "kind": kind, "hyperparameters": numbers}
@@ -134,7 +139,12 @@ class Queue:
             is_running = trainer.is_running
             report(self._store, job, self.folder(name))
             if not is_running:
-                self._ended(job, trainer)
+                try:
+                    self._ended(job, trainer)
+                except OSError:
+                    raise
+                except Exception:
+                    self._fail_of_server(job, "running")
                 del self._trainers[name]
         where = "status IN ('running', 'queued') AND NOT paused"
         waiting = [job for job in self._store.jobs(where) if job.id not in self._trainers]
@@ -199,6 +209,12 @@ class Queue:
                 Event(f"New fine-tuned model created: {job.fine_tuned_model}"),
                 Event("The job has successfully completed"),
             )
+
+    def _fail_of_server(self, job: Job, status: str) -> None:
+        """Ends a job at which the server itself failed."""
+        traceback.print_exc()
+        message = "The server failed at this job; its log says why."
+        self._fail(job, status, "server_error", message, None)
 
     def _fail(self, job: Job, status: str, code: str, message: str, param: str | None) -> None:
         error = {"code": code, "message": message, "param": param}
