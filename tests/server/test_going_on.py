@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from tests.generation.conftest import day_rows, write_lines
-from tests.server.conftest import Server
+from tests.server.conftest import Server, polls
 from tests.server.trainings import (
     ROWS,
     STEPS,
@@ -117,7 +117,7 @@ def test_a_second_server_is_refused_in_the_folder(server):
         Server(server.folder)
 
 
-def test_a_training_gets_its_own_flags_and_no_secret(server, data):
+def test_a_training_gets_its_own_flags_no_secret_and_an_end(server, data):
     job = create(server, data)
     wait_for_steps(server, job, 1)
     (process,) = trainers(server)
@@ -125,5 +125,10 @@ def test_a_training_gets_its_own_flags_and_no_secret(server, data):
     assert "A_SECRET" not in process.environ()
     flags = (server.folder / "jobs" / job / "job.cfg").read_text()
     assert "--seed=3" in flags and "--model=" in flags
+    for _ in polls():
+        found = server.client.fine_tuning.jobs.retrieve(job)
+        if found.estimated_finish or found.status != "running":
+            break
+    assert found.status == "running" and found.estimated_finish >= found.created_at
     server.client.fine_tuning.jobs.cancel(job)
     wait_for_no_trainer(server)
