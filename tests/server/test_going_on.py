@@ -2,66 +2,29 @@
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.generation.conftest import day_rows, write_lines
 from tests.server.conftest import Server, polls
+from tests.server.trainings import (
+    ROWS,
+    STEPS,
+    create,
+    steps,
+    trainers,
+    wait_for_no_trainer,
+    wait_for_steps,
+)
 
 pytestmark = pytest.mark.slow
-EPOCHS = 12
-STEPS = EPOCHS * 24
 
 
 @pytest.fixture(scope="module")
 def data(server, tmp_path_factory) -> str:
-    path = write_lines(tmp_path_factory.mktemp("rows") / "days.jsonl", day_rows(24))
+    path = write_lines(tmp_path_factory.mktemp("rows") / "days.jsonl", day_rows(ROWS))
     return server.upload(path)
-
-
-def create(server: Server, file: str, **more: Any) -> str:
-    """Creates a job of many steps; all that are created so have the same weights in the end."""
-    numbers = {"n_epochs": EPOCHS, "batch_size": 1}
-    method = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
-    jobs = server.client.fine_tuning.jobs
-    given = {"model": "tiny", "training_file": file, "seed": 3, "method": method, **more}
-    return str(jobs.create(**given).id)
-
-
-def steps(server: Server, job: str) -> list[int]:
-    """Returns the steps that events tell of, oldest first, over several pages."""
-    events = server.client.fine_tuning.jobs.list_events(job, limit=100)
-    return [event.data["step"] for event in events if event.data][::-1]
-
-
-def wait_for_steps(server: Server, job: str, count: int) -> None:
-    """Waits until a training has done so many steps; it must not have ended."""
-    log = server.model_dir(job) / "log.jsonl"
-    for _ in polls():
-        if log.exists() and len(log.read_text().splitlines()) >= count:
-            break
-    assert server.client.fine_tuning.jobs.retrieve(job).status == "running"
-
-
-def trainers(server: Server) -> list[psutil.Process]:
-    """Returns the processes that train jobs of a server, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any(str(server.folder) in part for part in process.cmdline()[2:]):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return [process for process in found if process.pid != server.process.pid]
-
-
-def wait_for_no_trainer(server: Server) -> None:
-    for _ in polls():
-        if not trainers(server):
-            return
-    raise AssertionError(trainers(server))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +54,7 @@ def test_a_job_that_is_paused_and_resumed_has_the_same_weights(
     assert steps(server, job) == list(range(1, STEPS + 1))
     assert f"going on from step {done} of {STEPS}" in server.output(job)
     checkpoints = jobs.checkpoints.list(job, limit=100)
-    assert [c.step_number for c in checkpoints] == list(range(STEPS, 0, -24))
+    assert [c.step_number for c in checkpoints] == list(range(STEPS, 0, -ROWS))
 
 
 def test_a_cancelled_job_ends_and_makes_room(server, data):
@@ -154,7 +117,7 @@ def test_a_second_server_is_refused_in_the_folder(server):
         Server(server.folder)
 
 
-def test_a_training_gets_its_own_flags_and_no_secret(server, data):
+def test_a_training_gets_its_own_flags_no_secret_and_an_end(server, data):
     job = create(server, data)
     wait_for_steps(server, job, 1)
     (process,) = trainers(server)
@@ -162,5 +125,10 @@ def test_a_training_gets_its_own_flags_and_no_secret(server, data):
     assert "A_SECRET" not in process.environ()
     flags = (server.folder / "jobs" / job / "job.cfg").read_text()
     assert "--seed=3" in flags and "--model=" in flags
+    for _ in polls():
+        found = server.client.fine_tuning.jobs.retrieve(job)
+        if found.estimated_finish or found.status != "running":
+            break
+    assert found.status == "running" and found.estimated_finish >= found.created_at
     server.client.fine_tuning.jobs.cancel(job)
     wait_for_no_trainer(server)

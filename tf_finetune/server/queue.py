@@ -106,6 +106,9 @@ class Queue:
             except UserError as error:
                 self._fail(job, "validating_files", "invalid_model", str(error), "model")
                 continue
+            except Exception:  # It must not keep those behind it waiting.
+                self._fail_of_server(job, "validating_files")
+                continue
             numbers = {**resolved(job.hyperparameters, count), "num_examples": count}
             with self._store.transaction():
                 values = {"status": "queued", "kind": kind, "hyperparameters": numbers}
@@ -134,7 +137,12 @@ class Queue:
             is_running = trainer.is_running
             report(self._store, job, self.folder(name))
             if not is_running:
-                self._ended(job, trainer)
+                try:
+                    self._ended(job, trainer)
+                except OSError:  # The results could not be written; the next turn tries again.
+                    raise
+                except Exception:
+                    self._fail_of_server(job, "running")
                 del self._trainers[name]
         where = "status IN ('running', 'queued') AND NOT paused"
         waiting = [job for job in self._store.jobs(where) if job.id not in self._trainers]
@@ -151,12 +159,19 @@ class Queue:
         except UserError as error:
             self._fail(job, job.status, "invalid_request", str(error), None)
             return
+        except OSError:
+            raise
+        except Exception:
+            self._fail_of_server(job, job.status)
+            return
         with self._store.transaction():
+            now = self._store.job(job.id)
+            if not now or now.paused or now.status != job.status:
+                return  # The client has just changed it.
             message = (
                 "Fine-tuning job goes on" if folder.log.exists() else "Fine-tuning job started"
             )
-            if not self._store.change(job.id, [job.status], status="running", pid=None):
-                return
+            self._store.change(job.id, [job.status], status="running", pid=None)
             self._store.tell(job.id, Event(message))
         if trainer := Trainer.start(folder, command_of(job, folder)):
             self._store.change(job.id, ["running", "queued", "cancelled"], pid=trainer.pid)
@@ -174,17 +189,20 @@ class Queue:
             self._succeed(job, folder)
         elif status in _STOPPED:
             with self._store.transaction():
-                self._store.change(job.id, ["running"], status="queued", paused=True)
                 message = "Fine-tuning job paused: a signal stopped its training; resume it"
-                self._store.tell(job.id, Event(message, "warn"))
+                if self._store.change(job.id, ["running"], status="queued", paused=True):
+                    self._store.tell(job.id, Event(message, "warn"))
         else:
             self._fail(job, "running", "training_failed", _last_words(folder, status), None)
 
     def _succeed(self, job: Job, folder: JobFolder) -> None:
-        tokens = trained_tokens(folder)
+        tokens, text = trained_tokens(folder), results_csv(read_points(folder))
         with self._store.transaction():
+            now = self._store.job(job.id)
+            if not now or now.status != "running":
+                return  # The client has just paused or cancelled it.
             name = f"step_metrics_{job.id}.csv"
-            results = self._files.write(name, results_csv(read_points(folder)), "fine-tune-results")
+            results = self._files.write(name, text, "fine-tune-results")
             self._store.change(
                 job.id,
                 ["running"],
@@ -199,6 +217,12 @@ class Queue:
                 Event(f"New fine-tuned model created: {job.fine_tuned_model}"),
                 Event("The job has successfully completed"),
             )
+
+    def _fail_of_server(self, job: Job, status: str) -> None:
+        """Ends a job at which the server itself failed."""
+        traceback.print_exc()
+        message = "The server failed at this job; its log says why."
+        self._fail(job, status, "server_error", message, None)
 
     def _fail(self, job: Job, status: str, code: str, message: str, param: str | None) -> None:
         error = {"code": code, "message": message, "param": param}
