@@ -45,6 +45,7 @@ WITHOUT_TENSORFLOW = (
     *("generation.command", "generation.prepare", "text.answers", "text.chat"),
     *("data.packing",),
     # A server that only trains starts commands, and never loads it.
+    *("server.completions", "server.engine"),
     *("server.app", "server.command", "server.jobs", "server.models", "server.queue"),
 )
 
