@@ -85,7 +85,10 @@ def row_sampler(
 
     rows, numbers = tf.TensorSpec((None, size)), tf.TensorSpec((None,))
     values = RowValues(rows if is_biased else tf.TensorSpec((None, 0)), numbers, numbers, numbers)
-    return tf.function(choose, input_signature=(rows, values), autograph=False)
+    program = tf.function(choose, input_signature=(rows, values), autograph=False)
+    # Traced now: TensorFlow would warn of what it takes for one program, traced many times.
+    program.get_concrete_function()
+    return program
 
 
 def _cut(probabilities: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
