@@ -103,7 +103,8 @@ def test_every_failure_has_the_form_of_openai(method, path, content, status, ser
 
 def test_pages_of_other_sites_are_not_answered(server):
     with httpx.Client(trust_env=False) as http:
-        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        evil = "http://evil.example"
+        for headers in ({"Origin": evil}, {"Origin": "http://["}, {"Host": "evil.example"}):
             response = http.get(f"{server.url}/models", headers=headers)
             assert response.status_code == 403
         own = server.url.removesuffix("/v1")

@@ -87,7 +87,7 @@ def _from_elsewhere(headers: Headers) -> Any:
     host, origin = headers.get("host", ""), headers.get("origin")
     if _host_name(f"//{host}") not in _LOCAL_NAMES:
         return answer(403, f"The host {host!r:.80} is not this machine's own name.")
-    if origin and urlsplit(origin).netloc != host:
+    if origin and origin not in (f"http://{host}", f"https://{host}"):
         return answer(403, "Requests of other sites' pages are not answered.")
     return None
 
