@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "run_classifier": "tf_finetune.classification.command",
     "run_generator": "tf_finetune.generation.command",
+    "run_server": "tf_finetune.server.command",
     "compare_runs": "tf_finetune.experiments.compare",
     "export_hub_encoder": "tf_finetune.formats.convert",
 }

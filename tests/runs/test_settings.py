@@ -187,7 +187,7 @@ def test_what_may_change_between_two_calls_of_one_training():
         *("export_encoder", "export_formats"),
         *("model_dir", "eval_batch_size", "predict_batch_size", "max_predict_samples"),
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
-        *("save_checkpoints_steps", "steps_per_loop", "distribution_strategy", "tpu"),
+        *("save_checkpoints_steps", "log_steps", "steps_per_loop", "distribution_strategy", "tpu"),
         *("jit_compile", "data_report", "export_version"),
         *("label_separator", "label_format", "id_column", "quoting"),
     }

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import ops
 
+from tf_finetune.generation.reading import grown, read_tokens, rounded_up
 from tf_finetune.generation.sampling import Sampler
-from tf_finetune.models.causal_attention import Memory, NewMemory, Seen
+from tf_finetune.models.causal_attention import NewMemory
 from tf_finetune.models.decoding_weights import DecodingWeights, WeightTensors
 from tf_finetune.models.linear import product_of_parts
 
-# The room of a memory is a multiple of this.
-BLOCK = 64
 # Prompts with so many tokens together are read by XLA kernels: these are faster and need less
 # memory, but are compiled for each length.
 FUSED_TOKENS = 2048
@@ -114,13 +113,8 @@ class DecodingLoop:
             The new state, and int32 [batch, length].
         """
         length = ids.shape[1]
-        room, needed = state.memories[0].keys.shape[2], int(places.numpy().max()) + length
-        if needed > room:
-            # In place of a few for each block, so that little is copied.
-            room = rounded_up(max(needed, room * 5 // 4)) - room
-            more = [[0, 0], [0, 0], [0, room], [0, 0]]
-            parts = [Memory(*(tf.pad(part, more) for part in one)) for one in state.memories]
-            state = state._replace(memories=parts)
+        needed = int(places.numpy().max()) + length
+        state = state._replace(memories=grown(state.memories, needed))
         return self._run(self._step, length, ids, places, uniform, values, state, sampler=sampler)
 
     def _run(
@@ -198,17 +192,8 @@ class DecodingLoop:
         weights: WeightTensors,
     ) -> tuple[tf.Tensor, State]:
         """Reads tokens; returns [batch, length, hidden] and the new state."""
-        starts = state.starts[:, tf.newaxis]
-        at = places[:, tf.newaxis] + tf.range(ops.shape(ids)[1])
-        keys = tf.cast(tf.range(seen)[tf.newaxis] >= starts, tf.int32)
-        queries = tf.cast(at >= starts, tf.int32)
-        # Tokens that are read in vain may be beyond the last position.
-        positions = tf.clip_by_value(at - starts, 0, self._network.config.max_positions - 1)
-        hidden, memories = self._network.remember(
-            {"token_ids": ids, "positions": positions},
-            Seen(queries, keys, places),
-            state.memories,
-            weights.layers,
+        hidden, memories = read_tokens(
+            self._network, ids, state.starts, places, seen, state.memories, weights.layers
         )
         return hidden, state._replace(memories=memories)
 
@@ -234,11 +219,6 @@ class DecodingLoop:
     @property
     def _size(self) -> int:
         return int(self._network.head_kernel.shape[0])
-
-
-def rounded_up(length: Any) -> Any:
-    """Returns the least multiple of `BLOCK` that is not below a length."""
-    return -(-length // BLOCK) * BLOCK
 
 
 def _any_room(tensor: tf.Tensor) -> tf.TensorSpec:

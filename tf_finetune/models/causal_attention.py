@@ -23,6 +23,11 @@ class Memory(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    @property
+    def room(self) -> Any:
+        """How many tokens it has room for; None in a program for any room."""
+        return self.keys.shape[2]
+
 
 class NewMemory(NamedTuple):
     """The order to remember the tokens that come.

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tf_finetune.models.lora import Adapter, AdapterPlace, Lora, add_adapters, low_rank_product
+from tf_finetune.models.row_adapters import RowAdapters, low_rank_of_rows
 from tf_finetune.models.stored_weights import Stored
 
 Tensor = Any
@@ -19,11 +20,13 @@ class LinearTensors(NamedTuple):
         kernel: [inputs, outputs]; or its parts for decoding, [outputs, inputs] each.
         bias: [outputs], or None.
         adapters: A and B of each adapter, float32.
+        of_rows: Adapters of which each row has its own; None: there are none.
     """
 
     kernel: Tensor | tuple[Tensor, ...]
     bias: Tensor | None
     adapters: tuple[tuple[Tensor, Tensor], ...]
+    of_rows: RowAdapters | None = None
 
 
 class LinearForm(NamedTuple):
@@ -143,6 +146,8 @@ def linear_products(
                 seed=seed,
             ),
         )
+    if tensors.of_rows is not None:
+        products = (*products, low_rank_of_rows(x, tensors.of_rows))
     return products if tensors.bias is None else (*products, tensors.bias)
 
 
@@ -172,4 +177,5 @@ def zero_products(tensors: LinearTensors, like: Tensor) -> tuple[Tensor, ...]:
     kernel = tensors.kernel[0] if isinstance(tensors.kernel, tuple) else tensors.kernel
     zeros = ops.zeros_like(like, dtype=keras.backend.standardize_dtype(kernel.dtype))
     products = (zeros, zeros) if tensors.adapters else (zeros,)
+    products = products if tensors.of_rows is None else (*products, zeros)
     return products if tensors.bias is None else (*products, zeros[0])

@@ -174,6 +174,9 @@ class LoopConfig:
     keep_checkpoint_max: int = setting(
         2, "checkpoints kept beside the best one", minimum=1, may_change=True
     )
+    log_steps: int = setting(
+        10, "steps between two points of log.jsonl and of the curves", minimum=1, may_change=True
+    )
     metric_for_best_model: str | None = setting(
         None, "validation metric that picks the best checkpoint; none: the task's"
     )

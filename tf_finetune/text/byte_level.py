@@ -15,6 +15,7 @@ from tf_finetune.text.fingerprint import hash_parts
 from tf_finetune.text.normalizers import WHITE_SPACE, make_normalizer
 from tf_finetune.text.preprocessor import TokenPreprocessor
 from tf_finetune.text.row_format import read_row_format
+from tf_finetune.text.token_bytes import BYTES
 from tf_finetune.text.tokenizer_json import REMEDY, added_tokens, check, flat, tokens_by_id
 from tf_finetune.text.words import tokenize_words
 
@@ -33,10 +34,6 @@ _BORDER = b"\xff"
 
 # A string of TensorFlow's may end at a NUL; these are no bytes' characters.
 _NUL, _OTHER = "\u0100", "\u0101"
-# GPT-2's letters for bytes: those that can be seen stand for themselves, the others follow 255.
-_VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTES = {chr(byte): byte for byte in _VISIBLE}
-_BYTES |= {chr(256 + n): byte for n, byte in enumerate(b for b in range(256) if b not in _VISIBLE)}
 
 _MODEL: dict[str, tuple[Any, ...]] = {
     "type": ("BPE", None),
@@ -193,7 +190,7 @@ def _proto(vocabulary: Sequence[str], ranks: Mapping[str, int], added: Collectio
     """Writes the model in SentencePiece's format, with each byte as the character of its number."""
     from sentencepiece import sentencepiece_model_pb2  # Costs an import of protobuf.
 
-    bytes_left = {*_BYTES}
+    bytes_left = {*BYTES}
     taken = {"".join(map(_character, token.encode())) for token in added}
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     for index, token in enumerate(vocabulary):
@@ -201,8 +198,8 @@ def _proto(vocabulary: Sequence[str], ranks: Mapping[str, int], added: Collectio
         piece, score, kind = f"{_OTHER}{index}", 0.0, _CONTROL
         if token in added:
             piece, kind = "".join(map(_character, token.encode())), _USER_DEFINED
-        elif token in ranks or token in _BYTES:
-            letters = "".join(_character(_BYTES[letter]) for letter in token)
+        elif token in ranks or token in BYTES:
+            letters = "".join(_character(BYTES[letter]) for letter in token)
             # A merge of less rank comes first; what no merge makes, a byte, has no score.
             if letters not in taken:
                 piece, score, kind = letters, -float(ranks.get(token, 0)), _NORMAL

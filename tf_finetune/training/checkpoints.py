@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
@@ -187,14 +188,44 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     weights = [variable.value for variable in checkpoint_variables(model)]
     path = ""
     if workers is None or workers.is_chief:
-        paths = find(directory, "best") or find(directory, "step")
-        if not paths:
-            raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
-        path = paths[-1]
+        path = _finished(directory)
         _restore_weights(tf.train.Checkpoint(model=weights), path)
     if workers:
         workers.share_variables(weights)
     return path
+
+
+def load_step(model: keras.Model, directory: str, step: int) -> None:
+    """Loads the weights that a training had at a step; see `load_weights`."""
+    weights = [variable.value for variable in checkpoint_variables(model)]
+    _restore_weights(tf.train.Checkpoint(model=weights), _step_path(directory, step))
+
+
+def read_weights(directory: str, step: int | None = None) -> list[np.ndarray]:
+    """Reads what `load_weights` or `load_step` loads, without a model.
+
+    Args:
+        directory: The checkpoints' folder.
+        step: The step; None: the best, else the last.
+
+    Returns:
+        The values in the order of `checkpoint_variables`.
+
+    Raises:
+        UserError: There is no checkpoint, or it cannot be read.
+    """
+    path = _finished(directory) if step is None else _step_path(directory, step)
+    try:
+        reader = tf.train.load_checkpoint(path)
+        pattern = re.compile(r"model/(\d+)/.*VARIABLE_VALUE")
+        names = map(pattern.fullmatch, reader.get_variable_to_shape_map())
+        ordered = sorted((int(name[1]), name[0]) for name in names if name)
+        return [reader.get_tensor(name) for _, name in ordered]
+    except READ_ERRORS as error:
+        raise UserError(
+            f"checkpoint {path} cannot be loaded: {_first_line(error)} It is damaged: train anew "
+            "with --overwrite."
+        ) from None
 
 
 def save_weights(model: keras.Model, directory: str) -> None:
@@ -217,6 +248,21 @@ def find(directory: str, kind: str) -> list[str]:
     matches = (re.fullmatch(rf"{kind}-(\d+)\.index", name) for name in list_dir(directory))
     steps = sorted(int(match[1]) for match in matches if match)
     return [tf.io.gfile.join(directory, f"{kind}-{step}") for step in steps]
+
+
+def _finished(directory: str) -> str:
+    """Returns the path of the best checkpoint, else the last."""
+    paths = find(directory, "best") or find(directory, "step")
+    if not paths:
+        raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
+    return paths[-1]
+
+
+def _step_path(directory: str, step: int) -> str:
+    path = tf.io.gfile.join(directory, f"step-{step}")
+    if path not in find(directory, "step"):
+        raise UserError(f"no checkpoint of step {step} in {directory}.")
+    return path
 
 
 def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:

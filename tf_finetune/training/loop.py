@@ -133,7 +133,12 @@ class _Training:
         self.keeps_best = bool(self.checkpoints and evaluation and loop.load_best_model_at_end)
         logged = model_dir if workers.is_chief else None
         self.progress = Progress(
-            batches.num_steps, batches.steps_per_epoch, self.state.step, logged, workers.is_chief
+            batches.num_steps,
+            batches.steps_per_epoch,
+            self.state.step,
+            logged,
+            show=workers.is_chief,
+            log_every=loop.log_steps,
         )
         if self.state.step:
             total = batches.num_steps

@@ -85,6 +85,7 @@ class TrainState:
             "steps": self.step,
             "epochs": self.step / steps_per_epoch,
             "seconds": self.seconds,
+            "tokens": self.tokens,
             "examples_per_second": self.examples / max(self.seconds, 1e-9),
             "steady_examples_per_second": self.steady_examples / max(self.steady_seconds, 1e-9),
             "tokens_per_second": self.tokens / max(self.seconds, 1e-9),

@@ -1,0 +1,52 @@
+"""The adapters of a base that answer side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_finetune.generation.slot_programs import JoinedAdapters
+from tf_finetune.models.row_adapters import Stacks, join_adapters
+
+
+class Adapters:
+    """The adapters that share the weights of a base, by their names."""
+
+    def __init__(self, network: Any) -> None:
+        """Knows no adapter yet.
+
+        Args:
+            network: The base's.
+        """
+        self._dtype = network.compute_dtype
+        self._stacks: dict[str, Stacks] = {}
+        self._joined: tuple[tuple[str, ...], Any] = (), None
+
+    def add(self, name: str, stacks: Stacks) -> None:
+        """Adds an adapter, or puts it in the place of one of that name."""
+        self.remove(name)
+        self._stacks[name] = stacks
+
+    def remove(self, name: str) -> None:
+        """Forgets an adapter, if it is there."""
+        self._stacks.pop(name, None)
+        self._joined = (), None
+
+    def of(self, names: Sequence[str | None]) -> JoinedAdapters | None:
+        """Returns the adapters of rows by their names; None: no row has one.
+
+        Raises:
+            KeyError: There is no such adapter.
+        """
+        used = tuple(sorted({name for name in names if name is not None}))
+        if not used:
+            return None
+        if self._joined[0] != used:
+            a, b, owners = join_adapters([self._stacks[name] for name in used])
+            arrays = [tuple(tf.cast(part, self._dtype) for part in parts) for parts in (a, b)]
+            self._joined = used, (*arrays, owners)
+        a, b, owners = self._joined[1]
+        row = np.array([-1 if name is None else used.index(name) for name in names])
+        chosen = (tf.cast(owner == row[:, None], self._dtype) for owner in owners)
+        return JoinedAdapters(a, b, tuple(chosen))

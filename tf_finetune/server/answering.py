@@ -1,0 +1,224 @@
+"""Answers inquiries with the models in memory; all of it runs in the engine's thread."""
+
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from tf_finetune.classification.classifier import Classifier
+from tf_finetune.data.labelled import Examples
+from tf_finetune.errors import UserError
+from tf_finetune.generation.replies import Ask, Reply, Token
+from tf_finetune.generation.slots import Slots
+from tf_finetune.generation.tokenize import DialogueFormat
+from tf_finetune.runtime.hardware import choose_precision, compile_unseen
+from tf_finetune.server.engine import Failed, Inquiry, Piece, Prompt, Stream, TokenText
+from tf_finetune.server.failures import ApiError
+from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded
+from tf_finetune.text.token_bytes import token_bytes
+from tf_finetune.text.tokenizer import Tokenizer
+
+FAILED = "The server failed at this request; its log says why."
+
+
+@dataclass
+class _Answer:
+    """An answer and who reads it.
+
+    Attributes:
+        stream: The reader's.
+        index: Its number there.
+        slots: Where it grows.
+        told: How many of its tokens have been told.
+    """
+
+    stream: Stream
+    index: int
+    slots: Slots
+    told: int = 0
+
+
+class Answering:
+    """Takes inquiries and answers them step by step."""
+
+    def __init__(self, loaded: Loaded, precision: str = "auto") -> None:
+        """Sets Keras' dtype policy for this thread.
+
+        Args:
+            loaded: The models.
+            precision: See `choose_precision`.
+        """
+        keras.config.set_dtype_policy(choose_precision(precision)[0])
+        compile_unseen()
+        self._loaded = loaded
+        self._answers: dict[Reply, _Answer] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to answer."""
+        return not self._answers
+
+    def begin(self, stream: Stream) -> None:
+        """Takes an inquiry: its prompts wait for rows from now on."""
+        if stream.is_closed:
+            return
+        try:
+            model = self._loaded.find(stream.inquiry.model)
+            if isinstance(model, LabelModel):
+                _classify(model.classifier, stream)
+            else:
+                self._generate(model, stream)
+        except (UserError, ApiError) as error:
+            self.drop(stream)
+            stream.fail(error)
+        except Exception as error:
+            traceback.print_exception(error, file=sys.stderr)
+            self.drop(stream)
+            stream.fail(Failed(FAILED))
+
+    def drop(self, stream: Stream) -> None:
+        """Forgets the answers that a reader does not wait for any more."""
+        for reply, answer in list(self._answers.items()):
+            if answer.stream is stream:
+                answer.slots.drop(reply)
+                del self._answers[reply]
+
+    def step(self) -> None:
+        """Gives each model that answers a step, and the readers what is new."""
+        for slots in list({id(one.slots): one.slots for one in self._answers.values()}.values()):
+            try:
+                changed = slots.step()
+            except Exception as error:  # Such as too little memory.
+                traceback.print_exception(error, file=sys.stderr)
+                self._fail(slots)
+                continue
+            for reply in changed:
+                self._tell(reply, slots.decoder.tokenizer)
+
+    def _generate(self, model: LanguageModel, stream: Stream) -> None:
+        inquiry, slots = stream.inquiry, model.slots
+        prompts = [_ids(prompt, model.form) for prompt in inquiry.prompts]
+        asks = [
+            _ask(inquiry, model, prompt, number)
+            for prompt in prompts
+            for number in range(inquiry.n)
+        ]
+        try:
+            for ask in asks:
+                slots.check(ask)
+        except UserError as error:
+            param = "prompt" if isinstance(inquiry.prompts[0], str) else "messages"
+            raise ApiError(400, str(error), param, "context_length_exceeded") from None
+        stream.begun(sum(map(len, prompts)))
+        for index, ask in enumerate(asks):
+            self._answers[slots.add(ask)] = _Answer(stream, index, slots)
+
+    def _tell(self, reply: Reply, tokenizer: Tokenizer) -> None:
+        answer = self._answers[reply]
+        text, reason = reply.answer.part(), reply.answer.reason
+        if text or reason:
+            # The end token is no part of the text.
+            new = [
+                token for token in reply.tokens[answer.told :] if token.id not in reply.ask.stop_ids
+            ]
+            told = tuple(_told(token, answer.stream.inquiry, tokenizer) for token in new)
+            answer.told = len(reply.tokens)
+            count = len(reply.tokens)
+            answer.stream.push(
+                Piece(answer.index, text, told if reply.ask.tells else (), reason, count)
+            )
+        if reason:
+            del self._answers[reply]
+
+    def _fail(self, slots: Slots) -> None:
+        """Gives up the answers of a model, which is loaded anew when it is asked for."""
+        self._loaded.forget(slots)
+        for stream in {a.stream for a in self._answers.values() if a.slots is slots}:
+            stream.fail(Failed(FAILED))
+        self._answers = {r: a for r, a in self._answers.items() if a.slots is not slots}
+
+
+def _ids(prompt: Prompt, form: DialogueFormat) -> list[int]:
+    """Returns the token ids of a prompt."""
+    if isinstance(prompt, str):
+        return form.prompt_ids(prompt)
+    if prompt and isinstance(prompt[0], Mapping):
+        return form.prompt_ids(tuple(prompt))  # type: ignore[arg-type]
+    ids = [id for id in prompt if isinstance(id, int)]
+    size = form.chat.tokenizer.vocab_size
+    if strange := [id for id in ids if not 0 <= id < size]:
+        raise UserError(
+            f"prompt: {strange[0]} is no token; the model has those of 0 to {size - 1}."
+        )
+    return ids
+
+
+def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
+    tokenizer = model.form.chat.tokenizer
+    if strange := [id for id in inquiry.logit_bias if not 0 <= id < tokenizer.vocab_size]:
+        raise UserError(
+            f"logit_bias: {strange[0]} is no token; the model has those of 0 to "
+            f"{tokenizer.vocab_size - 1}."
+        )
+    most = inquiry.max_tokens
+    return Ask(
+        prompt,
+        model.form.chat.stop_ids,
+        model.slots.longest - len(prompt) if most is None else most,
+        model.adapter,
+        temperature=inquiry.temperature,
+        top_p=inquiry.top_p,
+        seed=inquiry.seed,
+        number=number,
+        presence_penalty=inquiry.presence_penalty,
+        frequency_penalty=inquiry.frequency_penalty,
+        logit_bias=inquiry.logit_bias,
+        stop=inquiry.stop,
+        tells=inquiry.logprobs is not None,
+    )
+
+
+def _told(token: Token, inquiry: Inquiry, tokenizer: Tokenizer) -> TokenText:
+    top = token.top[: inquiry.logprobs or 0]
+    return TokenText(
+        token_bytes(tokenizer, token.id),
+        token.logprob or 0.0,
+        tuple((token_bytes(tokenizer, id), logprob) for id, logprob in top),
+    )
+
+
+def _classify(classifier: Classifier, stream: Stream) -> None:
+    """Answers with labels: of the last message of the user, or of the text."""
+    inquiry = stream.inquiry
+    texts = [_text(prompt) for prompt in inquiry.prompts]
+    rows = classifier.tokenize(Examples((texts,)))
+    found = classifier.predict(texts)
+    stream.begun(int(rows.full_lengths.sum()))
+    names = classifier.problem.label_names
+    for number in range(len(texts)):
+        labels = found.labels[number]
+        text = ", ".join(labels) if names else f"{found.values[number]:g}"
+        told: tuple[TokenText, ...] = ()
+        if names and inquiry.logprobs is not None:
+            pairs = zip(names, found.probabilities[number].tolist(), strict=True)
+            logprobs = {name: math.log(max(value, 1e-30)) for name, value in pairs}
+            most = inquiry.logprobs or len(names)
+            top = sorted(logprobs.items(), key=lambda pair: -pair[1])[:most]
+            told = tuple(
+                TokenText(label.encode(), logprobs[label], tuple((t.encode(), p) for t, p in top))
+                for label in labels
+            )
+        for choice in range(inquiry.n):
+            stream.push(Piece(number * inquiry.n + choice, text, told, "stop", 1))
+
+
+def _text(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    for message in reversed(prompt):
+        if isinstance(message, Mapping) and message.get("role") == "user":
+            return str(message["content"])
+    raise UserError("The model is a classifier: it labels the last message of the user, or a text.")

@@ -1,0 +1,258 @@
+"""`Engine`: one thread that owns TensorFlow and answers all requests."""
+
+import asyncio
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tf_finetune.errors import UserError
+from tf_finetune.server.models import ServedModel
+
+# Messages, a text, or token ids.
+Prompt = Sequence[Mapping[str, Any]] | str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Prompts, and how a model is to answer them; see `Ask`.
+
+    Attributes:
+        model: The model.
+        prompts: What is asked; all of one kind.
+        n: How many answers each prompt gets.
+        max_tokens: The most tokens of an answer; None: as many as there is room for.
+        temperature: 0: always the most probable token; above: drawn.
+        top_p: Drawn is from the most probable tokens of this share.
+        seed: Of what is drawn.
+        presence_penalty: OpenAI's.
+        frequency_penalty: OpenAI's.
+        logit_bias: Is added to the logits of tokens.
+        stop: Texts at which an answer ends.
+        logprobs: How many of the most probable tokens are told with each; None: nothing is told.
+    """
+
+    model: ServedModel
+    prompts: Sequence[Prompt]
+    n: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: Sequence[str] = ()
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """A token of an answer, as text.
+
+    Attributes:
+        content: The token in UTF-8; it may be a part of a character.
+        logprob: The logarithm of its probability.
+        top: The most probable tokens in its place, with theirs.
+    """
+
+    content: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What an answer goes on with.
+
+    Attributes:
+        index: The number of the answer: those to the first prompt come first.
+        text: The text.
+        tokens: Those of them that have come, where log-probabilities were asked for.
+        reason: Why it ends with this, `stop` or `length`; empty: it goes on.
+        count: How many tokens the answer has so far.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[TokenText, ...] = ()
+    reason: str = ""
+    count: int = 0
+
+
+class Failed(Exception):
+    """The engine has failed at a request."""
+
+
+class Stream:
+    """The answers to an inquiry, which come piece by piece.
+
+    A reader may be slow: what waits for it is no more than its answers.
+    """
+
+    def __init__(self, inquiry: Inquiry, close: Callable[["Stream"], None]) -> None:
+        """Is called by `Engine.submit`, in the event loop of the reader."""
+        self.inquiry = inquiry
+        self.is_closed = False
+        self._close, self._loop = close, asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self._prompt_tokens: asyncio.Future[int] = self._loop.create_future()
+
+    async def begin(self) -> int:
+        """Waits until the prompts are taken; returns their tokens.
+
+        Raises:
+            UserError: A prompt or the model is refused.
+            Failed: The engine has failed.
+        """
+        return await self._prompt_tokens
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        left = len(self.inquiry.prompts) * self.inquiry.n
+        while left:
+            piece = await self._pieces.get()
+            if isinstance(piece, Exception):
+                raise piece
+            left -= bool(piece.reason)
+            yield piece
+
+    def close(self) -> None:
+        """Ends the answers, if they have not ended: nobody reads on."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._close(self)
+
+    # For the engine's thread.
+
+    def begun(self, prompt_tokens: int) -> None:
+        """Tells the reader how many tokens the prompts have."""
+        self._call(_resolve, self._prompt_tokens, prompt_tokens)
+
+    def push(self, piece: Piece) -> None:
+        """Gives the reader a piece."""
+        self._call(self._pieces.put_nowait, piece)
+
+    def fail(self, error: Exception) -> None:
+        """Tells the reader that there is no more, and why."""
+        self._call(_resolve, self._prompt_tokens, error)
+        self._call(self._pieces.put_nowait, error)
+
+    def _call(self, function: Callable[..., Any], *values: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *values)
+        except RuntimeError:  # The server has ended.
+            self.is_closed = True
+
+
+class Worker(Protocol):
+    """What answers, in the engine's thread; it alone knows TensorFlow."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to answer."""
+
+    def begin(self, stream: Stream) -> None:
+        """Takes an inquiry."""
+
+    def drop(self, stream: Stream) -> None:
+        """Forgets the answers that a reader does not wait for any more."""
+
+    def step(self) -> None:
+        """Goes on with all answers by a token."""
+
+
+class Engine:
+    """Answers inquiries; those that arrive together are answered together.
+
+    TensorFlow is loaded with the first one.
+    """
+
+    def __init__(self, make: Callable[[], Worker], most_waiting: int = 256) -> None:
+        """Starts nothing yet.
+
+        Args:
+            make: Makes what answers; it is called once, in the engine's own thread.
+            most_waiting: The most answers that are asked for at a time; further ones are refused.
+        """
+        self._make, self._most = make, most_waiting
+        self._inbox: queue.SimpleQueue[Callable[[Worker], None] | None] = queue.SimpleQueue()
+        self._open: set[Stream] = set()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many answers have been asked for and are still read."""
+        return sum(len(stream.inquiry.prompts) * stream.inquiry.n for stream in self._open)
+
+    def submit(self, inquiry: Inquiry) -> Stream | None:
+        """Asks for answers; who asks closes the stream. It is called in an event loop.
+
+        Returns:
+            The answers; None: too many wait already.
+        """
+        if self._open and self.waiting + len(inquiry.prompts) * inquiry.n > self._most:
+            return None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+            self._thread.start()
+        stream = Stream(inquiry, self._closed)
+        self._open.add(stream)
+        self._inbox.put(lambda worker: worker.begin(stream))
+        return stream
+
+    def stop(self) -> None:
+        """Ends the thread after its step; answers that have not ended fail."""
+        if self._thread:
+            self._inbox.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _closed(self, stream: Stream) -> None:
+        self._open.discard(stream)
+        self._inbox.put(lambda worker: worker.drop(stream))
+
+    def _work(self) -> None:
+        try:
+            worker = self._make()
+        except Exception as error:
+            self._refuse_all(_told(error))
+            return
+        while True:
+            try:
+                task = self._inbox.get(block=worker.is_idle)
+            except queue.Empty:
+                worker.step()
+                continue
+            if task is None:
+                break
+            try:
+                task(worker)
+            except Exception as error:  # The next request may be answered.
+                _told(error)
+        self._refuse_all(Failed("The server is being stopped."))
+
+    def _refuse_all(self, error: Exception) -> None:
+        self._thread = None  # The next request tries again.
+        for stream in list(self._open):
+            stream.fail(error)
+
+
+def _told(error: Exception) -> Exception:
+    """Writes an unexpected error to the log; returns what the client is told."""
+    if isinstance(error, UserError):
+        return error
+    traceback.print_exception(error, file=sys.stderr)
+    return Failed("The server failed at this request; its log says why.")
+
+
+def _resolve(future: "asyncio.Future[int]", result: int | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+        future.exception()  # Nobody may wait for it.
+    else:
+        future.set_result(result)
