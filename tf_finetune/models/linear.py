@@ -20,13 +20,13 @@ class LinearTensors(NamedTuple):
         kernel: [inputs, outputs]; or its parts for decoding, [outputs, inputs] each.
         bias: [outputs], or None.
         adapters: A and B of each adapter, float32.
-        of_rows: Adapters of which each row has its own; None: there are none.
+        of_rows: Adapters of which each row has its own; empty: there are none.
     """
 
     kernel: Tensor | tuple[Tensor, ...]
     bias: Tensor | None
     adapters: tuple[tuple[Tensor, Tensor], ...]
-    of_rows: RowAdapters | None = None
+    of_rows: RowAdapters | tuple[()] = ()  # TensorFlow recomputes no function of None.
 
 
 class LinearForm(NamedTuple):
@@ -146,7 +146,7 @@ def linear_products(
                 seed=seed,
             ),
         )
-    if tensors.of_rows is not None:
+    if tensors.of_rows:
         products = (*products, low_rank_of_rows(x, tensors.of_rows))
     return products if tensors.bias is None else (*products, tensors.bias)
 
@@ -177,5 +177,5 @@ def zero_products(tensors: LinearTensors, like: Tensor) -> tuple[Tensor, ...]:
     kernel = tensors.kernel[0] if isinstance(tensors.kernel, tuple) else tensors.kernel
     zeros = ops.zeros_like(like, dtype=keras.backend.standardize_dtype(kernel.dtype))
     products = (zeros, zeros) if tensors.adapters else (zeros,)
-    products = products if tensors.of_rows is None else (*products, zeros)
+    products = (*products, zeros) if tensors.of_rows else products
     return products if tensors.bias is None else (*products, zeros[0])
