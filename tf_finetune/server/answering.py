@@ -1,8 +1,6 @@
 """Answers inquiries with the models in memory; all of it runs in the engine's thread."""
 
 import math
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +13,11 @@ from tf_finetune.generation.replies import Ask, Reply, Token
 from tf_finetune.generation.slots import Slots
 from tf_finetune.generation.tokenize import DialogueFormat
 from tf_finetune.runtime.hardware import choose_precision, compile_unseen
-from tf_finetune.server.engine import Failed, Inquiry, Piece, Prompt, Stream, TokenText
+from tf_finetune.server.engine import Inquiry, Piece, Prompt, Stream, TokenText, as_told
 from tf_finetune.server.failures import ApiError
 from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded
 from tf_finetune.text.token_bytes import token_bytes
 from tf_finetune.text.tokenizer import Tokenizer
-
-FAILED = "The server failed at this request; its log says why."
 
 
 @dataclass
@@ -71,13 +67,12 @@ class Answering:
                 _classify(model.classifier, stream)
             else:
                 self._generate(model, stream)
-        except (UserError, ApiError) as error:
+        except ApiError as error:
             self.drop(stream)
             stream.fail(error)
         except Exception as error:
-            traceback.print_exception(error, file=sys.stderr)
             self.drop(stream)
-            stream.fail(Failed(FAILED))
+            stream.fail(as_told(error))
 
     def drop(self, stream: Stream) -> None:
         """Forgets the answers that a reader does not wait for any more."""
@@ -92,8 +87,7 @@ class Answering:
             try:
                 changed = slots.step()
             except Exception as error:  # Such as too little memory.
-                traceback.print_exception(error, file=sys.stderr)
-                self._fail(slots)
+                self._fail(slots, as_told(error))
                 continue
             for reply in changed:
                 self._tell(reply, slots.decoder.tokenizer)
@@ -133,11 +127,11 @@ class Answering:
         if reason:
             del self._answers[reply]
 
-    def _fail(self, slots: Slots) -> None:
+    def _fail(self, slots: Slots, error: Exception) -> None:
         """Gives up the answers of a model, which is loaded anew when it is asked for."""
         self._loaded.forget(slots)
         for stream in {a.stream for a in self._answers.values() if a.slots is slots}:
-            stream.fail(Failed(FAILED))
+            stream.fail(error)
         self._answers = {r: a for r, a in self._answers.items() if a.slots is not slots}
 
 

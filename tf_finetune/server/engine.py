@@ -218,7 +218,7 @@ class Engine:
         try:
             worker = self._make()
         except Exception as error:
-            self._refuse_all(_told(error))
+            self._refuse_all(as_told(error))
             return
         while True:
             try:
@@ -231,7 +231,7 @@ class Engine:
             try:
                 task(worker)
             except Exception as error:  # The next request may be answered.
-                _told(error)
+                as_told(error)
         self._refuse_all(Failed("The server is being stopped."))
 
     def _refuse_all(self, error: Exception) -> None:
@@ -240,7 +240,7 @@ class Engine:
             stream.fail(error)
 
 
-def _told(error: Exception) -> Exception:
+def as_told(error: Exception) -> Exception:
     """Writes an unexpected error to the log; returns what the client is told."""
     if isinstance(error, UserError):
         return error
