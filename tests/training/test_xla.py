@@ -28,7 +28,7 @@ model = build_classifier(encoder, problem, EncoderConfig(dropout=0.0), runtime=r
 assert model.jit_compile == bool(dump)
 model.optimizer = build_optimizer(50, OptimizerConfig(learning_rate=1e-3))
 model.optimizer.build(model.trainable_variables)
-texts = ["good " * (1 + i % 60) + "film" for i in range(100)]
+texts = [("good " if i % 2 else "bad ") * (1 + i % 60) + "film" for i in range(100)]
 examples = Examples((texts,), np.arange(100, dtype="int32") % 2)
 rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=xla_buckets(64))
 dataset = make_train_dataset(rows, 10, num_epochs=5)
@@ -70,4 +70,4 @@ def test_a_program_for_each_length_and_the_same_losses(mode, tiny_bert_dir, tmp_
     assert 2 <= compiled["compiled"] <= 2 * compiled["lengths"]
     assert len(plain["losses"]) == 51
     assert compiled["losses"] == pytest.approx(plain["losses"], abs=1e-4)
-    assert compiled["losses"][-1] != pytest.approx(compiled["losses"][0], abs=1e-3)
+    assert compiled["losses"][-1] < compiled["losses"][0] - 0.1, "the training learnt nothing"
