@@ -40,6 +40,7 @@ from tf_finetune import (
     plan_batches,
     train,
 )
+from tf_finetune.classification.tokenize import table_rows
 from tf_finetune.runtime.hardware import choose_jit_compile, choose_precision
 
 PACKAGE = f"package:{ENCODER}"
@@ -87,10 +88,11 @@ def measure_training(work: Work, variant: str, max_steps: int | None = None) -> 
         warmup_proportion=WARMUP_PROPORTION,
         weight_decay=WEIGHT_DECAY,
     )
+    tables = table_rows(classifier.encoder, rows)  # As `Classifier.fit` trains them.
     train(
         classifier.model,
         batches,
-        optimizer=build_optimizer(batches.num_steps, optimizer),
+        optimizer=build_optimizer(batches.num_steps, optimizer, table_rows=tables),
         evaluation=Evaluation(end_epoch),
         loop=loop,
         runtime=Runtime(jit_compile=choose_jit_compile("auto")),

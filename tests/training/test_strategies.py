@@ -32,6 +32,7 @@ if name == "mirrored":
 import keras
 from tf_finetune import *
 from tf_finetune import train as _
+from tf_finetune.classification.tokenize import table_rows
 from tf_finetune.training.progress import Progress
 from tf_finetune.runtime.hardware import make_strategy
 
@@ -52,11 +53,14 @@ with runtime.scope():
     # The SavedModel was written without dropout; a native encoder has its own.
     encoder = load_encoder(handle, mode=mode, dropout=0.0 if mode == "native" else None)
     model = build_classifier(encoder, problem, config, runtime=runtime).model
-    optimizer = build_optimizer(30, OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.5))
 logits_fn = make_logits_fn(model, runtime)
 texts = ["good " * (i % 7) + "film" for i in range(37)]
 labels = np.arange(37, dtype="int32") % 2
 rows = tokenize(Examples((texts,), labels), encoder.preprocessor, 32)
+tables = table_rows(encoder, rows)
+with runtime.scope():
+    settings = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.5)
+    optimizer = build_optimizer(30, settings, table_rows=tables)
 few = tokenize(Examples((texts[:1],), labels[:1]), encoder.preprocessor, 32)
 
 

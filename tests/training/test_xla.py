@@ -16,6 +16,7 @@ import json, pathlib, sys
 from dataclasses import replace
 import keras, numpy as np, tensorflow as tf
 from tf_finetune import *
+from tf_finetune.classification.tokenize import table_rows
 from tf_finetune.data.plan import xla_buckets
 from tf_finetune.training.step import make_train_loop
 
@@ -26,11 +27,12 @@ encoder = load_encoder(folder, mode=mode)
 runtime = Runtime(jit_compile=bool(dump))
 model = build_classifier(encoder, problem, EncoderConfig(dropout=0.0), runtime=runtime).model
 assert model.jit_compile == bool(dump)
-model.optimizer = build_optimizer(50, OptimizerConfig(learning_rate=1e-3))
-model.optimizer.build(model.trainable_variables)
 texts = [("good " if i % 2 else "bad ") * (1 + i % 60) + "film" for i in range(100)]
 examples = Examples((texts,), np.arange(100, dtype="int32") % 2)
 rows = replace(tokenize(examples, encoder.preprocessor, 64), buckets=xla_buckets(64))
+settings, tables = OptimizerConfig(learning_rate=1e-3), table_rows(encoder, rows)
+model.optimizer = build_optimizer(50, settings, table_rows=tables)
+model.optimizer.build(model.trainable_variables)
 dataset = make_train_dataset(rows, 10, num_epochs=5)
 lengths = {features["input_word_ids"].shape[1] for features, _, _ in dataset}
 loop = make_train_loop(model, runtime)

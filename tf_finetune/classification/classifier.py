@@ -31,7 +31,7 @@ from tf_finetune.classification.predict import (
     to_predictions,
 )
 from tf_finetune.classification.record import claim, save_run
-from tf_finetune.classification.tokenize import LABEL, check_examples, tokenize
+from tf_finetune.classification.tokenize import LABEL, check_examples, table_rows, tokenize
 from tf_finetune.data.batches import Batches
 from tf_finetune.data.checks import check_all_known, check_labels
 from tf_finetune.data.label_config import LabelConfig
@@ -177,7 +177,8 @@ class Classifier:
             evaluation = Evaluation(metrics, metric, greater_is_better(metric))
         with self.runtime.scope():
             rates = layer_rates(self.encoder.blocks, optimizer.layerwise_lr_decay)
-            adamw = build_optimizer(batches.num_steps, optimizer, rates)
+            tables = table_rows(self.encoder, batches.rows)
+            adamw = build_optimizer(batches.num_steps, optimizer, rates, tables)
         if model_dir and self.runtime.workers.is_chief:
             config = self._config(model_dir.path)
             config = dataclasses.replace(config, optimizer=optimizer, loop=loop)

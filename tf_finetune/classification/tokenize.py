@@ -15,9 +15,10 @@ from tf_finetune.data.problem import Problem
 from tf_finetune.data.readers import Row
 from tf_finetune.data.tokenized import Batch, TokenizedRows, pack_texts_cached
 from tf_finetune.errors import UserError
+from tf_finetune.formats.encoder import Encoder
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.text.long_texts import pack_long
-from tf_finetune.text.preprocessor import TextPreprocessor
+from tf_finetune.text.preprocessor import TextPreprocessor, TokenPreprocessor
 
 # The columns of `TokenizedRows` that are no features. PIECE is there if texts are cut into pieces:
 # int32 [n, 2], the number of each piece in its text, and of the text's pieces.
@@ -104,6 +105,24 @@ def tokenize(
     if labels is not None:
         columns[LABEL] = tf.constant(labels)
     return rows
+
+
+def table_rows(encoder: Encoder, rows: TokenizedRows | None) -> dict[str, np.ndarray]:
+    """Returns which rows of an encoder's table of token embeddings the rows of a training use.
+
+    Args:
+        encoder: The encoder.
+        rows: The texts of the whole training; None: they are not known beforehand.
+
+    Returns:
+        The variable's path and its rows, int [rows]; nothing if they are not known, or if the
+        network has no such table.
+    """
+    table = getattr(getattr(encoder.network, "embeddings", None), "token", None)
+    if rows is None or table is None or not isinstance(encoder.preprocessor, TokenPreprocessor):
+        return {}
+    ids = rows.columns["input_word_ids"].flat_values.numpy()
+    return {table.path: np.union1d(ids, [encoder.preprocessor.pad_id])}
 
 
 def check_examples(examples: Examples, problem: Problem) -> Examples:

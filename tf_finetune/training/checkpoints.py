@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_finetune.errors import UserError
 from tf_finetune.files import list_dir, remove
 from tf_finetune.runtime.workers import Workers
+from tf_finetune.training.restore import read_checkpoint
 
 # TensorFlow's errors for a checkpoint that is damaged or of another model.
 READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, LookupError, RuntimeError)
@@ -61,6 +62,7 @@ class Checkpoints:
         self._weights = [variable.value for variable in variables]
         optimizer_state = [variable.value for variable in optimizer.variables]
         self._variables = [*self._weights, *optimizer_state]
+        self._optimizer = optimizer
         self._model = tf.train.Checkpoint(model=self._weights)
         self._all = tf.train.Checkpoint(
             model=self._weights, optimizer=optimizer_state, state=self.state
@@ -114,7 +116,7 @@ class Checkpoints:
         failures = []
         for path in reversed(find(self.directory, "step")):
             try:
-                self._all.read(path).assert_consumed()
+                read_checkpoint(path, self._weights, self._optimizer, self.state)
                 return self.state.values
             except READ_ERRORS as error:
                 failures.append(f"{path}: {_first_line(error)}")

@@ -2,16 +2,15 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from tf_finetune.runs.config import OptimizerConfig
-
-Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
+from tf_finetune.training.table_rows import Gradient, TableRows
 
 # Kept out of weight decay, as in google-research/bert's optimization.py.
 NO_DECAY = ("bias", "beta", "gamma", "scale")
@@ -71,6 +70,8 @@ class AdamW(keras.optimizers.AdamW):
         max_grad_norm: Global norm that gradients are clipped to; 0: never.
         layer_rates: Variable path to the factor of its learning rate, 1 for other variables; see
             `layer_rates`.
+        table_rows: Variable path of an embedding table to the rows that the training can reach; see
+            `TableRows`. Its gradient must go through `cut`. Of other tables all rows are trained.
         epsilon: Added to the root of the corrected second moment (Kingma & Ba, 2015, algorithm 1,
             and PyTorch); Keras and TensorFlow add it before the correction, which in the first
             steps makes it up to 30 times larger and slows small gradients down: embeddings of rare
@@ -83,6 +84,7 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: float = OptimizerConfig.weight_decay,
         max_grad_norm: float = OptimizerConfig.max_grad_norm,
         layer_rates: Mapping[str, float] | None = None,
+        table_rows: Mapping[str, Iterable[int]] | None = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -98,6 +100,8 @@ class AdamW(keras.optimizers.AdamW):
         )
         self.max_grad_norm = max_grad_norm
         self.layer_rates = dict(layer_rates or {})
+        self.table_rows = {path: [*map(int, rows)] for path, rows in (table_rows or {}).items()}
+        self.tables: dict[int, TableRows] = {}
 
     def build(self, variables: list[Any]) -> None:
         """Makes the optimizer's variables for the given model variables."""
@@ -114,6 +118,40 @@ class AdamW(keras.optimizers.AdamW):
             aggregation="only_first_replica",
             name="gradient_norm",
         )
+        for index, variable in enumerate(variables):
+            if rows := self.table_rows.get(variable.path):
+                moments = self._momentums[index], self._velocities[index]
+                stored = self.add_variable((len(rows),), "zeros", "int32", name=f"rows_{index}")
+                self.tables[index] = TableRows(rows, *moments, stored)
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
+        """Makes a moment of a variable: of the rows of a table that are trained; see Keras."""
+        rows = self.table_rows.get(reference_variable.path)
+        if rows is None:
+            return super().add_variable_from_reference(reference_variable, name, initializer)
+        shape = len(rows), *reference_variable.shape[1:]
+        name = f"{reference_variable.path.replace('/', '_')}_{name}"
+        return self.add_variable(shape, initializer, reference_variable.dtype, name=name)
+
+    def cut(self, gradients: Sequence[Gradient | None]) -> list[Gradient]:
+        """Cuts the gradients of tables down to the rows that are trained.
+
+        Args:
+            gradients: Those of all variables that the optimizer was built on; None: zeros.
+
+        Returns:
+            The gradients that `apply` takes.
+        """
+        cut: list[Gradient] = []
+        for index, gradient in enumerate(gradients):
+            if gradient is None:
+                gradient = tf.zeros(self._momentums[index].shape)
+            elif index in self.tables:
+                gradient = self.tables[index].cut(gradient)
+            cut.append(gradient)
+        return cut
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         return grads  # `_all_reduce_sum_gradients` clips: these are one replica's.
@@ -164,8 +202,12 @@ class AdamW(keras.optimizers.AdamW):
         rate = arguments["lr"]
         if self._factors[index] != 1.0:
             rate *= self._factors[index]
+        decay = rate * self.weight_decay if self.weight_decay and self._decays[index] else 0.0
+        if index in self.tables:
+            self.tables[index].update(variable, gradient, decay, {**arguments, "lr": rate})
+            return
         if self.weight_decay and self._decays[index]:
-            variable.assign(variable * (1.0 - rate * self.weight_decay))
+            variable.assign(variable * (1.0 - decay))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
@@ -177,7 +219,13 @@ class AdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild the optimizer."""
         config = super().get_config()
-        return {**config, "max_grad_norm": self.max_grad_norm, "layer_rates": self.layer_rates}
+        own = ("max_grad_norm", "layer_rates", "table_rows")
+        return {**config, **{name: getattr(self, name) for name in own}}
+
+
+def tables_of(optimizer: keras.optimizers.Optimizer) -> list[TableRows]:
+    """Returns the tables of which an optimizer trains some rows."""
+    return [*getattr(getattr(optimizer, "inner_optimizer", optimizer), "tables", {}).values()]
 
 
 def _sum_duplicates(gradient: Gradient) -> Gradient:
@@ -224,6 +272,7 @@ def build_optimizer(
     total_steps: int | None,
     config: OptimizerConfig = OptimizerConfig(),
     layer_rates: Mapping[str, float] | None = None,
+    table_rows: Mapping[str, Iterable[int]] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Makes the optimizer that BERT is fine-tuned with.
 
@@ -231,6 +280,7 @@ def build_optimizer(
         total_steps: Steps of the whole training, which the schedule spans; None: a constant rate.
         config: Its settings.
         layer_rates: See `AdamW`.
+        table_rows: See `AdamW`.
 
     Returns:
         The optimizer, with dynamic loss scaling under `mixed_float16`.
@@ -239,7 +289,7 @@ def build_optimizer(
     if total_steps:
         warmup_steps = int(total_steps * config.warmup_proportion)
         rate = WarmupDecay(rate, total_steps, warmup_steps, config.lr_scheduler_type)
-    optimizer = AdamW(rate, config.weight_decay, config.max_grad_norm, layer_rates)
+    optimizer = AdamW(rate, config.weight_decay, config.max_grad_norm, layer_rates, table_rows)
     if keras.config.dtype_policy().name == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

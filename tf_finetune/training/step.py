@@ -1,6 +1,7 @@
 """The optimizer step, and the loop over steps that runs inside TensorFlow."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -100,6 +101,8 @@ def _make_step(
     """Makes one replica's part of an optimizer step: from a batch to loss, counts and measures."""
     variables, optimizer = model.trainable_variables, model.optimizer
     measures = dict(getattr(model.loss, "measures", {}))
+    adamw = getattr(optimizer, "inner_optimizer", optimizer)
+    cut = adamw.cut if isinstance(adamw, AdamW) else partial(_with_zeros, variables)
     # Our AdamW takes an embedding table's gradient as `IndexedSlices`. XLA does not, as the number
     # of rows is known only at run time, nor do sums of slices and scaled losses.
     keep_rows = (
@@ -121,11 +124,7 @@ def _make_step(
             if model.losses:
                 loss += tf.add_n(model.losses) * tf.reduce_sum(weights) / count
             scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        gradients = [
-            tf.zeros_like(variable.value) if gradient is None else gradient
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        gradients = cut(tape.gradient(scaled, [variable.value for variable in variables]))
         means = [loss]
         for measure in measures.values():
             means.append(tf.reduce_sum(measure(labels, outputs) * weights) / count)
@@ -144,7 +143,7 @@ def _make_step(
             return i + 1, means + new_means, *(a + b for a, b in zip(total, new, strict=True))
 
         # One slice at a time: in parallel they would need the memory of the whole batch.
-        zeros = (tf.zeros_like(variable.value) for variable in variables)
+        zeros = map(tf.convert_to_tensor, cut([None] * len(variables)))
         _, means, *gradients = tf.while_loop(
             lambda i, *_: i < slices,
             add_slice,
@@ -180,6 +179,14 @@ def _make_step(
         return loss, Counts(*values[-3:]), dict(zip(measures, values[:-3], strict=True))
 
     return step
+
+
+def _with_zeros(variables: Sequence[keras.Variable], gradients: Sequence[Any]) -> list[Any]:
+    """Puts zeros in the place of gradients that are None."""
+    return [
+        tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
 
 
 def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
