@@ -38,7 +38,7 @@ DOORS = {
 # What a run needs before TensorFlow is imported: settings, and what reads and checks its rows.
 WITHOUT_TENSORFLOW = (
     *("classification.command", "classification.prepare", "experiments.compare", "runs.command"),
-    *("experiments.classifier_page", "experiments.classifier_report", "experiments.report"),
+    "experiments.report",
     *("data.blocks", "data.facts", "data.file_format", "data.held_out", "data.labelled"),
     *("data.paths", "data.readers", "data.records", "data.repeats", "data.report"),
     *("data.row_stream", "data.splits", "runtime.interrupt"),

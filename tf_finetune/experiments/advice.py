@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_finetune.classification.config import Config
+from tf_finetune.generation.config import Config as GeneratorConfig
 from tf_finetune.runs.model_dir import ModelDir
 
 # Of the validation's loss, above its least.
@@ -42,25 +43,49 @@ def advise(
         *_by_baselines(config, report.get("comparison")),
         *_by_calibration(config, report.get("reliability")),
     ]
-    if not found:
-        seed = config.runtime.seed + 1
-        found.append(
-            (
-                "Nothing stands out.",
-                "See how much the seed changes, before small differences are believed.",
-                {"seed": seed},
-            )
-        )
-    return [
-        {"seen": seen, "try": tried, "command": _command(model_dir, flags)}
-        for seen, tried, flags in found
-    ]
+    return _told(model_dir, config, found)
+
+
+def advise_generator(
+    model_dir: ModelDir,
+    config: GeneratorConfig,
+    log: Sequence[Mapping[str, Any]],
+    report: Mapping[str, Any],
+) -> list[dict[str, str]]:
+    """Says what may make a generator better; see `advise`."""
+    found = _by_curves(config, log)
+    kinds = report.get("kinds", {}).get("tuned", {})
+    answers = max(1, sum(kinds.values()))
+    if kinds.get("did not stop", 0) > CUT * answers:
+        tokens = config.sampling.max_new_tokens
+        seen = f"{kinds['did not stop']:,} of {answers:,} answers were cut at {tokens} tokens."
+        found.append((seen, "Longer answers.", {"max_new_tokens": 2 * tokens}))
+    if kinds.get("repeated", 0) > CUT * answers:
+        seen = f"{kinds['repeated']:,} of {answers:,} answers end in a loop."
+        rate = _round(config.optimizer.learning_rate / 2)
+        found.append((seen, "Half the rate.", {"learning_rate": rate}))
+    return _told(model_dir, config, found)
 
 
 Advice = tuple[str, str, dict[str, Any]]
 
 
-def _by_curves(config: Config, log: Sequence[Mapping[str, Any]]) -> list[Advice]:
+def _told(
+    model_dir: ModelDir, config: Config | GeneratorConfig, found: Sequence[Advice]
+) -> list[dict[str, str]]:
+    """Adds the commands; where nothing is to be advised, another seed is."""
+    nothing = (
+        "Nothing stands out.",
+        "See how much the seed changes, before small differences are believed.",
+        {"seed": config.runtime.seed + 1},
+    )
+    return [
+        {"seen": seen, "try": tried, "command": _command(model_dir, config.program, flags)}
+        for seen, tried, flags in found or [nothing]
+    ]
+
+
+def _by_curves(config: Config | GeneratorConfig, log: Sequence[Mapping[str, Any]]) -> list[Advice]:
     losses = [point["loss"] for point in log if point.get("split") == "train" and "loss" in point]
     checks = [point for point in log if point.get("split") == "validation"]
     held_out = [point["loss"] for point in checks if isinstance(point.get("loss"), float)]
@@ -141,7 +166,7 @@ def _by_baselines(config: Config, comparison: Mapping[str, Any] | None) -> list[
     rate = config.optimizer.learning_rate
     return [
         (
-            "A linear model on words is about as good.",
+            "A linear model on words is as good or better.",
             "Twice the rate and more epochs; or keep the linear model, which costs less.",
             {
                 "learning_rate": _round(rate * 2),
@@ -166,7 +191,7 @@ def _by_calibration(config: Config, reliability: Mapping[str, Any] | None) -> li
     ]
 
 
-def _command(model_dir: ModelDir, flags: Mapping[str, Any]) -> str:
+def _command(model_dir: ModelDir, program: str, flags: Mapping[str, Any]) -> str:
     names = "-".join(f"{name.split('_')[-1]}{value}" for name, value in flags.items())
     parts = [
         f"--flagfile={os.path.join(model_dir.path, 'train.cfg')}",
@@ -175,7 +200,7 @@ def _command(model_dir: ModelDir, flags: Mapping[str, Any]) -> str:
         "--do_train",
         "--do_eval",
     ]
-    return " \\\n  ".join(["python run_classifier.py", *map(shlex.quote, parts)])
+    return " \\\n  ".join([f"python {program}", *map(shlex.quote, parts)])
 
 
 def _round(rate: float) -> float:

@@ -1,5 +1,6 @@
 """The simplest things that work: always saying the most frequent label, and TF-IDF."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,29 +82,36 @@ class Tfidf:
         return _features(self.vectorizer, texts)
 
     def _outputs(self, features: Any, labels: np.ndarray, rows: Any) -> np.ndarray:
-        from sklearn.linear_model import LogisticRegression, Ridge
-
         if self.problem.problem_type == "regression":
+            from sklearn.linear_model import Ridge
+
             return Ridge(alpha=1.0).fit(features, labels).predict(rows)
         if self.problem.problem_type == "multi_label":
-            # scikit-learn refuses a label that all or no rows have.
             columns = [
-                np.full(rows.shape[0], float(column[0]))
-                if column.min() == column.max()
-                else LogisticRegression(C=10, solver="liblinear")
-                .fit(features, column)
-                .predict_proba(rows)[:, 1]
-                for column in labels.T
+                _logistic(features, column.astype(int), rows, 2)[:, 1] for column in labels.T
             ]
             return np.stack(columns, axis=1)
-        outputs = np.zeros((rows.shape[0], self.problem.num_outputs))
-        known = np.unique(labels)
-        if len(known) == 1:
-            outputs[:, known] = 1
-        else:
-            model = LogisticRegression(C=10, max_iter=200, tol=1e-3).fit(features, labels)
-            outputs[:, model.classes_] = model.predict_proba(rows)
+        return _logistic(features, labels, rows, self.problem.num_outputs)
+
+
+def _logistic(features: Any, labels: np.ndarray, rows: Any, num_labels: int) -> np.ndarray:
+    """Learns labels by logistic regression; returns the probabilities of other rows."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    outputs, known = np.zeros((rows.shape[0], num_labels)), np.unique(labels)
+    if len(known) == 1:  # scikit-learn refuses to learn nothing.
+        outputs[:, known] = 1
         return outputs
+    # By single rows, which for 77 labels takes seconds where solvers by all rows take minutes; few
+    # rows are seen more often.
+    passes = int(np.clip(200_000 / features.shape[0], 20, 1_000))
+    model = LogisticRegression(C=10, solver="saga", max_iter=passes, tol=1e-3, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, labels)
+    outputs[:, model.classes_] = model.predict_proba(rows)
+    return outputs
 
 
 def fit_tfidf(train: Examples, problem: Problem) -> Tfidf | None:

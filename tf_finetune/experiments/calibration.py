@@ -62,7 +62,9 @@ def precision_recall(judged: Judged) -> dict[str, Any] | None:
     if not truth.any():
         return None
     precision, recall, _ = precision_recall_curve(truth, scores)
-    shown = np.unique(np.linspace(0, len(recall) - 1, MOST_POINTS).round().astype(int))
+    # At equal steps of recall, which falls: of equal thresholds most are near none.
+    steps = np.linspace(1, 0, MOST_POINTS)
+    shown = np.unique(np.minimum(np.searchsorted(-recall, -steps), len(recall) - 1))
     return {
         "precision": precision[shown].tolist(),
         "recall": recall[shown].tolist(),

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tf_finetune.data.wording import shown
 from tf_finetune.experiments import figures
 from tf_finetune.experiments.compared import capital, metric_name
 from tf_finetune.experiments.page import (
     Cards,
-    Commands,
     Figure,
     Figures,
     Section,
@@ -15,10 +15,10 @@ from tf_finetune.experiments.page import (
     Text,
     render,
 )
-from tf_finetune.experiments.run_page import cost, curves, data, settings
+from tf_finetune.experiments.run_page import advice, cost, curves, data, p_value, settings
 
 # Wider matrices are scrolled.
-_LEAST_MATRIX = 760
+_LEAST_MATRIX = 960
 _MANY_LABELS = 15
 
 
@@ -31,7 +31,7 @@ def classifier_page(report: Mapping[str, Any]) -> str:
     subtitle = f"{report['model_dir']} · {what} · {report['settings'].get('encoder') or ''}"
     sections = [
         Section("How good it is", _comparison(report.get("comparison"))),
-        Section("What to try next", _advice(report["advice"])),
+        Section("What to try next", advice(report["advice"])),
         Section("Training", curves(report["curves"], _score_of(report))),
         Section("What is confused", _confusion(report)),
         Section("How sure it is", _sureness(report)),
@@ -90,25 +90,21 @@ def _comparison(found: Mapping[str, Any] | None) -> list[Any]:
 
 
 def _paired(found: Mapping[str, Any]) -> Table:
-    rows, header = [], ["", f"difference in {metric_name(found['metric'])}", "95 % interval"]
+    rows, header = [], ["against", f"difference in {metric_name(found['metric'])}", "95 % interval"]
     with_test = any("mcnemar" in part for part in found["paired"].values())
     if with_test:
         header += ["only this right", "only the other right", "McNemar's p"]
     for name, part in found["paired"].items():
         low, high = part["interval"]
         row = [
-            f"against {found['models'][name]['title']}",
+            found["models"][name]["title"],
             f"{part['difference']:+.3f}",
             f"{low:+.3f} to {high:+.3f}",
         ]
         if test := part.get("mcnemar"):
-            row += [f"{test['only_tuned']:,}", f"{test['only_base']:,}", f"{test['p_value']:.2g}"]
+            row += [f"{test['only_tuned']:,}", f"{test['only_base']:,}", p_value(test["p_value"])]
         rows.append(row)
     return Table("This model against each other one, row by row.", header, rows)
-
-
-def _advice(advice: Sequence[Mapping[str, str]]) -> list[Any]:
-    return [Commands([(part["seen"], part["try"], part["command"]) for part in advice])]
 
 
 def _confusion(report: Mapping[str, Any]) -> list[Any]:
@@ -183,15 +179,15 @@ def _parts(report: Mapping[str, Any]) -> list[Any]:
     drawn = []
     for title, part in found.items():
         metric, parts = metric_name(part["metric"]), part["parts"]
-        svg = figures.bars(
-            [value["value"] for value in parts],
+        svg = figures.intervals(
+            [f"{shown(value['value'])} ({value['rows']:,})" for value in parts],
             [value["score"] for value in parts],
             [value["interval"] for value in parts],
             f"{capital(metric)} {title}",
-            metric,
+            emphasis=False,
         )
-        rows = ", ".join(f"{value['rows']:,}" for value in parts)
-        drawn.append(Figure(svg, f"{capital(metric)} {title}, with 95 % intervals. Rows: {rows}."))
+        caption = f"{capital(metric)} {title} (rows), with 95 % intervals."
+        drawn.append(Figure(svg, caption))
     return [Figures(drawn)] if drawn else []
 
 

@@ -111,15 +111,20 @@ def curves(points: Sequence[Mapping[str, Any]], name: str, title: str) -> str | 
                 style = {"color": _OTHER, "linewidth": 1.2}
             axes.plot(*zip(*found, strict=True), label=split, **style)
         axes.set_xlabel("epoch")
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
         if len(lines) > 1:
             axes.legend()
     return svg[0]
 
 
 def intervals(
-    names: Sequence[str], values: Sequence[float], ranges: Sequence[Sequence[float]], title: str
+    names: Sequence[str],
+    values: Sequence[float],
+    ranges: Sequence[Sequence[float]],
+    title: str,
+    emphasis: bool = True,
 ) -> str:
-    """Draws values with their intervals, one below the other."""
+    """Draws values with their intervals, one below the other; the first may stand out."""
     said = (
         f"{name}: {value:.3f} ({low:.3f} to {high:.3f})"
         for name, value, (low, high) in zip(names, values, ranges, strict=True)
@@ -127,27 +132,12 @@ def intervals(
     size = (WIDTH, 0.7 + 0.34 * len(names))
     with _drawn(title, "; ".join(said) + ".", size) as (axes, svg):
         for place, (value, (low, high)) in enumerate(zip(values, ranges, strict=True)):
-            colour = _ONE if place == 0 else _OTHER
+            colour = _OTHER if emphasis and place else _ONE
             axes.plot([low, high], [place, place], color=colour, linewidth=2)
             axes.plot([value], [place], "o", color=colour, markersize=6)
         axes.set_yticks(range(len(names)), [shown(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(False, axis="y")
-    return svg[0]
-
-
-def bars(names: Sequence[str], values: Sequence[float], ranges: Any, title: str, label: str) -> str:
-    """Draws values with their intervals, side by side."""
-    said = "; ".join(f"{name}: {value:.3f}" for name, value in zip(names, values, strict=True))
-    with _drawn(title, f"{said}.", (WIDTH, HEIGHT)) as (axes, svg):
-        axes.bar(range(len(names)), values, color=_ONE, alpha=0.35, width=0.62)
-        for place, (low, high) in enumerate(ranges):
-            axes.plot([place, place], [low, high], color=_ONE, linewidth=1.6)
-        axes.set_xticks(range(len(names)), [shown(name) for name in names])
-        if sum(map(len, names)) > 40:
-            axes.tick_params(axis="x", rotation=35)
-        axes.set_ylabel(label)
-        axes.grid(False, axis="x")
     return svg[0]
 
 
@@ -184,11 +174,11 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """Draws a confusion matrix: the share of each true label's rows, numbers where they fit."""
     from matplotlib.patches import Rectangle
 
-    size = max(3.2, 1.6 + 0.13 * len(names) if len(names) > 15 else 1.8 + 0.42 * len(names))
+    size = max(3.2, 1.6 + 0.14 * len(names) if len(names) > 15 else 1.8 + 0.42 * len(names))
     right = sum(row[place] for place, row in enumerate(counts))
     total = max(1, sum(map(sum, counts)))
     said = f"{right:,} of {total:,} rows are on the diagonal."
-    small = 5 if len(names) > 40 else 6 if len(names) > 15 else 9
+    small = 7 if len(names) > 40 else 8 if len(names) > 15 else 9
     with _drawn("Confusion matrix", said, (size, size)) as (axes, svg):
         for true, row in enumerate(counts):
             for place, count in enumerate(row):

@@ -143,7 +143,8 @@ figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: inherit; }
 figure.wide svg { min-width: var(--least, 0); }
 .scroll { overflow: auto; max-height: 560px; margin: 14px 0; }
-.scroll:focus-visible { outline: 2px solid var(--one); }
+.scroll.whole { max-height: none; }
+.scroll:focus-visible, pre:focus-visible { outline: 2px solid var(--one); }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: 6px; }
 th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); text-align: right;
@@ -159,10 +160,10 @@ dd { margin: 0; white-space: pre-wrap; }
 .commands { padding-left: 1.2em; margin: 8px 0; }
 .commands > li { margin-bottom: 16px; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px;
-  padding: 10px 12px; margin: 6px 0 0; white-space: pre-wrap; font-size: 0.85rem; }
+  padding: 10px 12px; margin: 6px 0 0; overflow-x: auto; font-size: 0.85rem; }
 @media (max-width: 600px) { main { padding: 24px 16px 60px; } h1 { font-size: 1.35rem; }
   dl { grid-template-columns: 1fr; } dt { margin-top: 4px; } }
-@media print { nav { display: none; }
+@media print { nav { display: none; } pre { white-space: pre-wrap; }
   .scroll { max-height: none; overflow: visible; }
   figure, .cards > li, tr { break-inside: avoid; } main { padding: 0; } }
 """
@@ -201,7 +202,7 @@ _PAGE = """<!DOCTYPE html>
 {% endfor %}
 </div>
 {% elif block.kind == "figure" %}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ block.caption|shown }}">
+<div class="scroll whole" tabindex="0" role="region" aria-label="{{ block.caption|shown }}">
 <figure class="wide" style="--least: {{ block.least }}px">{{ block.svg|safe }}
 <figcaption>{{ block.caption|shown }}</figcaption></figure></div>
 {% elif block.kind == "table" %}
@@ -239,7 +240,7 @@ _PAGE = """<!DOCTYPE html>
 {% elif block.kind == "commands" %}
 <ol class="commands">
 {% for seen, tried, command in block.parts %}
-<li>{{ seen|shown }} {{ tried|shown }}<pre><code>{{ command|lines }}</code></pre></li>
+<li>{{ seen|shown }} {{ tried|shown }}<pre tabindex="0"><code>{{ command|lines }}</code></pre></li>
 {% endfor %}
 </ol>
 {% endif %}

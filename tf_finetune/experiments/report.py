@@ -9,12 +9,17 @@ numbers as `report.json`.
 import argparse
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Sequence
 
 from tf_finetune.errors import UserError
+from tf_finetune.experiments.classifier_page import classifier_page
+from tf_finetune.experiments.classifier_report import report_classifier
+from tf_finetune.experiments.generator_page import generator_page
+from tf_finetune.experiments.generator_report import report_generator
+from tf_finetune.experiments.run_facts import is_generator
 from tf_finetune.files import replaced_file
+from tf_finetune.process import set_up_process
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.report import EXTRA, REMEDY, report_files
 
@@ -38,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     columns = tuple(name.strip() for name in given.slice_columns.split(",") if name.strip())
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    set_up_process()
     try:
         if importlib.util.find_spec(EXTRA) is None:
             raise UserError(REMEDY)
@@ -67,11 +71,12 @@ def write_report(model_dir: ModelDir, slice_columns: Sequence[str] = ()) -> str:
         UserError: There is no run, or a file of it is damaged.
         OSError: A file cannot be written.
     """
-    from tf_finetune.experiments.classifier_page import classifier_page
-    from tf_finetune.experiments.classifier_report import report_classifier
-
-    report = report_classifier(model_dir, slice_columns)
-    page = classifier_page(report)
+    if is_generator(model_dir):
+        report = report_generator(model_dir)
+        page = generator_page(report)
+    else:
+        report = report_classifier(model_dir, slice_columns)
+        page = classifier_page(report)
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     # Texts and paths may hold surrogates, which JSON has as escapes.
     files = report_files(model_dir)

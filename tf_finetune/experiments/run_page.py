@@ -5,7 +5,7 @@ from typing import Any
 
 from tf_finetune.experiments import figures
 from tf_finetune.experiments.compared import capital, metric_name
-from tf_finetune.experiments.page import Figure, Figures, Table
+from tf_finetune.experiments.page import Commands, Figure, Figures, Table
 
 _COST = {
     "seconds": ("training, s", ",.0f"),
@@ -31,6 +31,16 @@ def curves(points: Sequence[Mapping[str, Any]], score: str) -> list[Any]:
     return [Figures(drawn)] if drawn else []
 
 
+def advice(found: Sequence[Mapping[str, str]]) -> list[Any]:
+    """Returns what to try next."""
+    return [Commands([(part["seen"], part["try"], part["command"]) for part in found])]
+
+
+def p_value(value: float) -> str:
+    """Returns the value of a test as it is written."""
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
 def settings(report: Mapping[str, Any]) -> list[Any]:
     """Returns the flags that made the model."""
     rows = [[f"--{name}", _value(value)] for name, value in report["settings"].items()]
@@ -41,7 +51,7 @@ def data(facts: Mapping[str, Any] | None) -> list[Any]:
     """Returns the rows of each split."""
     if not facts or "splits" not in facts:
         return []
-    lengths = (facts.get("lengths") or {}).get("splits", {})
+    lengths = (facts.get("lengths") or {}).get("splits") or facts.get("tokens") or {}
     rows = []
     for split, part in facts["splits"].items():
         row = [split, f"{part['rows']:,}"]
