@@ -96,7 +96,6 @@ class Tfidf:
 
 def _logistic(features: Any, labels: np.ndarray, rows: Any, num_labels: int) -> np.ndarray:
     """Learns labels by logistic regression; returns the probabilities of other rows."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     outputs, known = np.zeros((rows.shape[0], num_labels)), np.unique(labels)
@@ -108,7 +107,8 @@ def _logistic(features: Any, labels: np.ndarray, rows: Any, num_labels: int) -> 
     passes = int(np.clip(200_000 / features.shape[0], 20, 1_000))
     model = LogisticRegression(C=10, solver="saga", max_iter=passes, tol=1e-3, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Of passes that were too few to converge, and of many labels.
+        warnings.simplefilter("ignore", UserWarning)
         model.fit(features, labels)
     outputs[:, model.classes_] = model.predict_proba(rows)
     return outputs

@@ -114,9 +114,13 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     environment.filters["lines"] = lambda text: "\n".join(map(escaped, text.split("\n")))
     filled = [section for section in sections if section.blocks]
     template = environment.from_string(_PAGE)
-    return template.render(title=title, subtitle=subtitle, sections=filled, style=_STYLE)
+    return template.render(
+        title=title, subtitle=subtitle, sections=filled, style=_STYLE, policy=_POLICY
+    )
 
 
+# Nothing runs and nothing is fetched, whatever a text may hold.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c2024; --muted: #5f6872;
   --line: #dfe3e8; --soft: #f5f7f9; --one: #1f5fbf; --other: #c2571a; }
@@ -173,7 +177,7 @@ _PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
 <link rel="icon" href="data:,">
 <title>{{ title|shown }}</title>
 <style>{{ style|safe }}</style>
