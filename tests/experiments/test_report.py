@@ -186,3 +186,39 @@ def test_what_cannot_be_read_is_an_error(make_run, tmp_path, capsys, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main([str(model_dir)]) == 2
     assert "pip install 'tf-finetune[report]'" in capsys.readouterr().err
+
+
+def test_several_labels_and_numbers_have_reports_too(make_run):
+    names = ("joy", "anger", "fear")
+    rows = [(f"word{n % 3} text {n % 7}", [names[n % 3]] * (n % 4 > 0)) for n in range(48)]
+    said = []
+    for n, (text, true) in enumerate(rows):
+        # Every eighth row has a label too many, and lacks its own.
+        shares = {name: 0.9 if (name in true) != (n % 8 == 1) else 0.1 for name in names}
+        said.append((text, true, shares))
+    model_dir = make_run(rows, said, names, problem_type="multi_label", label_format="list")
+    evaluated = Path(report_files(model_dir).evaluated)
+    records = [json.loads(line) for line in evaluated.read_text().splitlines()]
+    for record in records:
+        shares = record["probabilities"]
+        record["prediction"] = [name for name in names if shares[name] >= 0.5]
+    evaluated.write_text("".join(json.dumps(record) + "\n" for record in records))
+    report, _ = report_of(model_dir)
+    assert report["comparison"]["metric"] == "micro_f1"
+    assert report["comparison"]["models"]["tuned"]["scores"]["accuracy"]["value"] == 42 / 48
+    assert report["confusion"]["pairs"] and "counts" not in report["confusion"]
+    assert sum(part["rows"] for part in report["by_label"]) == sum(len(true) for _, true in rows)
+
+
+def test_a_number_has_a_report_too(make_run):
+    random = np.random.default_rng(0)
+    rows = [(f"word{n % 5} text", float(n % 5)) for n in range(60)]
+    said = [(text, true, true + random.normal(0, 2)) for text, true in rows]
+    report, page = report_of(make_run(rows, said, (), problem_type="regression"))
+    first = "This model does not beat TF-IDF with ridge regression: Pearson 0."
+    assert report["headline"].startswith(first)
+    assert report["comparison"]["models"]["majority"]["scores"]["pearson"]["value"] is None
+    assert set(report["comparison"]["paired"]) == {"tfidf"} and "mcnemar" not in str(report)
+    assert len(report["numbers"]) == 60 and "Predicted and true numbers" in page
+    worst = max(abs(number - true) for _, true, number in said)
+    assert report["errors"][0]["by"] == pytest.approx(worst)

@@ -90,7 +90,6 @@ def _by_curves(config: Config | GeneratorConfig, log: Sequence[Mapping[str, Any]
     checks = [point for point in log if point.get("split") == "validation"]
     held_out = [point["loss"] for point in checks if isinstance(point.get("loss"), float)]
     rate = config.optimizer.learning_rate
-    epochs = config.loop.num_train_epochs
     if None in losses or None in held_out:
         return [("The loss was not finite.", "A lower rate.", {"learning_rate": _round(rate / 3)})]
     found: list[Advice] = []
@@ -114,7 +113,7 @@ def _by_curves(config: Config | GeneratorConfig, log: Sequence[Mapping[str, Any]
                     f"Over-fitting: the validation's loss was least ({least:.3g}) after "
                     f"{best['epoch']:.3g} epochs, and is {held_out[-1]:.3g} at the end.",
                     "Fewer epochs.",
-                    {"num_train_epochs": max(1, math.ceil(best["epoch"]))},
+                    _length(config, max(1, math.ceil(best["epoch"])), best["step"]),
                 )
             )
         elif held_out[-1] == least and held_out[-1] < 0.97 * held_out[-2]:
@@ -122,10 +121,21 @@ def _by_curves(config: Config | GeneratorConfig, log: Sequence[Mapping[str, Any]
                 (
                     "The validation's loss was still falling at the end.",
                     "More epochs.",
-                    {"num_train_epochs": math.ceil(epochs * 1.5 + 0.5)},
+                    _times(config, 2),
                 )
             )
     return found
+
+
+def _times(config: Config | GeneratorConfig, factor: int) -> dict[str, Any]:
+    """Returns the flag of a training that is so many times as long."""
+    steps, epochs = config.loop.max_steps, config.loop.num_train_epochs
+    return _length(config, math.ceil(epochs * factor), (steps or 0) * factor)
+
+
+def _length(config: Config | GeneratorConfig, epochs: int, steps: int) -> dict[str, Any]:
+    """Returns the flag of a training's length: that which the run was given."""
+    return {"max_steps": steps} if config.loop.max_steps else {"num_train_epochs": epochs}
 
 
 def _by_lengths(config: Config, facts: Mapping[str, Any] | None) -> list[Advice]:
@@ -168,10 +178,7 @@ def _by_baselines(config: Config, comparison: Mapping[str, Any] | None) -> list[
         (
             "A linear model on words is as good or better.",
             "Twice the rate and more epochs; or keep the linear model, which costs less.",
-            {
-                "learning_rate": _round(rate * 2),
-                "num_train_epochs": math.ceil(config.loop.num_train_epochs * 2),
-            },
+            {"learning_rate": _round(rate * 2), **_times(config, 2)},
         )
     ]
 

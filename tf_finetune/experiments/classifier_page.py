@@ -33,7 +33,7 @@ def classifier_page(report: Mapping[str, Any]) -> str:
         Section("How good it is", _comparison(report.get("comparison"))),
         Section("What to try next", advice(report["advice"])),
         Section("Training", curves(report["curves"], _score_of(report))),
-        Section("What is confused", _confusion(report)),
+        Section("Where it errs", _confusion(report)),
         Section("How sure it is", _sureness(report)),
         Section("By label", _labels(report.get("by_label"))),
         Section("By part of the data", _parts(report)),
@@ -129,7 +129,11 @@ def _confusion(report: Mapping[str, Any]) -> list[Any]:
     ]
     if rows:
         header = ["true", "taken for", "rows", "of the true label's"]
-        blocks.append(Table("The worst pairs.", header, rows, texts=(0, 1)))
+        caption = "The worst pairs."
+        if "counts" not in found:
+            header[:2] = ["missed", "said in its row"]
+            caption = "Pairs of a label that was missed and one that was wrong in the same row."
+        blocks.append(Table(caption, header, rows, texts=(0, 1)))
     else:
         blocks.append(Text("No label is taken for another."))
     return blocks
@@ -239,7 +243,7 @@ def _duplicates(found: Mapping[str, Any] | None) -> list[Any]:
     text = (
         f"Of the evaluated rows {equal:,} have a text that was trained on, {alike:,} one that "
         f"differs in case, blanks or outer punctuation only, and {near:,} nearly the same words "
-        "(cosine of TF-IDF 0.9 or more). Their scores are too good."
+        "(cosine of TF-IDF 0.9 or more). A right answer to them says little."
     )
     cards = [
         [("evaluated", pair["text"]), ("trained on", pair["train_text"])]

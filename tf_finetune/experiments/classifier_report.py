@@ -109,7 +109,9 @@ def _errors(run: ClassifierRun, rows: EvaluatedRows) -> dict[str, Any]:
     if problem.problem_type == "regression":
         pairs = np.stack([judged.truth, judged.predicted], axis=1)
         return {**found, "numbers": pairs.tolist()}
-    train = run.train.labels if run.train else None
+    # A sample of streamed rows says little of how many there are.
+    is_whole = run.train is not None and not (run.facts or {}).get("train_is_sample")
+    train = run.train.labels if run.train and is_whole else None
     return {
         **found,
         "confusion": confusion(judged, problem.label_names),

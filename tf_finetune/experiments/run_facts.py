@@ -10,11 +10,9 @@ import numpy as np
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.record import problem_from_record
 from tf_finetune.data.labelled import Examples, load_data
-from tf_finetune.data.labels import encode_labels
 from tf_finetune.data.layout import open_splits
-from tf_finetune.data.problem import Problem, known_labels
+from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
-from tf_finetune.experiments.baselines import judge
 from tf_finetune.experiments.judged import Judged
 from tf_finetune.files import exists, read_bytes
 from tf_finetune.runs.model_dir import ModelDir
@@ -188,12 +186,12 @@ def _read_rows(model_dir: ModelDir, problem: Problem) -> EvaluatedRows | None:
         return None
     try:
         texts = tuple([str(r["texts"][name]) for r in records] for name in problem.text_columns)
-        labels = encode_labels([record["label"] for record in records], problem).labels
-        if problem.problem_type == "regression":
-            numbers = [np.nan if r["prediction"] is None else r["prediction"] for r in records]
-            outputs = np.array(numbers, np.float64)
-        else:
-            outputs = np.array(
+        truth, said = (
+            _encoded([r[key] for r in records], problem) for key in ("label", "prediction")
+        )
+        shares = None
+        if problem.problem_type != "regression":
+            shares = np.array(
                 [[r["probabilities"][name] for name in problem.label_names] for r in records],
                 np.float64,
             )
@@ -203,17 +201,29 @@ def _read_rows(model_dir: ModelDir, problem: Problem) -> EvaluatedRows | None:
         raise UserError(
             f"{path}: not the predictions of this model. Evaluate again: {EVALUATE}."
         ) from None
-    known = known_labels(labels) & np.isfinite(outputs).reshape(len(records), -1).all(axis=1)
-    if not known.all():
+    outputs = said if shares is None else shares
+    finite = np.isfinite(outputs).reshape(len(records), -1).all(axis=1)
+    if not finite.all():
         raise UserError(
-            f"{path}: row {int(known.argmin()) + 1} has a label or a number that this model does "
-            f"not have. Evaluate again: {EVALUATE}."
+            f"{path}: row {int(finite.argmin()) + 1} has a number that is none: the model has "
+            f"diverged. Train again with a lower --learning_rate, and {EVALUATE}."
         )
-    truth = labels > 0.5 if problem.problem_type == "multi_label" else labels
-    if problem.problem_type == "regression":
-        truth = truth.astype(np.float64)
     complete = locations if len(locations) == len(records) else []
-    return EvaluatedRows(split, texts, judge(outputs, truth, problem), complete)
+    judged = Judged(problem.problem_type, truth, said, shares)
+    return EvaluatedRows(split, texts, judged, complete)
+
+
+def _encoded(labels: Sequence[Any], problem: Problem) -> np.ndarray:
+    """Returns labels by name, or numbers, as `Judged` has them; a KeyError: another model's."""
+    if problem.problem_type == "regression":
+        return np.array(labels, np.float64)
+    places = {name: place for place, name in enumerate(problem.label_names)}
+    if problem.problem_type == "single_label":
+        return np.array([places[label] for label in labels], np.int64)
+    hot = np.zeros((len(labels), problem.num_outputs), bool)
+    for row, names in enumerate(labels):
+        hot[row, [places[name] for name in names]] = True
+    return hot
 
 
 def _read_train(config: Config, problem: Problem, missing: list[str]) -> Examples | None:
