@@ -28,6 +28,16 @@ def float32_policy() -> Iterator[None]:
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True)
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the report off at the end of runs in this process, but for tests marked `report`.
+
+    It starts a process of its own, which takes longer than a toy's run.
+    """
+    if not request.node.get_closest_marker("report"):
+        monkeypatch.setattr("tf_finetune.runs.command.start_report", lambda *_: None)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 KB."""

@@ -145,12 +145,12 @@ def call(*flags):
 
 train = ["--encoder=ram://m/encoder", "--train_file=ram://m/data/tra*.tsv", "--do_train",
          "--validation_file=ram://m/data/dev.tsv", "--train_batch_size=8", "--max_steps=6",
-         "--max_seq_length=16", "--tokenized_cache_dir=ram://m/cache"]
+         "--max_seq_length=16", "--nodo_report", "--tokenized_cache_dir=ram://m/cache"]
 call(*train, "--test_file=ram://m/data/test.tsv", "--do_eval", "--do_predict", "--do_export")
 first = gfile.listdir("ram://m/out/checkpoints")
 call(*train)
 assert gfile.listdir("ram://m/out/checkpoints") == first
-call("--test_file=ram://m/data/dev.tsv", "--do_predict", "--do_eval")
+call("--test_file=ram://m/data/dev.tsv", "--do_predict", "--do_eval", "--nodo_report")
 call(*train, "--overwrite", "--streaming=true", "--label_names=0,1")
 call(*train[:-1], "--overwrite", "--init_from=ram://m/out", "--model_dir=ram://m/next")
 served = tf.saved_model.load("ram://m/next/export") if gfile.exists("ram://m/next/export") else None

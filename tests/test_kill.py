@@ -42,7 +42,7 @@ def arguments(tiny_bert_dir, tmp_path_factory) -> Callable[[Path], list[str]]:
         *(f"--max_steps={STEPS}", f"--eval_steps={EVAL_STEPS}"),
         f"--save_checkpoints_steps={SAVE_STEPS}",
         *("--train_batch_size=8", "--precision=float32", "--learning_rate=1e-3"),
-        "--max_seq_length=32",
+        *("--max_seq_length=32", "--nodo_report"),
     ]
 
 

@@ -95,6 +95,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
 
     def run(folder: Path) -> BaseProcess:
         more = (*flags, f"--eval_steps={EVAL_STEPS}", "--do_eval", "--do_predict")
+        more += ("--nodo_report",)
         return start("run_generator", arguments(folder, steps, *more), log)
 
     finish(run(whole), log)
@@ -117,7 +118,7 @@ def test_killed_preferences_end_as_those_that_were_not(arguments, tmp_path, asse
 
     def run(folder: Path) -> BaseProcess:
         flags = (f"--data_dir={pairs}", "--method=dpo", "--lora_rank=4", "--do_eval")
-        more = (*flags, f"--eval_steps={EVAL_STEPS}")
+        more = (*flags, f"--eval_steps={EVAL_STEPS}", "--nodo_report")
         return start("run_generator", arguments(folder, steps, *more), log)
 
     finish(run(whole), log)
@@ -184,7 +185,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_
 def test_two_workers_train_and_answer_as_one_process(arguments, tmp_path):
     """Each has a folder of its own: the second one's stays empty."""
     flags = ("--lora_rank=0", "--precision=mixed_bfloat16", "--do_eval", "--do_predict")
-    flags += ("--eval_steps=10", "--train_batch_size=8")
+    flags += ("--eval_steps=10", "--train_batch_size=8", "--nodo_report")
     one, *two = (tmp_path / name for name in ("one", "two0", "two1"))
     process = start("run_generator", arguments(one, 20, *flags), tmp_path / "log")
     program = [sys.executable, str(REPOSITORY / "run_generator.py")]

@@ -161,7 +161,7 @@ def test_all_weights_are_trained_where_the_rank_is_0(data, tiny_llama, tmp_path)
         f"--model_dir={tmp_path / 'out'}",
         *("--do_train", "--do_eval", "--lora_rank=0", "--learning_rate=1e-2"),
         *("--max_steps=6", "--train_batch_size=8", "--precision=float32", "--max_new_tokens=4"),
-        *("--num_fewshot=0", "--packing"),
+        *("--num_fewshot=0", "--packing", "--nodo_report"),
     )
     columns = read(tmp_path / "out" / "metrics.json")["comparison"]["columns"]
     assert columns["tuned"]["loss"] < columns["base"]["loss"]

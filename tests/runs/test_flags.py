@@ -110,6 +110,7 @@ def test_help_has_a_part_for_every_section():
     parts = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert parts == [
         *("Data:", "Labels:", "Model:", "LoRA:", "Optimizer:", "Training:", "Hardware:", "Run:"),
+        "Report:",
     ]
 
 

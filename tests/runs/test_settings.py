@@ -113,7 +113,7 @@ def test_a_record_gives_the_config_back():
     record = json.loads(json.dumps(to_record(config)))
     assert from_record(Config, record) == config
     assert list(record) == [
-        *("data", "labels", "encoder", "lora", "optimizer", "loop", "runtime", "run"),
+        *("data", "labels", "encoder", "lora", "optimizer", "loop", "runtime", "run", "report"),
     ]
 
 
@@ -188,7 +188,7 @@ def test_what_may_change_between_two_calls_of_one_training():
         *("model_dir", "eval_batch_size", "predict_batch_size", "max_predict_samples"),
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
         *("save_checkpoints_steps", "log_steps", "steps_per_loop", "distribution_strategy", "tpu"),
-        *("jit_compile", "data_report", "export_version"),
+        *("jit_compile", "data_report", "do_report", "slice_columns", "export_version"),
         *("label_separator", "label_format", "id_column", "quoting"),
     }
 

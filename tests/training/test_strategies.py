@@ -181,6 +181,7 @@ def command(tiny_bert_dir, tmp_path) -> list[str]:
         "--max_seq_length=32",
         "--encoder_dropout=0",
         "--dropout=0",
+        "--nodo_report",
     ]
 
 

@@ -120,20 +120,19 @@ class Classifier:
     def evaluate(
         self, examples: Examples, batch_size: int = DataConfig.eval_batch_size
     ) -> dict[str, Any]:
-        """Computes the metrics of the examples whose label is known; see `compute_metrics`.
-
-        Raises:
-            UserError: There are no such examples, or the model's outputs are not finite.
-        """
+        """Computes the metrics of the examples whose label is known; see `compute_metrics`."""
         return self.evaluate_rows(self.tokenize(examples), batch_size)
 
     def evaluate_rows(
         self, rows: TokenizedRows, batch_size: int = DataConfig.eval_batch_size
     ) -> dict[str, Any]:
         """Computes the metrics of labelled rows; warns if all get the same prediction."""
+        return self.metrics(self.logits(rows, batch_size), rows)
+
+    def metrics(self, logits: np.ndarray, rows: TokenizedRows) -> dict[str, Any]:
+        """Computes the metrics of the logits of labelled rows; see `evaluate_rows`."""
         if LABEL not in rows.columns:
             raise UserError("The examples have no labels to evaluate on.")
-        logits = self.logits(rows, batch_size)
         labels = rows.columns[LABEL].numpy()[rows.first_rows]
         if warning := collapse_warning(logits, labels, self.problem):
             _warn_once(warning)

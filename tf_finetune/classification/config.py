@@ -15,6 +15,7 @@ from tf_finetune.runs.config import (
     check_slices,
 )
 from tf_finetune.runs.lora_config import LoraConfig
+from tf_finetune.runs.report_config import ReportConfig
 from tf_finetune.runs.settings import check_values, setting
 
 ENCODER_HELP = (
@@ -140,6 +141,7 @@ class Config:
     loop: LoopConfig = LoopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     run: RunConfig = RunConfig()
+    report: ReportConfig = ReportConfig()
 
     def __post_init__(self) -> None:
         check_slices(self.data, self.loop)

@@ -14,6 +14,7 @@ from tf_finetune.data.problem import Problem, known_labels
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_file
 from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.report import report_files
 
 
 def write_predictions(
@@ -58,6 +59,29 @@ def write_predictions(
         for record in _records(predictions, examples, problem):
             table.write(_tsv_line(_fields(record)))
             objects.write(_json_line(record))
+
+
+def write_evaluated(
+    model_dir: ModelDir, predictions: Predictions, examples: Examples, problem: Problem, split: str
+) -> None:
+    """Writes the predictions for evaluated rows as JSON lines, atomically; the report reads them.
+
+    A line is that of `predictions.jsonl` with the row's `split` and, where it is known, `location`.
+
+    Args:
+        model_dir: Gets the file.
+        predictions: See `write_predictions`.
+        examples: See `write_predictions`.
+        problem: See `write_predictions`.
+        split: The examples' split.
+
+    Raises:
+        OSError: The file cannot be written; an existing one is unchanged.
+    """
+    with replaced_file(report_files(model_dir).evaluated) as objects:
+        for row, record in enumerate(_records(predictions, examples, problem)):
+            place = {"location": examples.locations[row]} if len(examples.locations) else {}
+            objects.write(_json_line({**record, "split": split, **place}))
 
 
 # What JSON's encoder leaves of control characters; all are within strings.

@@ -237,8 +237,8 @@ def _complete_for_model(
         {"label_column", "label_columns"} if taken & {"label_column", "label_columns"} else set()
     )
     # The actions and the hardware do not depend on the model.
-    now = (taken & _names("data", "labels")) | _names("run", "runtime") | {"export_encoder"}
-    now |= taken & {"export_formats"}
+    now = (taken & _names("data", "labels")) | _names("run", "report", "runtime")
+    now |= {"export_encoder"} | (taken & {"export_formats"})
     # The weights come from the directory's own checkpoint.
     config = replaced(earlier, **{**values_of(config, now), "init_from": None})
     return config, problem_from_record(model_dir, config, learnt)

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from typing import Any
 
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
@@ -11,7 +12,7 @@ from tf_finetune.classification.hugging_face_export import export_hugging_face
 from tf_finetune.classification.load import make_classifier, restore_classifier
 from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
-from tf_finetune.classification.predictions import write_predictions
+from tf_finetune.classification.predictions import write_evaluated, write_predictions
 from tf_finetune.classification.prepare import Request, can_be_evaluated
 from tf_finetune.classification.record import save_run, split_record
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
@@ -25,6 +26,7 @@ from tf_finetune.data.streamed_batches import stream_batches
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.formats.hub_writer import check_hub_encoder, save_hub_encoder
 from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.report import report_files
 from tf_finetune.runs.settings import replaced, to_record
 from tf_finetune.runtime.hardware import Runtime, make_runtime
 from tf_finetune.runtime.interrupt import Interrupted
@@ -66,13 +68,15 @@ def _run(request: Request, runtime: Runtime) -> int:
         print(f"weights    {path}")
     if config.run.do_export:
         _check_export(classifier, config)
-    rows = _tokenize(classifier, request)
+    rows, facts = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
             # What auto has become, and the commit: later the encoder's folder may be another.
             names = ("pooling", "head", "encoder")
             config = replaced(config, **{n: getattr(classifier.config, n) for n in names})
             save_run(model_dir, config, data.problem, split_record(data))
+            if config.report.do_report:
+                write_facts(report_files(model_dir).facts, facts)
             write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:
             check_batch_size(config.data, config.loop, runtime, data.stream is not None)
@@ -89,14 +93,7 @@ def _run(request: Request, runtime: Runtime) -> int:
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
     if config.run.do_eval:
-        results = {
-            part: classifier.evaluate_rows(rows[split], config.data.eval_batch_size)
-            for part, split in (("eval", "validation"), ("test", "test"))
-            if can_be_evaluated(data.splits.get(split))
-        }
-        if is_chief:
-            model_dir.save_metrics(results)
-        print(results_table(results))
+        print(results_table(_evaluate(classifier, rows, request)))
     if config.run.do_predict:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
@@ -108,7 +105,10 @@ def _run(request: Request, runtime: Runtime) -> int:
     return 0
 
 
-def _tokenize(classifier: Classifier, request: Request) -> dict[str, TokenizedRows]:
+def _tokenize(
+    classifier: Classifier, request: Request
+) -> tuple[dict[str, TokenizedRows], dict[str, Any]]:
+    """Returns the rows of each split, and what is known of the data."""
     encoder, config = classifier.encoder, request.config
     print(f"encoder    {encoder.handle}, {encoder.mode}, hidden size {encoder.hidden_size}")
     if encoder.lora:
@@ -128,9 +128,10 @@ def _tokenize(classifier: Classifier, request: Request) -> dict[str, TokenizedRo
         encoder_length=encoder.max_seq_length,
     )
     print(length_report(lengths), flush=True)
+    facts = {**request.facts, "lengths": lengths}
     if config.run.data_report and classifier.runtime.workers.is_chief:
-        write_facts(config.run.data_report, {**request.facts, "lengths": lengths})
-    return rows
+        write_facts(config.run.data_report, facts)
+    return rows, facts
 
 
 def _batches(
@@ -146,6 +147,24 @@ def _batches(
         classifier.config.long_text,
     )
     return stream_batches(data.stream, tokenizer, rows, size, config.loop, seed)
+
+
+def _evaluate(
+    classifier: Classifier, rows: dict[str, TokenizedRows], request: Request
+) -> dict[str, dict[str, Any]]:
+    """Writes the metrics and, for the report, the predictions for the last split evaluated."""
+    config, model_dir, splits = request.config, request.model_dir, request.data.splits
+    results = {}
+    for part, split in (("eval", "validation"), ("test", "test")):
+        if can_be_evaluated(splits.get(split)):
+            logits = classifier.logits(rows[split], config.data.eval_batch_size)
+            results[part] = classifier.metrics(logits, rows[split])
+            if config.report.do_report and classifier.runtime.workers.is_chief:
+                predictions = to_predictions(logits, classifier.problem)
+                write_evaluated(model_dir, predictions, splits[split], classifier.problem, split)
+    if classifier.runtime.workers.is_chief:
+        model_dir.save_metrics(results)
+    return results
 
 
 def _predict(

@@ -1,1 +1,1 @@
-"""Many runs, seen from their folders: compared, without TensorFlow."""
+"""Runs, seen from their folders: reports and comparisons."""

@@ -16,6 +16,7 @@ from tf_finetune.runs.config import (
     check_slices,
 )
 from tf_finetune.runs.lora_config import LoraConfig
+from tf_finetune.runs.report_config import ReportConfig
 from tf_finetune.runs.settings import check_values, replaced, setting
 
 MODEL_HELP = (
@@ -136,6 +137,7 @@ class Config:
     chatting: ChattingConfig = ChattingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     run: RunConfig = RunConfig()
+    report: ReportConfig = ReportConfig()
 
     def __post_init__(self) -> None:
         check_slices(self.data, self.loop)

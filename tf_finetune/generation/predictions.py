@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_finetune.files import replaced_file
 from tf_finetune.generation.answers import Answer, Question
+from tf_finetune.generation.comparison import Evaluated
 from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.report import report_files
 
 # What JSON's encoder leaves of the characters that some reader takes for the end of a line, and
 # surrogates, which UTF-8 cannot encode; all are within strings.
@@ -37,13 +39,53 @@ def write_predictions(
             file.write(_json_line(_record(row, question, answer)))
 
 
-def _record(row: int, question: Question, answer: Answer) -> dict[str, Any]:
+def write_evaluated(
+    model_dir: ModelDir, questions: Sequence[Question], columns: Mapping[str, Evaluated]
+) -> None:
+    """Writes the answers of the base and the tuned model as JSON lines; the report reads them.
+
+    A line is an object: `row`, `location`, `prompt`, `reference`, and `answers`, an object of
+    `text`, `tokens` and `finish_reason` for each column.
+
+    Args:
+        model_dir: Gets the file.
+        questions: What was asked.
+        columns: What each has answered, by its name.
+
+    Raises:
+        OSError: The file cannot be written; an existing one is unchanged.
+    """
+    with replaced_file(report_files(model_dir).evaluated) as file:
+        for row, question in enumerate(questions):
+            answers = {name: part.answers[row] for name, part in columns.items()}
+            record = {
+                "row": row + 1,
+                "location": question.location,
+                "prompt": _prompt(question),
+                "reference": question.reference,
+                "answers": {
+                    name: {
+                        "text": answer.text,
+                        "tokens": answer.tokens,
+                        "finish_reason": answer.finish_reason,
+                    }
+                    for name, answer in answers.items()
+                },
+            }
+            file.write(_json_line(record))
+
+
+def _prompt(question: Question) -> str | list[dict[str, Any]]:
     prompt = question.prompt
+    return prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
+
+
+def _record(row: int, question: Question, answer: Answer) -> dict[str, Any]:
     return {
         "row": row,
         **({} if question.id is None else {"id": question.id}),
         "location": question.location,
-        "prompt": prompt if isinstance(prompt, str) else [dict(message) for message in prompt],
+        "prompt": _prompt(question),
         "reference": question.reference,
         "answer": answer.text,
         "finish_reason": answer.finish_reason,

@@ -164,9 +164,8 @@ def _complete_for_model(
         )
     names_data = {f.name for _, _, f in settings(Config) if f.metadata["names_data"]}
     taken = set(given) | (names_data if names_data & set(given) else set())
-    now = (taken & _names("data", "chat", "sampling", "evaluation")) | _names(
-        "run", "runtime", "chatting"
-    )
+    now = taken & _names("data", "chat", "sampling", "evaluation")
+    now |= _names("run", "report", "runtime", "chatting")
     return replaced(earlier, **values_of(config, now)), template
 
 

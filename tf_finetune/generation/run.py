@@ -31,7 +31,7 @@ from tf_finetune.generation.load import (
     template_of,
 )
 from tf_finetune.generation.metrics import check_metric_name
-from tf_finetune.generation.predictions import write_predictions
+from tf_finetune.generation.predictions import write_evaluated, write_predictions
 from tf_finetune.generation.prepare import Request
 from tf_finetune.generation.questions import make_questions
 from tf_finetune.generation.record import save_record
@@ -40,6 +40,7 @@ from tf_finetune.generation.samples import sample_text
 from tf_finetune.generation.shown import show_examples
 from tf_finetune.generation.summary import losses_table, next_steps, preferences_table
 from tf_finetune.generation.tokenize import StreamTokenizer, TokenizedDialogues
+from tf_finetune.runs.report import report_files
 from tf_finetune.runs.settings import to_record
 from tf_finetune.runtime.hardware import make_runtime, spread_over_operations
 from tf_finetune.runtime.interrupt import Interrupted
@@ -146,9 +147,11 @@ class _Run:
             for split, examples in data.splits.items()
             if split != "test" and any(example.has_answer for example in examples)
         }
-        self._report(found)
+        facts = self._report(found)
         if self.is_chief:
             save_record(self._model_dir, config, template_of(generator.decoder), {})
+            if config.report.do_report:
+                write_facts(report_files(self._model_dir).facts, facts)
             self._model_dir.save_metrics({"data": data_rows(self.request.facts)})
             write_text_summary(self._model_dir, "config", json.dumps(to_record(config), indent=2))
             print(show_examples(data.train, generator.form, self._length, 1))
@@ -179,13 +182,14 @@ class _Run:
         tokenizer = StreamTokenizer(data.read, self.generator.form, self._length)
         return stream_batches(data.stream, tokenizer, found.rows, size, config.loop, seed)
 
-    def _report(self, found: dict[str, TokenizedDialogues]) -> None:
-        facts = {}
+    def _report(self, found: dict[str, TokenizedDialogues]) -> dict[str, Any]:
+        """Prints what is known of the rows, and returns it."""
+        lengths = {}
         for split, part in found.items():
-            facts[split] = token_facts(
+            lengths[split] = token_facts(
                 part.rows.full_lengths, part.answer_tokens, part.cut, part.dropped, self._length
             )
-        print(token_report(facts), flush=True)
+        print(token_report(lengths), flush=True)
         asked = self.config.data.max_seq_length
         if asked > self._length and any(part.cut.any() for part in found.values()):
             print(
@@ -193,8 +197,10 @@ class _Run:
                 "tokens, where longer rows are cut.",
                 file=sys.stderr,
             )
+        facts = {**self.request.facts, "tokens": lengths}
         if self.config.run.data_report and self.is_chief:
-            write_facts(self.config.run.data_report, {**self.request.facts, "tokens": facts})
+            write_facts(self.config.run.data_report, facts)
+        return facts
 
     def _evaluate(self) -> None:
         config, data, generator = self.config, self.request.data, self.generator
@@ -215,6 +221,8 @@ class _Run:
             results["comparison"] = compared
             print(comparison_table(compared))
             print(comparison_samples(asked.questions, columns, compared))
+            if config.report.do_report and self.is_chief:
+                write_evaluated(self._model_dir, asked.questions, columns)
         if self.request.general and self.request.general.test:
             general = ask(generator, self.request.general.test)
             if general:

@@ -13,6 +13,7 @@ from tf_finetune.runs.cluster import read_cluster
 from tf_finetune.runs.flags import help_text, parse_flags
 from tf_finetune.runs.lock import locked
 from tf_finetune.runs.model_dir import ModelDir
+from tf_finetune.runs.report import start_report
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class Command:
                 prepared = self.prepare(config, given)
                 with uncollected_imports(freeze=True):  # TensorFlow, after all checks.
                     run = self.load_run()
-                return run(prepared)
+                status = run(prepared)
+            if status == 0 and writes and config.run.do_eval and config.report.do_report:
+                start_report(config.run.model_dir, config.report.slice_columns)
+            return status
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141

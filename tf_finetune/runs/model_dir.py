@@ -25,10 +25,11 @@ from tf_finetune.runs.settings import (
 from tf_finetune.runs.versions import package_versions
 
 # Written atomically, so each is whole or absent.
+_REPORT = ("evaluated.jsonl", "report.json", "report.html")
 _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json", "reference.npz"),
     *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
-    "hugging_face",
+    *("hugging_face", "data.json", *_REPORT),
 )
 # By one of these files a folder is known to be of a run: others of its name are left alone.
 _MADE = {
@@ -142,7 +143,7 @@ class ModelDir:
         found = [name for name in _OWN if exists(self._join(name))]
         names = list_dir(self.checkpoints)
         has_checkpoint = any(_CHECKPOINT.fullmatch(name.removesuffix(".index")) for name in names)
-        results = {"metrics.json", "predictions.tsv", "predictions.jsonl"}
+        results = {"metrics.json", "predictions.tsv", "predictions.jsonl", *_REPORT}
         if set(found) <= results and "versions" in self.load_metrics():
             return  # A checkpoint of others was evaluated here.
         if found and not (has_checkpoint or self._is_of_a_run()):
@@ -247,10 +248,7 @@ class ModelDir:
             return {}
 
     def remove_leftovers(self) -> None:
-        """Removes the temporary files and folders of killed runs; see `files.py`.
-
-        A folder that a killed run had moved away, but not yet replaced, is moved back.
-        """
+        """Removes what killed runs have left; a folder that one had moved away is moved back."""
         atomic = "|".join(map(re.escape, (*_ATOMIC, _LOG)))
         for folder, written in ((self.path, atomic), (self.export, "[0-9]+")):
             for name in list_dir(folder):

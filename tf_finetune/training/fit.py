@@ -1,5 +1,7 @@
 """A training from its batches to its results."""
 
+import math
+
 import keras
 
 from tf_finetune.data.batches import Batches
@@ -51,7 +53,7 @@ def fit(
         model_dir=model_dir,
         runtime=runtime,
     )
-    summary = state.summary(batches.steps_per_epoch)
+    summary = {**state.summary(batches.steps_per_epoch), **_size(model)}
     if model_dir and runtime.workers.is_chief:
         model_dir.save_metrics({"train": summary})
     print(
@@ -60,3 +62,12 @@ def fit(
         f"{summary['steady_examples_per_second']:.1f} after the first step"
     )
     return state
+
+
+def _size(model: keras.Model) -> dict[str, int]:
+    """Returns the number of weights of a model, and of those that were trained."""
+    every, trained = (
+        sum(math.prod(weight.shape) for weight in weights)
+        for weights in (model.weights, model.trainable_weights)
+    )
+    return {"weights": every, "trained_weights": trained}

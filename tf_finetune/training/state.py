@@ -1,6 +1,8 @@
 """`TrainState`: the progress of a training, and its cost."""
 
 import math
+import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ class TrainState:
         steady_seconds: As `seconds`, without the first step of each process.
         steady_examples: Examples of those seconds.
         steady_targets: Targets of those seconds.
+        peak_memory: The most memory that a process of the training held on the host, in bytes.
         best_value: The metric's best value so far.
         best_step: The step of that evaluation.
         stale: The number of evaluations since then.
@@ -37,6 +40,7 @@ class TrainState:
     steady_seconds: float = 0.0
     steady_examples: float = 0
     steady_targets: int = 0
+    peak_memory: int = 0
     best_value: float | None = None
     best_step: int = 0
     stale: int = 0
@@ -56,6 +60,7 @@ class TrainState:
         self.examples += float(counts["examples"])
         self.targets += int(counts["targets"])
         self.tokens += int(counts["tokens"])
+        self.peak_memory = max(self.peak_memory, _peak_memory())
         if first:
             self.first_step_seconds = seconds
         else:
@@ -92,6 +97,14 @@ class TrainState:
             "targets_per_second": self.targets / max(self.seconds, 1e-9),
             "steady_targets_per_second": self.steady_targets / max(self.steady_seconds, 1e-9),
             "first_step_seconds": self.first_step_seconds,
+            "peak_memory_bytes": self.peak_memory,
             "best_step": self.best_step or self.step,
             "stopped_early": self.stopped_early,
         }
+
+
+def _peak_memory() -> int:
+    """Returns the most memory that this process has held, in bytes."""
+    # In kilobytes; on macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
