@@ -22,6 +22,7 @@ from tf_finetune.server.failures import add_handlers
 from tf_finetune.server.files import Files
 from tf_finetune.server.gate import Gate, read_keys
 from tf_finetune.server.jobs import Jobs
+from tf_finetune.server.limits import Limits
 from tf_finetune.server.models import Models
 from tf_finetune.server.queue import Queue
 from tf_finetune.server.store import Store
@@ -65,7 +66,8 @@ def create_app(config: ServerConfig) -> FastAPI:
         redoc_url=None,
     )
     add_handlers(app)
-    app.add_middleware(Gate, keys=keys)
+    limits = Limits(config.max_requests_per_minute, config.max_concurrent_requests)
+    app.add_middleware(Gate, keys=keys, limits=limits)
     api = APIRouter(prefix="/v1")
     api.include_router(file_endpoints.make_router(files, store, config.max_file_mb << 20))
     api.include_router(job_endpoints.make_router(jobs))
