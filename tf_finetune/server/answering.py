@@ -152,7 +152,8 @@ def _ids(prompt: Prompt, form: DialogueFormat) -> list[int]:
 
 def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
     tokenizer = model.form.chat.tokenizer
-    if strange := [id for id in inquiry.logit_bias if not 0 <= id < tokenizer.vocab_size]:
+    bias = inquiry.settings.logit_bias
+    if strange := [id for id in bias if not 0 <= id < tokenizer.vocab_size]:
         raise UserError(
             f"logit_bias: {strange[0]} is no token; the model has those of 0 to "
             f"{tokenizer.vocab_size - 1}."
@@ -163,14 +164,8 @@ def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: 
         model.form.chat.stop_ids,
         model.slots.longest - len(prompt) if most is None else most,
         model.adapter,
-        temperature=inquiry.temperature,
-        top_p=inquiry.top_p,
-        seed=inquiry.seed,
-        number=number,
-        presence_penalty=inquiry.presence_penalty,
-        frequency_penalty=inquiry.frequency_penalty,
-        logit_bias=inquiry.logit_bias,
-        stop=inquiry.stop,
+        inquiry.settings,
+        number,
         tells=inquiry.logprobs is not None,
     )
 
