@@ -1,4 +1,4 @@
-"""Makes schemathesis ask a model that is there, so that it answers; notes each response's status."""
+"""Makes schemathesis ask a model that is there, so that it answers; notes the statuses."""
 
 import os
 from typing import Any
