@@ -2,14 +2,14 @@
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
-from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.load import load_classifier
+from tf_finetune.classification.reader import Reader, make_reader
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.formats.families import decoder_config
@@ -54,12 +54,14 @@ class LabelModel:
     """A classifier that answers.
 
     Attributes:
-        classifier: It.
+        read: Reads texts.
+        names: Its labels; none: it answers with a number.
         size: The bytes of its weights.
-        is_idle: Always: it answers at once.
+        is_idle: Always: it answers at once, and lives on while it does.
     """
 
-    classifier: Classifier
+    read: Reader
+    names: Sequence[str]
     size: int
     is_idle: bool = True
 
@@ -194,7 +196,7 @@ def _classifier(run: str, step: int | None) -> LabelModel:
         load_step(classifier.model, ModelDir(run).checkpoints, step)
     variables = classifier.model.variables
     size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
-    return LabelModel(classifier, size)
+    return LabelModel(make_reader(classifier), classifier.problem.label_names, size)
 
 
 def _size_of(handle: str) -> int:
