@@ -4,7 +4,7 @@ r"""Times our server and `transformers serve`, in turn, with 1, 4, 16 and 64 cli
 
 The peer's environment holds `transformers[serving]` and PyTorch (`benchmarks/requirements.txt` has
 the versions). Both serve SmolLM2-135M-Instruct from the same Hugging Face directory and
-answer the same questions of people, greedily, with at most 64 tokens, streamed. A server is warmed
+answer the same questions of people, greedily, with at most 32 tokens, streamed. A server is warmed
 up with other questions. Tokens are counted in the answers' texts by the model's tokenizer.
 """
 
@@ -24,9 +24,9 @@ from benchmarks.served import Server, ask_all, our_server, serving
 CLIENTS = (1, 4, 16, 64)
 # Requests of each client.
 TURNS = {1: 4, 4: 2, 16: 1, 64: 1}
-MAX_TOKENS = 64
+MAX_TOKENS = 32
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-WARM_UP = 8
+WARM_UP = 4
 CONTENDERS = ("ours", "transformers", "transformers_batching")
 
 
