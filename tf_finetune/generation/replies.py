@@ -1,10 +1,11 @@
 """What is asked of a row of `Slots`, and its answer while it grows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tf_finetune.generation.answer_settings import AnswerSettings
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.sampling import uniforms
 
@@ -18,14 +19,8 @@ class Ask:
         stop_ids: The tokens that end an answer.
         max_tokens: The most tokens of the answer.
         adapter: The name of the adapter that answers; None: the base.
-        temperature: 0: always the most probable token; above: drawn, the higher the more evenly.
-        top_p: Draw from the most probable tokens of this share.
-        seed: Of what is drawn.
+        settings: How its tokens are chosen.
         number: Several answers to one prompt differ in it.
-        presence_penalty: Is subtracted from the logits of tokens that the answer has.
-        frequency_penalty: Likewise, for each time that it has them.
-        logit_bias: Is added to the logits of tokens.
-        stop: Texts at which the answer ends; they are left out.
         tells: Whether log-probabilities are told.
     """
 
@@ -33,20 +28,9 @@ class Ask:
     stop_ids: Sequence[int]
     max_tokens: int
     adapter: str | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
+    settings: AnswerSettings = field(default_factory=AnswerSettings)
     number: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    stop: Sequence[str] = ()
     tells: bool = False
-
-    @property
-    def is_biased(self) -> bool:
-        """Whether anything is added to logits."""
-        return bool(self.presence_penalty or self.frequency_penalty or self.logit_bias)
 
 
 @dataclass(frozen=True)
@@ -83,9 +67,9 @@ class Reply:
         """
         self.ask, self.answer = ask, answer
         self.tokens: list[Token] = []
-        draws = ask.temperature > 0
+        count = ask.max_tokens if ask.settings.temperature > 0 else 0
         # As long as the answer may be: drawn numbers depend on seed, number and place alone.
-        self._uniform = uniforms(ask.seed, np.array([ask.number]), ask.max_tokens * draws)[0]
+        self._uniform = uniforms(ask.settings.seed, np.array([ask.number]), count)[0]
         self.bias: np.ndarray | None = None
         self.start = 0
 
@@ -108,4 +92,5 @@ class Reply:
             self.answer.end()
         if self.bias is not None:
             is_new = all(token.id != other.id for other in self.tokens[:-1])
-            self.bias[token.id] -= ask.frequency_penalty + is_new * ask.presence_penalty
+            settings = ask.settings
+            self.bias[token.id] -= settings.frequency_penalty + is_new * settings.presence_penalty

@@ -111,11 +111,11 @@ class Slots:
             UserError: See `check`.
         """
         self.check(ask)
-        text = AnswerText(StreamDecoder(self.decoder.tokenizer), ask.stop)
+        text = AnswerText(StreamDecoder(self.decoder.tokenizer), ask.settings.stop)
         reply = Reply(ask, text)
-        if ask.is_biased:
+        if ask.settings.is_biased:
             reply.bias = np.zeros(self.decoder.network.head_kernel.shape[0], np.float32)
-            for id, value in ask.logit_bias.items():
+            for id, value in ask.settings.logit_bias.items():
                 reply.bias[id] += value
         self.waiting.append(reply)
         return reply

@@ -14,7 +14,8 @@ from tf_finetune.models.lora import Lora, make_lora
 from tf_finetune.models.row_adapters import Stacks, adapter_shapes, stack_adapter
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.text.chat_template import ChatTemplate
-from tf_finetune.training.checkpoints import load_step, read_weights
+from tf_finetune.training.checkpoints import load_step
+from tf_finetune.training.stored_weights import read_weights
 
 
 def has_adapter(model_dir: str) -> bool:

@@ -1,4 +1,4 @@
-"""One run at a time in a model directory."""
+"""Locks that end with their process, and one run at a time in a model directory."""
 
 import contextlib
 import fcntl
@@ -12,12 +12,37 @@ from tf_finetune.files import is_remote, make_dirs, remove, replaced_file
 from tf_finetune.runs.model_dir import ModelDir
 
 
+def take_lock(path: Path) -> int | None:
+    """Takes the lock (flock) of a folder, or of a file, which is made if it is missing.
+
+    Args:
+        path: The folder or file.
+
+    Returns:
+        A descriptor; the lock is held until it is closed wherever it was handed on, at the latest
+        when those processes end. None: somebody else holds the lock.
+
+    Raises:
+        OSError: It cannot be opened, or its file system has no locks.
+    """
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, flags, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return handle
+
+
 @contextmanager
 def locked(model_dir: ModelDir) -> Iterator[None]:
     """Keeps other runs out of a model directory while the block runs.
 
-    The lock (flock) is on the folder itself and ends with the process, even a killed one: there is
-    no lock file to leave behind. Remote file systems (`gs://`) have no locks.
+    The lock is on the folder itself: there is no lock file to leave behind. Remote file systems
+    (`gs://`) have no locks.
 
     Args:
         model_dir: The folder. It is made if it is missing, and removed at the end if it is empty.
@@ -31,24 +56,22 @@ def locked(model_dir: ModelDir) -> Iterator[None]:
         yield
         return
     path = Path(model_dir.path)
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise UserError(
-            f"--model_dir={model_dir}: another run is at work in this folder. Wait for its end, or "
-            "choose another folder."
-        ) from None
-    except OSError:
-        pass  # Some network file systems have no locks.
+    lock = None
+    with contextlib.suppress(OSError):  # Some network file systems have no locks.
+        lock = take_lock(path)
+        if lock is None:
+            raise UserError(
+                f"--model_dir={model_dir}: another run is at work in this folder. Wait for its "
+                "end, or choose another folder."
+            )
     try:
         model_dir.remove_leftovers()
         yield
     finally:
         with contextlib.suppress(OSError):  # Most often: it is not empty.
             path.rmdir()
-        os.close(folder)
+        if lock is not None:
+            os.close(lock)
 
 
 def _make_writable(model_dir: str) -> None:

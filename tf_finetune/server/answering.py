@@ -1,13 +1,10 @@
 """Answers inquiries with the models in memory; all of it runs in the engine's thread."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 
-from tf_finetune.classification.classifier import Classifier
-from tf_finetune.data.labelled import Examples
 from tf_finetune.errors import UserError
 from tf_finetune.generation.replies import Ask, Reply, Token
 from tf_finetune.generation.slots import Slots
@@ -15,6 +12,7 @@ from tf_finetune.generation.tokenize import DialogueFormat
 from tf_finetune.runtime.hardware import choose_precision, compile_unseen
 from tf_finetune.server.engine import Inquiry, Piece, Prompt, Stream, TokenText, as_told
 from tf_finetune.server.failures import ApiError
+from tf_finetune.server.labelling import label, texts_of
 from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded
 from tf_finetune.text.token_bytes import token_bytes
 from tf_finetune.text.tokenizer import Tokenizer
@@ -51,20 +49,21 @@ class Answering:
         compile_unseen()
         self._loaded = loaded
         self._answers: dict[Reply, _Answer] = {}
+        self._texts: dict[Stream, tuple[LabelModel, list[str]]] = {}
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to answer."""
-        return not self._answers
+        return not (self._answers or self._texts)
 
     def begin(self, stream: Stream) -> None:
-        """Takes an inquiry: its prompts wait for rows from now on."""
+        """Takes an inquiry: its prompts wait for the next step from now on."""
         if stream.is_closed:
             return
         try:
             model = self._loaded.find(stream.inquiry.model)
             if isinstance(model, LabelModel):
-                _classify(model.classifier, stream)
+                self._texts[stream] = model, texts_of(stream.inquiry.prompts)
             else:
                 self._generate(model, stream)
         except ApiError as error:
@@ -76,6 +75,7 @@ class Answering:
 
     def drop(self, stream: Stream) -> None:
         """Forgets the answers that a reader does not wait for any more."""
+        self._texts.pop(stream, None)
         for reply, answer in list(self._answers.items()):
             if answer.stream is stream:
                 answer.slots.drop(reply)
@@ -83,6 +83,7 @@ class Answering:
 
     def step(self) -> None:
         """Gives each model that answers a step, and the readers what is new."""
+        self._label()
         for slots in list({id(one.slots): one.slots for one in self._answers.values()}.values()):
             try:
                 changed = slots.step()
@@ -91,6 +92,20 @@ class Answering:
                 continue
             for reply in changed:
                 self._tell(reply, slots.decoder.tokenizer)
+
+    def _label(self) -> None:
+        """Answers those who asked classifiers since the last step."""
+        waiting, self._texts = self._texts, {}
+        for model in {id(model): model for model, _ in waiting.values()}.values():
+            asked = [
+                (stream, texts) for stream, (other, texts) in waiting.items() if other is model
+            ]
+            try:
+                label(model, asked)
+            except Exception as error:
+                told = as_told(error)
+                for stream, _ in asked:
+                    stream.fail(told)
 
     def _generate(self, model: LanguageModel, stream: Stream) -> None:
         inquiry, slots = stream.inquiry, model.slots
@@ -152,7 +167,8 @@ def _ids(prompt: Prompt, form: DialogueFormat) -> list[int]:
 
 def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
     tokenizer = model.form.chat.tokenizer
-    if strange := [id for id in inquiry.logit_bias if not 0 <= id < tokenizer.vocab_size]:
+    bias = inquiry.settings.logit_bias
+    if strange := [id for id in bias if not 0 <= id < tokenizer.vocab_size]:
         raise UserError(
             f"logit_bias: {strange[0]} is no token; the model has those of 0 to "
             f"{tokenizer.vocab_size - 1}."
@@ -163,14 +179,8 @@ def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: 
         model.form.chat.stop_ids,
         model.slots.longest - len(prompt) if most is None else most,
         model.adapter,
-        temperature=inquiry.temperature,
-        top_p=inquiry.top_p,
-        seed=inquiry.seed,
-        number=number,
-        presence_penalty=inquiry.presence_penalty,
-        frequency_penalty=inquiry.frequency_penalty,
-        logit_bias=inquiry.logit_bias,
-        stop=inquiry.stop,
+        inquiry.settings,
+        number,
         tells=inquiry.logprobs is not None,
     )
 
@@ -182,37 +192,3 @@ def _told(token: Token, inquiry: Inquiry, tokenizer: Tokenizer) -> TokenText:
         token.logprob or 0.0,
         tuple((token_bytes(tokenizer, id), logprob) for id, logprob in top),
     )
-
-
-def _classify(classifier: Classifier, stream: Stream) -> None:
-    """Answers with labels: of the last message of the user, or of the text."""
-    inquiry = stream.inquiry
-    texts = [_text(prompt) for prompt in inquiry.prompts]
-    rows = classifier.tokenize(Examples((texts,)))
-    found = classifier.predict(texts)
-    stream.begun(int(rows.full_lengths.sum()))
-    names = classifier.problem.label_names
-    for number in range(len(texts)):
-        labels = found.labels[number]
-        text = ", ".join(labels) if names else f"{found.values[number]:g}"
-        told: tuple[TokenText, ...] = ()
-        if names and inquiry.logprobs is not None:
-            pairs = zip(names, found.probabilities[number].tolist(), strict=True)
-            logprobs = {name: math.log(max(value, 1e-30)) for name, value in pairs}
-            most = inquiry.logprobs or len(names)
-            top = sorted(logprobs.items(), key=lambda pair: -pair[1])[:most]
-            told = tuple(
-                TokenText(label.encode(), logprobs[label], tuple((t.encode(), p) for t, p in top))
-                for label in labels
-            )
-        for choice in range(inquiry.n):
-            stream.push(Piece(number * inquiry.n + choice, text, told, "stop", 1))
-
-
-def _text(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    for message in reversed(prompt):
-        if isinstance(message, Mapping) and message.get("role") == "user":
-            return str(message["content"])
-    raise UserError("The model is a classifier: it labels the last message of the user, or a text.")

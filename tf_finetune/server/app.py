@@ -1,6 +1,5 @@
 """The application: its parts, put together."""
 
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import make_dirs
+from tf_finetune.runs.lock import take_lock
 from tf_finetune.server import completions
 from tf_finetune.server import files as file_endpoints
 from tf_finetune.server import jobs as job_endpoints
@@ -22,6 +22,7 @@ from tf_finetune.server.failures import add_handlers
 from tf_finetune.server.files import Files
 from tf_finetune.server.gate import Gate, read_keys
 from tf_finetune.server.jobs import Jobs
+from tf_finetune.server.limits import Limits
 from tf_finetune.server.models import Models
 from tf_finetune.server.queue import Queue
 from tf_finetune.server.store import Store
@@ -39,7 +40,12 @@ def create_app(config: ServerConfig) -> FastAPI:
     folder = config.folder
     keys = read_keys(config.api_keys_file) if config.api_keys_file else None
     make_dirs(str(folder))
-    lock = _only_server(config)
+    lock = take_lock(folder / "server.lock")  # It ends with the process.
+    if lock is None:
+        raise UserError(
+            f"--data_dir={config.data_dir}: another server is at work in this folder. Stop it, or "
+            "choose another folder."
+        )
     store = Store(folder / "server.sqlite")
     files = Files(folder / "files", store)
     queue = Queue(folder / "jobs", store, files, config.max_running_jobs)
@@ -65,7 +71,8 @@ def create_app(config: ServerConfig) -> FastAPI:
         redoc_url=None,
     )
     add_handlers(app)
-    app.add_middleware(Gate, keys=keys)
+    limits = Limits(config.max_requests_per_minute, config.max_concurrent_requests)
+    app.add_middleware(Gate, keys=keys, limits=limits)
     api = APIRouter(prefix="/v1")
     api.include_router(file_endpoints.make_router(files, store, config.max_file_mb << 20))
     api.include_router(job_endpoints.make_router(jobs))
@@ -82,17 +89,3 @@ def _answering(config: ServerConfig) -> Any:
 
     loaded = Loaded(config.memory_limit, config.max_rows, config.max_length)
     return Answering(loaded, config.precision)
-
-
-def _only_server(config: ServerConfig) -> Any:
-    """Takes the lock of the server's folder, which ends with the process."""
-    handle = os.open(config.folder / "server.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(
-            f"--data_dir={config.data_dir}: another server is at work in this folder. Stop it, or "
-            "choose another folder."
-        ) from None
-    return handle

@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = create_app(config)
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
+        # A kept connection would wait 40 ms for each answer: asyncio sets it only on sockets whose
+        # protocol is named.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

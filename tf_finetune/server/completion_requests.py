@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tf_finetune.generation.answer_settings import AnswerSettings
 from tf_finetune.server.engine import Inquiry, Prompt
 from tf_finetune.server.failures import ApiError
 from tf_finetune.server.models import ServedModel
@@ -146,11 +147,7 @@ def _inquiry(
             )
     stop = request.stop or []
     seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
-    return Inquiry(
-        model,
-        prompts,
-        n=1 if request.n is None else request.n,
-        max_tokens=max_tokens,
+    settings = AnswerSettings(
         temperature=1.0 if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
         seed=seed,
@@ -158,8 +155,9 @@ def _inquiry(
         frequency_penalty=request.frequency_penalty or 0.0,
         logit_bias={int(id): value for id, value in (request.logit_bias or {}).items()},
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        logprobs=logprobs,
     )
+    n = 1 if request.n is None else request.n
+    return Inquiry(model, prompts, n, max_tokens, settings, logprobs)
 
 
 def _message(number: int, message: ChatMessage) -> dict[str, Any]:

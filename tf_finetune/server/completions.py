@@ -21,12 +21,11 @@ from tf_finetune.server.completion_requests import (
 )
 from tf_finetune.server.engine import Engine, Failed, Inquiry, Stream
 from tf_finetune.server.failures import ApiError
+from tf_finetune.server.limits import RETRY_AFTER
 from tf_finetune.server.models import ServedModel
 
 # The largest body of a request.
 MOST_BYTES = 2**23
-# Seconds after which who was refused may try again.
-RETRY_AFTER = 1
 
 
 def make_router(engine: Engine, resolve: Callable[[str], ServedModel]) -> APIRouter:
@@ -87,7 +86,7 @@ async def _respond(
         raise HTTPException(
             429,
             f"The server is answering {engine.waiting} prompts, as many as may wait. Try again.",
-            {"Retry-After": str(RETRY_AFTER)},
+            {"retry-after": str(RETRY_AFTER)},
         )
     try:
         prompt_tokens = await _unless_gone(request, stream.begin())

@@ -48,6 +48,18 @@ class ServerConfig:
     max_waiting: int = setting(
         256, "answers that may be asked for at a time; further requests get 429", minimum=1
     )
+    max_requests_per_minute: int | None = setting(
+        None,
+        "requests that a client, by its key or its address, may make in a minute; further ones get "
+        "429; left out: any number",
+        minimum=1,
+    )
+    max_concurrent_requests: int | None = setting(
+        None,
+        "requests of a client that are answered at a time; further ones get 429; left out: any "
+        "number",
+        minimum=1,
+    )
     max_length: int | None = setting(
         None,
         "most tokens of a prompt with its answer; left out: what each model was made for",

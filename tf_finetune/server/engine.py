@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tf_finetune.errors import UserError
+from tf_finetune.generation.answer_settings import AnswerSettings
 from tf_finetune.server.models import ServedModel
 
 # Messages, a text, or token ids.
@@ -25,13 +26,7 @@ class Inquiry:
         prompts: What is asked; all of one kind.
         n: How many answers each prompt gets.
         max_tokens: The most tokens of an answer; None: as many as there is room for.
-        temperature: 0: always the most probable token; above: drawn.
-        top_p: Drawn is from the most probable tokens of this share.
-        seed: Of what is drawn.
-        presence_penalty: OpenAI's.
-        frequency_penalty: OpenAI's.
-        logit_bias: Is added to the logits of tokens.
-        stop: Texts at which an answer ends.
+        settings: How the tokens of an answer are chosen.
         logprobs: How many of the most probable tokens are told with each; None: nothing is told.
     """
 
@@ -39,13 +34,7 @@ class Inquiry:
     prompts: Sequence[Prompt]
     n: int = 1
     max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    stop: Sequence[str] = ()
+    settings: AnswerSettings = field(default_factory=AnswerSettings)
     logprobs: int | None = None
 
 

@@ -41,6 +41,8 @@ def not_found(kind: str, name: str, param: str = "id") -> ApiError:
 def answer(status: int, message: str, param: str | None = None, code: str | None = None) -> Any:
     """Returns the response of a failure."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
+    if status == 429:  # What there are too many of.
+        kind, code = "requests", "rate_limit_exceeded"
     error = {"message": message, "type": kind, "param": param, "code": code}
     return JSONResponse({"error": error}, status)
 

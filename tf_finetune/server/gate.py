@@ -1,4 +1,4 @@
-"""What every request passes: its id, its key, and the page that it comes from."""
+"""What every request passes: its id, its key, the page that it comes from, its client's limits."""
 
 import hashlib
 import hmac
@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from tf_finetune.errors import UserError
 from tf_finetune.files import read_bytes
 from tf_finetune.server.failures import answer
+from tf_finetune.server.limits import Limits
 
 Message = MutableMapping[str, Any]
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -43,10 +44,11 @@ class Gate:
     Args:
         app: What answers.
         keys: The digests of the keys that clients may have; None: none are asked for.
+        limits: What a client may ask of `/v1`: one key, or without keys one address.
     """
 
-    def __init__(self, app: Any, keys: Sequence[bytes] | None) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: Any, keys: Sequence[bytes] | None, limits: Limits) -> None:
+        self._app, self._keys, self._limits = app, keys, limits
 
     async def __call__(
         self,
@@ -58,26 +60,38 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = f"req_{uuid.uuid4().hex}"
+        more = {"x-request-id": f"req_{uuid.uuid4().hex}"}
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = name
+                MutableHeaders(scope=message).update(more)
             await send(message)
 
-        refusal = self._refusal(Headers(scope=scope), scope["path"])
-        await (refusal or self._app)(scope, receive, named)
+        headers, is_page = Headers(scope=scope), not scope["path"].startswith("/v1")
+        refusal = self._refusal(headers, is_page)
+        if refusal or is_page:
+            await (refusal or self._app)(scope, receive, named)
+            return
+        client = scope["client"][0] if self._keys is None else _digest_of_key(headers).hex()
+        verdict = self._limits.begin(client)
+        more |= verdict.headers
+        if verdict.refusal:
+            await answer(429, verdict.refusal)(scope, receive, named)
+            return
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            self._limits.end(client)
 
-    def _refusal(self, headers: Headers, path: str) -> Any:
+    def _refusal(self, headers: Headers, is_page: bool) -> Any:
         if self._keys is None:
             return _from_elsewhere(headers)
-        if not path.startswith("/v1"):
+        if is_page:
             return None
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).digest()
+        digest = _digest_of_key(headers)
         # All are compared, so that the time says nothing.
         known = [hmac.compare_digest(digest, other) for other in self._keys]
-        if scheme.lower() == "bearer" and any(known):
+        if any(known):
             return None
         message = "Incorrect API key. Give one of this server's keys: Authorization: Bearer <key>."
         return answer(401, message, code="invalid_api_key")
@@ -97,6 +111,12 @@ def _host_name(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def _digest_of_key(headers: Headers) -> bytes:
+    """Returns the digest of the request's key; without one that of nothing, which is no key."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return hashlib.sha256(key.strip().encode() if scheme.lower() == "bearer" else b"").digest()
 
 
 def _digest_of_line(line: str) -> bytes:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from tf_finetune.files import make_dirs, remove
 from tf_finetune.server.failures import ApiError, not_found
 from tf_finetune.server.files import Files, sync_folder
+from tf_finetune.server.job_flags import JobFolder
 from tf_finetune.server.job_request import CreateJob
 from tf_finetune.server.models import Models
 from tf_finetune.server.pages import listed
@@ -52,26 +53,7 @@ class Jobs:
                 "model",
             )
         name = new_id("ftjob-")
-        folder = self._queue.folder(name)
-        make_dirs(str(folder.path))
-        try:
-            for param in ("training_file", "validation_file"):
-                if (file := getattr(request, param)) is None:
-                    continue
-                row = self._files.find(file, param)
-                if row["purpose"] != "fine-tune":
-                    raise ApiError(
-                        400, f"{file} is of the purpose {row['purpose']}, not fine-tune.", param
-                    )
-                # A name of its own: the file may be deleted while the job waits.
-                os.link(self._files.path(file), folder.data(param))
-            sync_folder(folder.path)
-        except FileNotFoundError:  # Deleted just now.
-            remove(str(folder.path))
-            raise not_found("File object", file or "", param) from None
-        except BaseException:
-            remove(str(folder.path))
-            raise
+        self._keep_data(request, self._queue.folder(name))
         base = request.model.split(":")[1] if model.job else model.name
         suffix = request.suffix or ""
         tuned = f"ft:{base}:{self.organization}:{suffix}:{name.removeprefix('ftjob-')[:8]}"
@@ -93,21 +75,31 @@ class Jobs:
                 metadata=request.metadata,
                 fine_tuned_model=tuned,
             )
-            events = [
-                Event(f"Created fine-tuning job: {name}"),
-                Event(f"Validating training file: {request.training_file}"),
-            ]
-            if request.integrations:
-                kinds = ", ".join(item.type for item in request.integrations)
-                events.append(
-                    Event(
-                        f"Ignored: the integrations {kinds}, which do not leave this machine",
-                        "warn",
-                    )
-                )
-            self.store.tell(name, *events)
+            self.store.tell(name, *_first_events(name, request))
         self._queue.wake()
         return self.find(name)
+
+    def _keep_data(self, request: CreateJob, folder: JobFolder) -> None:
+        """Links a job's files into its folder; there is none if one of them cannot be used."""
+        make_dirs(str(folder.path))
+        try:
+            for param in ("training_file", "validation_file"):
+                if (file := getattr(request, param)) is not None:
+                    self._link(file, param, folder)
+            sync_folder(folder.path)
+        except BaseException:
+            remove(str(folder.path))
+            raise
+
+    def _link(self, file: str, param: str, folder: JobFolder) -> None:
+        purpose = self._files.find(file, param)["purpose"]
+        if purpose != "fine-tune":
+            raise ApiError(400, f"{file} is of the purpose {purpose}, not fine-tune.", param)
+        try:
+            # A name of its own: the file may be deleted while the job waits.
+            os.link(self._files.path(file), folder.data(param))
+        except FileNotFoundError:  # Deleted just now.
+            raise not_found("File object", file, param) from None
 
     def find(self, name: str) -> Job:
         """Returns a job.
@@ -224,6 +216,18 @@ def make_router(jobs: Jobs) -> APIRouter:
         return listed(page, lambda row: _checkpoint(job, row), after)
 
     return router
+
+
+def _first_events(name: str, request: CreateJob) -> list[Event]:
+    events = [
+        Event(f"Created fine-tuning job: {name}"),
+        Event(f"Validating training file: {request.training_file}"),
+    ]
+    if request.integrations:
+        kinds = ", ".join(item.type for item in request.integrations)
+        message = f"Ignored: the integrations {kinds}, which do not leave this machine"
+        events.append(Event(message, "warn"))
+    return events
 
 
 def _metadata(request: Request) -> dict[str, str]:

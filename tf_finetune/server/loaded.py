@@ -2,14 +2,14 @@
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
-from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.load import load_classifier
+from tf_finetune.classification.reader import Reader, make_reader
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.formats.families import decoder_config
@@ -22,6 +22,7 @@ from tf_finetune.models.decoding_weights import COPIED_BYTES
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.server.models import ServedModel
 from tf_finetune.training.checkpoints import load_step
+from tf_finetune.training.stored_weights import count_weights
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class LabelModel:
     """A classifier that answers.
 
     Attributes:
-        classifier: It.
+        read: Reads texts.
+        names: Its labels; none: it answers with a number.
         size: The bytes of its weights.
-        is_idle: Always: it answers at once.
+        is_idle: Always: it answers at once, and lives on while it does.
     """
 
-    classifier: Classifier
+    read: Reader
+    names: Sequence[str]
     size: int
     is_idle: bool = True
 
@@ -103,11 +106,14 @@ class Loaded:
         if model.kind == "classifier":
             if run is None:
                 raise UserError(f"{model.name} is an encoder: it answers once it was fine-tuned.")
+            checkpoints = ModelDir(run).checkpoints
+            # Its weights are trained, and kept, in float32.
+            self._reserve(key, model.name, lambda: 4 * count_weights(checkpoints, model.step))
             return self._get(key, lambda: _classifier(run, model.step))
         if run is None or not has_adapter(run):
-            self._check_room(key, model.handle)
+            self._reserve(key, model.handle, lambda: _size_of(model.handle))
             return self._get(key, lambda: self._language_model(model.handle, run, model.step))
-        self._check_room(model.handle, model.handle)
+        self._reserve(model.handle, model.handle, lambda: _size_of(model.handle))
         base = self._get(model.handle, lambda: self._language_model(model.handle, None, None))
         assert isinstance(base, LanguageModel)
         found = self._get(key, lambda: _adapted(base, run, model.step, key))
@@ -131,19 +137,18 @@ class Loaded:
         self._make_room(0, key)
         return found
 
-    def _check_room(self, key: str, handle: str) -> None:
-        """Makes room for a language model before it is loaded.
+    def _reserve(self, key: str, name: str, count: Callable[[], int]) -> None:
+        """Makes room for a model before it is loaded.
 
         Raises:
             UserError: It is larger than the limit.
         """
         if key in self._models or self._limit is None:
             return
-        files = read_language_model(handle)
-        size = _size(decoder_config(files.config, files.handle).num_weights)
+        size = count()
         if size > self._limit:
             raise UserError(
-                f"{handle} takes {size / GIB:.2f} GiB of memory, more than --model_memory_limit, "
+                f"{name} takes {size / GIB:.2f} GiB of memory, more than --model_memory_limit, "
                 f"{self._limit / GIB:.2f} GiB. Raise it, or serve a smaller model."
             )
         self._make_room(size, key)
@@ -191,7 +196,13 @@ def _classifier(run: str, step: int | None) -> LabelModel:
         load_step(classifier.model, ModelDir(run).checkpoints, step)
     variables = classifier.model.variables
     size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
-    return LabelModel(classifier, size)
+    return LabelModel(make_reader(classifier), classifier.problem.label_names, size)
+
+
+def _size_of(handle: str) -> int:
+    """Returns what a language model will take, from its configuration."""
+    files = read_language_model(handle)
+    return _size(decoder_config(files.config, files.handle).num_weights)
 
 
 def _size(num_weights: int) -> int:

@@ -1,7 +1,6 @@
 """`Trainer`: the process of one job's training, which may outlive the server that started it."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tf_finetune
+from tf_finetune.runs.lock import take_lock
 from tf_finetune.server.job_flags import JobFolder
 
 # A training gets what it computes with, and none of the server's secrets.
@@ -45,7 +45,7 @@ class Trainer:
         Returns:
             The process; None: an earlier one is at work still.
         """
-        lock = _take(folder.lock)
+        lock = take_lock(folder.lock)
         if lock is None:
             return None
         try:
@@ -75,7 +75,7 @@ class Trainer:
         """
         if not folder.lock.exists():
             return None
-        lock = _take(folder.lock)
+        lock = take_lock(folder.lock)
         if lock is None:
             return cls(folder, None, pid)
         os.close(lock)
@@ -109,14 +109,3 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     }
     # Where this package is, however the server was started.
     return {**kept, "PYTHONPATH": str(Path(tf_finetune.__file__).resolve().parents[1])}
-
-
-def _take(path: Path) -> int | None:
-    """Takes the lock of a file; None: another process has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_finetune.errors import UserError
@@ -119,7 +118,7 @@ class Checkpoints:
                 read_checkpoint(path, self._weights, self._optimizer, self.state)
                 return self.state.values
             except READ_ERRORS as error:
-                failures.append(f"{path}: {_first_line(error)}")
+                failures.append(f"{path}: {first_line(error)}")
                 print(f"warning: checkpoint {failures[-1]} Trying an earlier one.", file=sys.stderr)
         if failures:
             raise UserError(
@@ -147,7 +146,7 @@ class Checkpoints:
         except (tf.errors.OpError, OSError) as error:
             self._sweep()
             raise UserError(
-                f"checkpoint {path} cannot be written: {_first_line(error)} "
+                f"checkpoint {path} cannot be written: {first_line(error)} "
                 f"The last good checkpoint is {self.latest() or 'none'}. Free disk space or mend "
                 "the permissions, then run the same command again to go on from there."
             ) from None
@@ -190,7 +189,7 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
     weights = [variable.value for variable in checkpoint_variables(model)]
     path = ""
     if workers is None or workers.is_chief:
-        path = _finished(directory)
+        path = finished_path(directory)
         _restore_weights(tf.train.Checkpoint(model=weights), path)
     if workers:
         workers.share_variables(weights)
@@ -200,34 +199,7 @@ def load_weights(model: keras.Model, directory: str, workers: Workers | None = N
 def load_step(model: keras.Model, directory: str, step: int) -> None:
     """Loads the weights that a training had at a step; see `load_weights`."""
     weights = [variable.value for variable in checkpoint_variables(model)]
-    _restore_weights(tf.train.Checkpoint(model=weights), _step_path(directory, step))
-
-
-def read_weights(directory: str, step: int | None = None) -> list[np.ndarray]:
-    """Reads what `load_weights` or `load_step` loads, without a model.
-
-    Args:
-        directory: The checkpoints' folder.
-        step: The step; None: the best, else the last.
-
-    Returns:
-        The values in the order of `checkpoint_variables`.
-
-    Raises:
-        UserError: There is no checkpoint, or it cannot be read.
-    """
-    path = _finished(directory) if step is None else _step_path(directory, step)
-    try:
-        reader = tf.train.load_checkpoint(path)
-        pattern = re.compile(r"model/(\d+)/.*VARIABLE_VALUE")
-        names = map(pattern.fullmatch, reader.get_variable_to_shape_map())
-        ordered = sorted((int(name[1]), name[0]) for name in names if name)
-        return [reader.get_tensor(name) for _, name in ordered]
-    except READ_ERRORS as error:
-        raise UserError(
-            f"checkpoint {path} cannot be loaded: {_first_line(error)} It is damaged: train anew "
-            "with --overwrite."
-        ) from None
+    _restore_weights(tf.train.Checkpoint(model=weights), step_path(directory, step))
 
 
 def save_weights(model: keras.Model, directory: str) -> None:
@@ -242,7 +214,7 @@ def save_weights(model: keras.Model, directory: str) -> None:
         tf.io.gfile.makedirs(directory)
         tf.train.Checkpoint(model=weights).write(path)
     except (tf.errors.OpError, OSError) as error:
-        raise UserError(f"checkpoint {path} cannot be written: {_first_line(error)}") from None
+        raise UserError(f"checkpoint {path} cannot be written: {first_line(error)}") from None
 
 
 def find(directory: str, kind: str) -> list[str]:
@@ -252,15 +224,24 @@ def find(directory: str, kind: str) -> list[str]:
     return [tf.io.gfile.join(directory, f"{kind}-{step}") for step in steps]
 
 
-def _finished(directory: str) -> str:
-    """Returns the path of the best checkpoint, else the last."""
+def finished_path(directory: str) -> str:
+    """Returns the path of the best checkpoint, else the last.
+
+    Raises:
+        UserError: There is none.
+    """
     paths = find(directory, "best") or find(directory, "step")
     if not paths:
         raise UserError(f"no checkpoint in {directory}. Train first, with --do_train.")
     return paths[-1]
 
 
-def _step_path(directory: str, step: int) -> str:
+def step_path(directory: str, step: int) -> str:
+    """Returns the path of the checkpoint of a step.
+
+    Raises:
+        UserError: There is none.
+    """
     path = tf.io.gfile.join(directory, f"step-{step}")
     if path not in find(directory, "step"):
         raise UserError(f"no checkpoint of step {step} in {directory}.")
@@ -272,7 +253,7 @@ def _restore_weights(checkpoint: tf.train.Checkpoint, path: str) -> None:
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
     except READ_ERRORS as error:
         raise UserError(
-            f"checkpoint {path} cannot be loaded: {_first_line(error)} It is damaged or of "
+            f"checkpoint {path} cannot be loaded: {first_line(error)} It is damaged or of "
             "another model: check the flags that make the model, or train anew with --overwrite."
         ) from None
 
@@ -286,7 +267,8 @@ def _remove(path: str) -> None:
             remove(os.path.join(folder, file))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of TensorFlow's message."""
     # TensorFlow puts the name of a graph node before some messages.
     text = re.sub(r"\{\{.*?\}\} ", "", str(error))
     lines = [line for line in text.splitlines() if line.strip()]
