@@ -6,7 +6,7 @@ from itertools import chain
 
 from tf_finetune.data.conversations import Example, Preference
 from tf_finetune.data.marked import marked_example
-from tf_finetune.generation.tokenize import DialogueFormat
+from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.text.answers import tokenize, truncate
 
 
