@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tf_finetune.errors import UserError
 from tf_finetune.files import make_dirs
-from tf_finetune.server import completions, report
+from tf_finetune.server import completions, page, report
 from tf_finetune.server import files as file_endpoints
 from tf_finetune.server import jobs as job_endpoints
 from tf_finetune.server import models as model_endpoints
@@ -73,6 +73,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     api.include_router(report.make_router(files, models))
     api.include_router(completions.make_router(engine, models.resolve))
     app.include_router(api)
+    app.include_router(page.make_router())
     return app
 
 
