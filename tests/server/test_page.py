@@ -128,6 +128,15 @@ def test_a_report_names_wrong_lines_and_no_folder(server, tmp_path):
     assert not list((server.folder / "files").glob(".upload-*"))
 
 
+def test_of_a_long_file_the_beginning_is_read(server, tmp_path):
+    rows = [*day_rows(10_000), "no row"]
+    file = server.upload(write_lines(tmp_path / "long.jsonl", rows))
+    told = httpx.get(f"{server.url}/files/{file}/report", params={"model": "tiny"}, timeout=60)
+    told = told.json()
+    assert (told["rows"], told["num_errors"], told["is_whole"]) == (10_000, 0, False)
+    assert told["lengths"]["rows"] == 1000
+
+
 def test_few_rows_and_preferences_are_told(server, tmp_path):
     rows = [{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}] * 3
     file = server.upload(write_lines(tmp_path / "few.jsonl", rows))

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from tf_finetune.text.chat import chat_format
 
 # So many rows are read: a report is asked for while other requests wait.
 MOST_ROWS = 10_000
+# So many of them are written by the template and cut into tokens, which takes the longest.
+_MOST_TOKENIZED = 1000
 _MOST_ERRORS = 20
 _LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _METHODS = {"sft": "supervised", "dpo": "dpo"}
@@ -120,11 +123,16 @@ def _report(path: Path, model: ServedModel) -> dict[str, Any]:
         "rows": reading.count,
         "is_whole": reading.is_whole,
         "num_errors": reading.num_errors,
-        "errors": sorted(reading.errors, key=lambda error: error["line"] or MOST_ROWS + 1),
+        "errors": sorted(reading.errors, key=_place),
         **dict.fromkeys(("method", "facts", "lengths")),
         **{"findings": [], "examples": []},
         **told,
     }
+
+
+def _place(error: dict[str, Any]) -> tuple[bool, int]:
+    """Returns what errors are sorted by: those of the whole file come last."""
+    return error["line"] is None, error["line"] or 0
 
 
 def _rows(path: Path, reading: _Reading) -> Iterator[Row]:
@@ -137,6 +145,9 @@ def _rows(path: Path, reading: _Reading) -> Iterator[Row]:
             reading.count += 1
             yield location.replace(f"{path}:", "line "), values
     except UserError as error:
+        if reading.count == MOST_ROWS:  # What comes behind them is not judged.
+            reading.is_whole = False
+            return
         # A client knows lines, not where the server has its files.
         reading.wrong(str(error).replace(f"{path}:", "line ").replace(str(path), "the file"))
 
@@ -170,13 +181,14 @@ def _dialogues(rows: Iterator[Row], reading: _Reading, model: ServedModel) -> di
     told |= {"facts": facts, "findings": [*dialogue_sentences(facts), *found.notices]}
     longest, chat = GeneratorConfig().data.max_seq_length, _format(model.handle)
     try:
-        told["lengths"] = _lengths(reading.read, chat, longest)
+        told["lengths"] = _lengths(reading.read[:_MOST_TOKENIZED], chat, longest)
         told["examples"] = _examples(reading.read[0], chat, longest)
     except UserError as error:  # Of the template, or of answers that are not reached.
         reading.wrong(str(error))
     return told
 
 
+@lru_cache(maxsize=4)
 def _format(handle: str) -> DialogueFormat:
     """Returns how a model writes conversations; its weights are not read."""
     files = read_language_model(handle)

@@ -54,6 +54,7 @@ function numbers(report) {
     ["Form", part?.forms?.join(", ")],
     ["Labels", part?.labels && number(Object.keys(part.labels).length)],
     ["Turns, at most", part?.most_turns ? number(part.most_turns) : null],
+    ["Tokens counted in", lengths && lengths.rows < report.rows - report.num_errors ? `the first ${number(lengths.rows)} rows` : null],
     ["Tokens, median", lengths && number(Math.round(lengths.median))],
     ["Tokens, longest", lengths && number(lengths.longest)],
     ["Tokens in all", lengths && number(lengths.tokens)],
