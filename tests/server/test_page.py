@@ -224,7 +224,7 @@ def test_from_a_file_to_answers_of_both_models(server, page, tmp_path):
     assert [bubble.text.endswith(EVIL) for bubble in page.all(".bubble.user")] == [True, True]
     assert all("tokens" in small.text for small in page.all(".bubble.assistant small"))
     # Both answers came piece by piece.
-    assert all(count > 2 for count in page.run("return window.growth"))
+    assert all(count > 1 for count in page.run("return window.growth"))
     assert (
         page.run("return document.querySelectorAll('.messages script, .messages img').length") == 0
     )

@@ -151,7 +151,7 @@ function update(found, saved) {
     fill(view.latest, facts([
       ["Training", last && loss(last.train_loss)],
       ["Validation", valid && loss(valid.full_valid_loss)],
-      ["Tokens right", last?.train_mean_token_accuracy != null ? `${(100 * last.train_mean_token_accuracy).toFixed(1)} %` : null],
+      ["Accuracy", last?.train_mean_token_accuracy != null ? `${(100 * last.train_mean_token_accuracy).toFixed(1)} %` : null],
     ]));
     fill(view.log, view.events.slice(0, MOST_EVENTS).map(event));
   });

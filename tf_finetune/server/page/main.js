@@ -41,7 +41,7 @@ async function refresh() {
     if (!document.hidden) await own.refresh();
     find("connection").hidden = true;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof ApiError)) console.error(error);
     find("connection").hidden = false;
     say(find("connection"), error.status ? error.message : `${error.message} Trying again.`);
     // Without a key nothing is asked for, until one is given.

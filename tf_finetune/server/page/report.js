@@ -13,8 +13,12 @@ let told = null; // The file and model that are shown.
 async function forget() {
   const own = file;
   if (!(await confirmed("Delete this file?", `${own.filename} is removed. Jobs that use it keep their copy.`, "Delete"))) return;
-  await remove(`/files/${own.id}`);
-  location.hash = "#/files";
+  try {
+    await remove(`/files/${own.id}`);
+    location.hash = "#/files";
+  } catch (error) {
+    find("report-body").prepend(el("p", { class: "notice bad", role: "alert" }, error.message));
+  }
 }
 
 function head() {
