@@ -19,15 +19,26 @@ def dialogue_report(facts: Mapping[str, Any]) -> str:
     Returns:
         At most some 20 lines. Control characters of the data are escaped.
     """
-    splits = facts["splits"]
-    forms = dict.fromkeys(form for part in splits.values() for form in part["forms"])
+    forms = dict.fromkeys(form for part in facts["splits"].values() for form in part["forms"])
     lines = [f"Data: {', '.join(forms)}", *_row_table(facts)]
-    sentences = [*_turn_sentences(splits), *_repeat_sentences(facts)]
+    sentences = dialogue_sentences(facts)
     notices = facts["notices"]
     sentences += [f"notice: {escaped(notice)}" for notice in notices[:MOST_NOTICES]]
     if len(notices) > MOST_NOTICES:
         sentences.append(f"... {len(notices) - MOST_NOTICES} more: --data_report=<file>")
     return "\n".join([*lines, *(line for sentence in sentences for line in wrapped(sentence))])
+
+
+def dialogue_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """Says what may be wrong: turns of each role, empty answers, repeated rows.
+
+    Args:
+        facts: From `dialogue_facts`.
+
+    Returns:
+        A sentence each. Control characters of the data are escaped.
+    """
+    return [*_turn_sentences(facts["splits"]), *_repeat_sentences(facts)]
 
 
 def token_report(tokens: Mapping[str, Mapping[str, Any]]) -> str:

@@ -28,15 +28,26 @@ def data_report(facts: Mapping[str, Any]) -> str:
         kind += f" ({len(facts['label_names'])} labels)"
     columns = ", ".join(map(shown, facts["text_columns"]))
     parts = [f"Data: {kind} on {columns}", *_row_table(facts)]
-    labelled = {split: part for split, part in facts["splits"].items() if part["known_labels"]}
-    sentences = [*_repeat_sentences(facts), *_baseline_sentences(facts)]
-    if labelled and kind == "regression":
-        parts += _number_table(labelled)
-    elif labelled:
-        parts += _label_table(labelled)
-        sentences = [*_label_sentences(labelled, facts), *sentences]
-    sentences += _notices(facts["notices"])
+    labelled = _labelled(facts)
+    if labelled:
+        parts += _number_table(labelled) if kind == "regression" else _label_table(labelled)
+    sentences = [*data_sentences(facts), *_notices(facts["notices"])]
     return "\n".join([*parts, *(line for sentence in sentences for line in wrapped(sentence))])
+
+
+def data_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """Says what may be wrong: rare labels, repeated texts, what is reached without learning.
+
+    Args:
+        facts: From `describe`.
+
+    Returns:
+        A sentence each. Control characters of the data are escaped.
+    """
+    labelled = _labelled(facts)
+    has_names = labelled and facts["problem_type"] != "regression"
+    of_labels = _label_sentences(labelled, facts) if has_names else ()
+    return [*of_labels, *_repeat_sentences(facts), *_baseline_sentences(facts)]
 
 
 def length_report(lengths: Mapping[str, Any]) -> str:
@@ -127,6 +138,11 @@ def _label_table(labelled: Mapping[str, Any]) -> list[str]:
             )
             lines.append([shown(name), *cells])
     return aligned(lines)
+
+
+def _labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the splits that have labels."""
+    return {split: part for split, part in facts["splits"].items() if part["known_labels"]}
 
 
 def _label_sentences(labelled: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:

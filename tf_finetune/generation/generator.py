@@ -21,12 +21,13 @@ from tf_finetune.generation.answers import Answer, Messages, Question
 from tf_finetune.generation.collate import pack_rows, shared_prefix
 from tf_finetune.generation.config import Config, DecoderConfig
 from tf_finetune.generation.decode import Decoding
+from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.generation.metrics import loss_metrics, preference_metrics
 from tf_finetune.generation.network import TargetLoss, connect, connect_pairs, row_sums
 from tf_finetune.generation.preference_loss import PreferenceLoss
 from tf_finetune.generation.preferences import REFERENCE, tokenize_pairs
 from tf_finetune.generation.sampling_config import SamplingConfig
-from tf_finetune.generation.tokenize import DialogueFormat, TokenizedDialogues, tokenize
+from tf_finetune.generation.tokenize import TokenizedDialogues, tokenize
 from tf_finetune.models.stored_weights import assign_weights
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RuntimeConfig
 from tf_finetune.runs.model_dir import ModelDir

@@ -6,10 +6,10 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.peft import read_adapter
 from tf_finetune.generation.config import Config
+from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.generation.generator import PLAIN
 from tf_finetune.generation.load import load_generator
 from tf_finetune.generation.record import load_record
-from tf_finetune.generation.tokenize import DialogueFormat
 from tf_finetune.models.lora import Lora, make_lora
 from tf_finetune.models.row_adapters import Stacks, adapter_shapes, stack_adapter
 from tf_finetune.runs.model_dir import ModelDir

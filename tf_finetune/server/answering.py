@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import keras
 
 from tf_finetune.errors import UserError
+from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.generation.replies import Ask, Reply, Token
 from tf_finetune.generation.slots import Slots
-from tf_finetune.generation.tokenize import DialogueFormat
 from tf_finetune.runtime.hardware import choose_precision, compile_unseen
 from tf_finetune.server.engine import Inquiry, Piece, Prompt, Stream, TokenText, as_told
 from tf_finetune.server.failures import ApiError

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from tf_finetune.errors import UserError
 from tf_finetune.files import make_dirs
 from tf_finetune.runs.lock import take_lock
-from tf_finetune.server import completions
+from tf_finetune.server import completions, page, report
 from tf_finetune.server import files as file_endpoints
 from tf_finetune.server import jobs as job_endpoints
 from tf_finetune.server import models as model_endpoints
@@ -77,8 +77,10 @@ def create_app(config: ServerConfig) -> FastAPI:
     api.include_router(file_endpoints.make_router(files, store, config.max_file_mb << 20))
     api.include_router(job_endpoints.make_router(jobs))
     api.include_router(model_endpoints.make_router(models))
+    api.include_router(report.make_router(files, models))
     api.include_router(completions.make_router(engine, models.resolve))
     app.include_router(api)
+    app.include_router(page.make_router())
     return app
 
 

@@ -14,9 +14,9 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.formats.families import decoder_config
 from tf_finetune.formats.language_models import read_language_model
+from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.generation.memory import GIB, free_memory
 from tf_finetune.generation.slots import Slots
-from tf_finetune.generation.tokenize import DialogueFormat
 from tf_finetune.generation.tuned import has_adapter, load_tuned, read_tuned_adapter
 from tf_finetune.models.decoding_weights import COPIED_BYTES
 from tf_finetune.runs.model_dir import ModelDir

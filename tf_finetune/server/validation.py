@@ -82,16 +82,12 @@ def check_labelled(paths: Mapping[str, Path]) -> int:
     labels: dict[str, str] = {}
 
     def read(row: Row, is_new: bool) -> None:
-        location, values = row
-        _, label = (
-            filled_cell(value_of(values, key, location), key, location)
-            for key in ("prompt", "completion")
-        )
+        _, label = labelled_row(row)
         if is_new:
-            labels.setdefault(label, location)
+            labels.setdefault(label, row[0])
         elif label not in labels:
             raise UserError(
-                f"{location}: the label {label!r:.80} is not one of the training file's "
+                f"{row[0]}: the label {label!r:.80} is not one of the training file's "
                 f"{len(labels)}."
             )
 
@@ -108,6 +104,20 @@ def check_labelled(paths: Mapping[str, Path]) -> int:
     if "validation_file" in paths:
         _check("validation_file", paths["validation_file"], reader(False))
     return count
+
+
+def labelled_row(row: Row) -> tuple[str, str]:
+    """Returns the prompt and the label of a row.
+
+    Raises:
+        UserError: One is missing, empty, or no text.
+    """
+    location, values = row
+    prompt, label = (
+        filled_cell(value_of(values, key, location), key, location)
+        for key in ("prompt", "completion")
+    )
+    return prompt, label
 
 
 def _check(param: str, path: Path, reader: Callable[[list[Row]], Callable[[Row], Any]]) -> int:
