@@ -60,15 +60,15 @@ def main() -> None:
         classifier = build_classifier(encoder, problem)
         rows = classifier.tokenize(Examples((texts,), labels))
         planned = plan_batches(rows, 32, loop)
-        tables = table_rows(encoder, rows) if name == "used" else None
+        tables = table_rows(encoder, rows)
         classifier.model.optimizer = build_optimizer(
-            planned.num_steps, OptimizerConfig(), table_rows=tables
+            planned.num_steps, OptimizerConfig(), table_rows=tables if name == "used" else {}
         )
         classifier.model.optimizer.build(classifier.model.trainable_variables)
         loops[name] = make_train_loop(classifier.model, Runtime())
         batches[name] = iter(planned.start(Runtime().strategy, 0))
-        values = sum(int(np.prod(v.shape)) for v in classifier.model.optimizer.variables)
-        print(f"{name}: {values * 4 / 2**20:.0f} MiB of moments")
+        numbers = sum(int(np.prod(v.shape)) for v in classifier.model.optimizer.variables)
+        print(f"{name}: {numbers * 4 / 2**20:.0f} MiB of moments")
     (used,) = tables.values()
     print(f"{len(used)} of {encoder.network.vocabulary_size} rows are used")
     seconds: dict[str, list[float]] = {"all": [], "used": []}
