@@ -69,6 +69,15 @@ def test_events_tell_of_each_step_once(finished, client):
     assert [p["step"] for p in metrics if "full_valid_loss" in p] == [3, 6]
 
 
+def test_events_have_answers_to_some_prompts(finished, server, client):
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(finished.id)]
+    samples = [text for text in reversed(messages) if text.startswith("Samples at ")]
+    assert [text.split(",")[0] for text in samples] == ["Samples at step 3", "Samples at step 6"]
+    for text in samples:
+        assert text.count("validation_file.jsonl:") == text.count("  prompt ") == 3
+        assert text.count("  answer (") == 3 and str(server.folder) not in text
+
+
 def test_each_epoch_has_a_checkpoint_that_is_a_model(finished, client):
     found = list(client.fine_tuning.jobs.checkpoints.list(finished.id))
     assert [checkpoint.step_number for checkpoint in found] == [6, 3]

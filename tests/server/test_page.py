@@ -301,6 +301,25 @@ document.querySelector("#drop").dispatchEvent(new DragEvent("drop", {dataTransfe
 """
 
 
+def test_a_job_shows_what_its_model_answers(server, page, tmp_path):
+    rows = day_rows(12)
+    rows[0]["messages"][0]["content"] = "<i>x"
+    file = server.upload(write_lines(tmp_path / "days.jsonl", rows))
+    job = server.client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=file,
+        validation_file=file,
+        hyperparameters={"n_epochs": 1, "batch_size": 12},
+    )
+    job = server.wait(job.id)
+    assert job.status == "succeeded", job.error
+    page.open(server.url, f"#/jobs/{job.id}")
+    text = page.one("#job .samples").text
+    assert text.startswith("step 1, answers") and text.count("answer (") == 3
+    assert "<i>x" in text and not page.driver.find_elements("css selector", "#job .samples i")
+    check_structure(page)
+
+
 def test_a_phone_scrolls_down_only(server, page, tmp_path):
     name = f"{'long' * 20}.jsonl"
     rows = [{"prompt": "w" * 300, "completion": "v" * 300}] * 12

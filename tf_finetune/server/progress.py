@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ _INDEX = re.compile(r"step-(\d+)\.index")
 # What language models, preferences and classifiers call it.
 _ACCURACIES = ("token_accuracy", "reward_accuracy", "accuracy")
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+# What an event with some answers begins with.
+SAMPLES = "Samples at "
 
 Point = dict[str, Any]
 
@@ -49,6 +53,9 @@ def report(store: Store, job: Job, folder: JobFolder) -> None:
         if point["step"] > reported.get(point["split"], 0):
             reported[point["split"]] = point["step"]
             events.append(_event(point, steps))
+            if "answers" in point:  # Of language models, to prompts of the validation file.
+                hidden = f"{folder.data('validation_file').parent}{os.sep}"
+                events.append(Event(SAMPLES + point["answers"].replace(hidden, "")))
     with store.transaction():
         if events:
             store.tell(job.id, *events)

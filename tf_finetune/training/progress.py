@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -89,13 +90,13 @@ class Progress:
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
         """Reports the metrics of an evaluation: numbers as curves, and texts as they are."""
         scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        texts = {name: value for name, value in metrics.items() if isinstance(value, str)}
         text = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
         self.message(f"step {step}, epoch {step / self._steps_per_epoch:.2f}: {text}")
-        self._write("validation", step, scalars)
-        for name, value in metrics.items():
-            if isinstance(value, str):
-                self.message(value)
-                self._write_text("validation", step, name, value)
+        self._write("validation", step, scalars, texts)
+        for name, value in texts.items():
+            self.message(value)
+            self._write_text("validation", step, name, value)
 
     def message(self, text: str) -> None:
         """Prints a line without breaking the bar."""
@@ -122,12 +123,20 @@ class Progress:
             disable=not self._show,
         )
 
-    def _write(self, run: str, step: int, scalars: dict[str, float]) -> None:
+    def _write(
+        self, run: str, step: int, scalars: dict[str, float], texts: Mapping[str, str] = {}
+    ) -> None:
         if self._model_dir is None:
             return
         # JSON has no NaN.
         numbers = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
-        point = {"step": step, "epoch": step / self._steps_per_epoch, "split": run, **numbers}
+        point = {
+            "step": step,
+            "epoch": step / self._steps_per_epoch,
+            "split": run,
+            **numbers,
+            **texts,
+        }
         append_text(self._model_dir.log, json.dumps(point, allow_nan=False) + "\n")
         writer = self._writer(run)
         with open_gfile(), writer.as_default(step=step):

@@ -7,6 +7,7 @@ import { confirmed, date, duration, el, facts, fill, find, loss, number, say } f
 const place = find("job");
 const ACTIVE = ["validating_files", "queued", "running"];
 const MOST_EVENTS = 200;
+const SAMPLES = "Samples at "; // What an event with some answers begins with.
 let wanted = null;
 let view = null; // What is shown: its elements, and the events that are known, newest first.
 
@@ -40,7 +41,7 @@ function build(found) {
     badge: el("span", { role: "status" }), actions: el("div", { class: "row" }), said: el("p", { class: "said bad", role: "alert" }),
     state: el("p"), progress: el("progress", { max: 1, value: 0, "aria-label": "Steps done" }),
     error: el("div", {}), latest: el("div", {}), chart: el("div", { class: "chart" }),
-    facts: el("div", {}), checkpoints: el("div", {}), log: el("ol", { class: "log" }),
+    samples: el("div", {}), facts: el("div", {}), checkpoints: el("div", {}), log: el("ol", { class: "log" }),
   };
   made.curve = lossChart(made.chart);
   fill(place,
@@ -49,7 +50,7 @@ function build(found) {
       el("h2", { class: "name grow" }, nameOf(found), " ", made.badge), made.actions),
     made.said, made.error, made.state, made.progress,
     el("section", { class: "card" }, el("h3", {}, "Loss"), made.latest, made.chart),
-    made.facts, made.checkpoints,
+    made.samples, made.facts, made.checkpoints,
     el("details", { class: "events" }, el("summary", {}, "Events"), made.log));
   return made;
 }
@@ -126,6 +127,12 @@ function checkpoints(found) {
         "aria-label": `Chat with the checkpoint of step ${one.step_number}` }, "Chat")))))));
 }
 
+// What the model answers to a few prompts of the validation file, by the last evaluation.
+function samples(text) {
+  return el("section", { class: "card" }, el("h3", {}, "Samples"),
+    el("pre", { class: "samples", tabindex: "0", "aria-label": "Samples" }, text.slice(SAMPLES.length)));
+}
+
 function event(one) {
   const time = new Date(one.created_at * 1000).toLocaleTimeString("en", { hour12: false });
   return el("li", { class: one.level }, el("time", {}, time), " ", one.message);
@@ -153,6 +160,8 @@ function update(found, saved) {
       ["Validation", valid && loss(valid.full_valid_loss)],
       ["Accuracy", last?.train_mean_token_accuracy != null ? `${(100 * last.train_mean_token_accuracy).toFixed(1)} %` : null],
     ]));
+    const answered = view.events.find((one) => one.message.startsWith(SAMPLES));
+    fill(view.samples, answered ? samples(answered.message) : null);
     fill(view.log, view.events.slice(0, MOST_EVENTS).map(event));
   });
 }
