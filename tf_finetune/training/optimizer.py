@@ -76,6 +76,7 @@ class AdamW(keras.optimizers.AdamW):
             and PyTorch); Keras and TensorFlow add it before the correction, which in the first
             steps makes it up to 30 times larger and slows small gradients down: embeddings of rare
             tokens, query and key. google-research/bert has 1e-6, with the same effect.
+        **kwargs: Passed to `keras.optimizers.AdamW`.
     """
 
     def __init__(
@@ -85,16 +86,12 @@ class AdamW(keras.optimizers.AdamW):
         max_grad_norm: float = OptimizerConfig.max_grad_norm,
         layer_rates: Mapping[str, float] | None = None,
         table_rows: Mapping[str, Iterable[int]] | None = None,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
         epsilon: float = 1e-8,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            beta_1=beta_1,
-            beta_2=beta_2,
             epsilon=epsilon,
             **{"name": "adamw", **kwargs},
         )
