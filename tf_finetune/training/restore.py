@@ -28,7 +28,8 @@ def read_checkpoint(
         ValueError, AssertionError, tf.errors.OpError and others: It is damaged or of another model.
     """
     places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
-    shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    # `tf.train.load_checkpoint` takes a path of `ram://` for a folder.
+    shapes = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
     variables: list[Any] = [variable.value for variable in optimizer.variables]
     tables = []
     for table in tables_of(optimizer):
