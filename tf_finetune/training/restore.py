@@ -10,6 +10,12 @@ import tensorflow as tf
 from tf_finetune.training.optimizer import tables_of
 
 
+def open_checkpoint(path: str) -> Any:
+    """Returns TensorFlow's reader of a checkpoint."""
+    # `tf.train.load_checkpoint` takes a path of `ram://` for a folder.
+    return tf.compat.v1.train.NewCheckpointReader(path)
+
+
 def read_checkpoint(
     path: str, weights: Sequence[tf.Variable], optimizer: keras.optimizers.Optimizer, state: Any
 ) -> None:
@@ -28,8 +34,7 @@ def read_checkpoint(
         ValueError, AssertionError, tf.errors.OpError and others: It is damaged or of another model.
     """
     places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
-    # `tf.train.load_checkpoint` takes a path of `ram://` for a folder.
-    shapes = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
+    shapes = open_checkpoint(path).get_variable_to_shape_map()
     variables: list[Any] = [variable.value for variable in optimizer.variables]
     tables = []
     for table in tables_of(optimizer):
