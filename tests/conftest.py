@@ -1,5 +1,6 @@
 """Fixtures: the real small encoder, a tiny one, and the reference data where it is present."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -16,6 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# Most of a test is XLA compiling a toy: what is computed stays the same, how fast is nobody's concern.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Graphs are many small objects that live long: to look through all of them often took 6 % of a run.
+gc.set_threshold(50_000, 20, 50)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

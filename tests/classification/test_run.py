@@ -34,9 +34,12 @@ def write_rows(path: Path, rows: int, header: str = "text\tlabel") -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+ROWS = {"train": 40, "dev": 11, "test": 13}
+
+
 @pytest.fixture
 def files(tmp_path):
-    for name, rows in (("train", 40), ("dev", 11), ("test", 13)):
+    for name, rows in ROWS.items():
         write_rows(tmp_path / f"{name}.tsv", rows)
     return tmp_path
 
@@ -283,12 +286,26 @@ def test_an_evaluation_counts_the_rows_whose_label_is_known(files, tiny_bert_dir
     assert not can_be_evaluated(data.validation) and can_be_evaluated(data.test)
 
 
-@pytest.fixture
-def finished(files, tiny_bert_dir, capsys):
-    """A model directory, and the command that made it."""
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory, tiny_bert_dir):
+    """A trained model, the command that made it, and a copy of what it left."""
+    files = tmp_path_factory.mktemp("finished")
+    for name, rows in ROWS.items():
+        write_rows(files / f"{name}.tsv", rows)
     command = arguments(files, tiny_bert_dir, "--do_train", "--do_eval", "--max_steps=2")
-    assert run_classifier.main(command) == 0
-    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tf_finetune.runs.command.start_report", lambda *_: None)
+        assert run_classifier.main(command) == 0
+    kept = shutil.copytree(files, tmp_path_factory.mktemp("kept") / "files")
+    return files, command, kept
+
+
+@pytest.fixture
+def finished(finished_once):
+    """A model directory as its run left it, and the command that made it."""
+    files, command, kept = finished_once
+    shutil.rmtree(files)
+    shutil.copytree(kept, files)
     return files, command
 
 
