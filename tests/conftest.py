@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# Most of a test is XLA compiling a toy: what is computed stays the same, how fast is nobody's concern.
+# XLA compiles toys for most of the time: what they compute stays, how fast is nobody's concern.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Graphs are many small objects that live long: to look through all of them often took 6 % of a run.
 gc.set_threshold(50_000, 20, 50)

@@ -43,7 +43,7 @@ def test_the_package_runs_a_command_by_its_name():
     assert done.returncode == 0 and "--train_batch_size" in done.stdout
     done = python_m("run_classifier", "--lr=1")
     assert done.returncode == 2 and "Here it is --learning_rate" in done.stderr
-    done = python_m("compare_runs", "nowhere")
+    done = python_m("compare", "nowhere")
     assert done.returncode == 2 and done.stderr.startswith("error: no results of a run")
     assert "usage: python -m tf_finetune.formats.convert" in python_m("export_hub_encoder").stderr
 

@@ -9,7 +9,7 @@ COMMANDS = {
     "run_classifier": "tf_finetune.classification.command",
     "run_generator": "tf_finetune.generation.command",
     "run_server": "tf_finetune.server.command",
-    "compare_runs": "tf_finetune.experiments.compare",
+    "compare": "tf_finetune.experiments.compare",
     "report": "tf_finetune.experiments.report",
     "export_hub_encoder": "tf_finetune.formats.convert",
 }

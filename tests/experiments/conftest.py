@@ -25,6 +25,7 @@ def make_run(tmp_path: Path) -> Callable[..., ModelDir]:
         train: Sequence[tuple[str, str]],
         rows: Sequence[Row] = (),
         labels: Sequence[str] = ("bad", "good"),
+        name: str = "out",
         **settings: Any,
     ) -> ModelDir:
         """Writes a run.
@@ -33,11 +34,12 @@ def make_run(tmp_path: Path) -> Callable[..., ModelDir]:
             train: Text and label of the training rows.
             rows: Text, label and probabilities (a regression's number) of the evaluated ones.
             labels: The labels' names.
+            name: The folder's name.
             settings: Of the configuration.
         """
         lines = [json.dumps({"text": text, "label": label}) for text, label in train]
         (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
-        model_dir = ModelDir(str(tmp_path / "out"))
+        model_dir = ModelDir(str(tmp_path / name))
         settings = {"encoder": str(tmp_path / "no-encoder"), "do_train": True, **settings}
         config = replaced(Config(), train_file=str(tmp_path / "train.jsonl"), **settings)
         kind = config.labels.problem_type

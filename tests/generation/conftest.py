@@ -18,6 +18,24 @@ def tiny_llama() -> Path:
     return MODELS / "llama"
 
 
+def logits_after(decoder: Any, ids: Sequence[int]) -> Any:
+    """The logits after the last of some tokens, from the network without a memory.
+
+    Padding keeps the shapes few, for each of which kernels are compiled.
+    """
+    import tensorflow as tf
+
+    network, padding = decoder.network, [0] * (-len(ids) % 64)
+    hidden = network(
+        {
+            "token_ids": tf.constant([[*ids, *padding]]),
+            "segments": tf.constant([[1] * len(ids) + padding]),
+            "positions": tf.constant([[*range(len(ids)), *padding]]),
+        }
+    )
+    return tf.convert_to_tensor(network.head_kernel).numpy() @ hidden[0, len(ids) - 1].numpy()
+
+
 def write_lines(path: Path, rows: Sequence[Any]) -> Path:
     """Writes rows as JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.generation.conftest import MODELS
+from tests.generation.conftest import MODELS, logits_after
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.decoders import load_decoder
@@ -49,20 +49,6 @@ def decoding(request) -> Decoding:
 @pytest.fixture(scope="module")
 def llama() -> Decoding:
     return Decoding(make("llama"))
-
-
-def logits_after(decoder: Decoder, ids: Sequence[int]) -> np.ndarray:
-    """The logits after the last of some tokens, from the network without a memory."""
-    length, network = len(ids), decoder.network
-    hidden = network(
-        {
-            "token_ids": tf.constant([ids]),
-            "segments": tf.ones((1, length), tf.int32),
-            "positions": tf.range(length)[None],
-        }
-    )
-    kernel = tf.convert_to_tensor(network.head_kernel)
-    return tf.matmul(hidden[:, -1], kernel, transpose_b=True).numpy()[0]
 
 
 def greedy(decoder: Decoder, ids: Sequence[int], count: int) -> list[int]:

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file
 
+from tests.generation.conftest import logits_after
 from tf_finetune.data.conversations import Completion, Conversation
 from tf_finetune.data.dialogues import DialogueData
 from tf_finetune.errors import UserError
@@ -203,7 +204,7 @@ def greedy(decoder: Decoder, row: Sequence[int], count: int, stops: Sequence[int
     """The most probable answer, by the plainest of loops."""
     answer: list[int] = []
     while len(answer) < count and not {*answer[-1:]} & {*stops}:
-        answer.append(int(logits(decoder, [[*row, *answer]])[0][-1].argmax()))
+        answer.append(int(logits_after(decoder, [*row, *answer]).argmax()))
     return answer
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.generation.conftest import MODELS
+from tests.generation.conftest import MODELS, logits_after
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoders import load_decoder
 from tf_finetune.generation import reading
@@ -123,14 +123,6 @@ def test_what_is_drawn_depends_on_the_request_alone(slots):
         assert ids_of(alone(slots, other)) != ids_of(alone(slots, one))
 
 
-def logits_after(slots: Slots, ids: list[int]) -> np.ndarray:
-    network = slots.decoder.network
-    ones = tf.ones((1, len(ids)), tf.int32)
-    inputs = {"token_ids": tf.constant([ids]), "segments": ones}
-    hidden = network({**inputs, "positions": tf.range(len(ids))[None]})[0, -1].numpy()
-    return tf.convert_to_tensor(network.head_kernel).numpy() @ hidden
-
-
 @pytest.mark.parametrize("temperature", [0, 0.8])
 @pytest.mark.parametrize("top_p", [1.0, 0.5])
 def test_tokens_are_chosen_by_openais_definition(slots, temperature, top_p):
@@ -145,7 +137,7 @@ def test_tokens_are_chosen_by_openais_definition(slots, temperature, top_p):
     reply = alone(slots, ask)
     drawn, ids = uniforms(2, np.array([0]), count)[0], []
     for place, token in enumerate(reply.tokens):
-        logits = logits_after(slots, prompt + ids)
+        logits = logits_after(slots.decoder, prompt + ids)
         counts = np.bincount(ids, minlength=len(logits))
         changed = logits - 0.7 * counts - 1.0 * (counts > 0)
         changed[50] += 2.0

@@ -1,52 +1,61 @@
-"""Mean and spread of the metrics of several runs, e.g. of one config with several seeds.
+"""Compares runs: the flags that differ, scores with intervals, paired tests, what they cost.
 
-    python -m tf_finetune.experiments.compare out/mrpc-1 out/mrpc-2 out/mrpc-3
+    python -m tf_finetune compare out/mrpc-1 out/mrpc-2 out/mrpc-3
 
-Reads `test` (else `eval`) of each metrics.json and prints a line per metric.
+Reads model directories, prints a table, and leaves it in `compare.html` and `compare.json`. The
+best run is chosen by its validation score; runs that differ in the seed alone are summed up too.
 """
 
 import argparse
 import json
-import statistics
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tf_finetune.errors import UserError
+from tf_finetune.experiments.outcomes import read_outcome
+from tf_finetune.experiments.page import render
+from tf_finetune.experiments.run_table import compare_runs
+from tf_finetune.experiments.run_table_page import run_table_sections, run_table_text
+from tf_finetune.files import replaced_file
+from tf_finetune.process import set_up_process
+from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.paths import expand_path
 
 
-def read(model_dir: str) -> dict[str, float]:
-    """Returns a run's numbers, those of training included."""
-    folder = Path(expand_path(model_dir, "model_dir"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    results = metrics.get("test") or metrics["eval"]
-    numbers = {name: value for name, value in results.items() if isinstance(value, float)}
-    return numbers | {"examples_per_second": metrics["train"]["examples_per_second"]}
-
-
-def main(model_dirs: Sequence[str] | None = None) -> int:
-    """Prints the table.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the comparison.
 
     Args:
-        model_dirs: The runs' folders; None: the process' arguments.
+        arguments: The runs' folders and flags; None: the process' arguments.
 
     Returns:
-        The exit status: 0, or 2 for a folder that holds no results.
+        The exit status: 0, or 2 for a folder that holds no run that was evaluated.
     """
-    parser = argparse.ArgumentParser(prog="compare_runs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("model_dir", nargs="+", help="folders of runs that were evaluated")
-    folders = parser.parse_args(model_dirs).model_dir
+    parser.add_argument("--sort", help="the column to sort by; default: the validation score")
+    parser.add_argument(
+        "--output_dir", default=".", help="where compare.html and compare.json are written"
+    )
+    given = parser.parse_args(arguments)
+    set_up_process()
     try:
-        runs = [read(folder) for folder in folders]
-    except (UserError, OSError, LookupError, ValueError) as error:
-        print(f"error: no results of a run: {error}", file=sys.stderr)
+        folders = dict.fromkeys(expand_path(name, "model_dir") for name in given.model_dir)
+        table = compare_runs([read_outcome(ModelDir(name)) for name in folders], given.sort)
+        print(run_table_text(table), flush=True)
+        text = json.dumps(table, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        pages = {"compare.json": text, "compare.html": render(*run_table_sections(table))}
+        for name, content in pages.items():
+            path = os.path.join(given.output_dir, name)
+            with replaced_file(path) as stream:
+                stream.write(content.encode("utf-8", "backslashreplace"))
+        print(f"\ncomparison {path}")
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    names = list(runs[0])
-    for name in names:
-        values = [run[name] for run in runs]
-        each = " ".join(f"{value:.4f}" for value in values)
-        print(f"{name:<22} mean {statistics.fmean(values):9.4f}   {each}")
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -128,7 +128,7 @@ def read_classifier_run(model_dir: ModelDir) -> ClassifierRun:
     problem = problem_from_record(model_dir, config, learnt)
     missing: list[str] = []
     again = f"python run_classifier.py --model_dir={model_dir}"
-    rows = _read_rows(model_dir, problem)
+    rows = read_evaluated_rows(model_dir, problem)
     if rows is None:
         missing.append(
             "No predictions for labelled rows are here, so nothing is said of errors. "
@@ -178,7 +178,12 @@ def read_columns(run: ClassifierRun, names: Sequence[str]) -> dict[str, list[Any
     return {name: [found[place].get(name) for place in run.rows.locations] for name in names}
 
 
-def _read_rows(model_dir: ModelDir, problem: Problem) -> EvaluatedRows | None:
+def read_evaluated_rows(model_dir: ModelDir, problem: Problem) -> EvaluatedRows | None:
+    """Reads the labelled rows of a run's last evaluation; None: there are none.
+
+    Raises:
+        UserError: They are not of this model, or hold a number that is none.
+    """
     path = report_files(model_dir).evaluated
     records = read_lines(path) or read_lines(model_dir.predictions_jsonl)
     records = [record for record in records if record.get("label") is not None]
