@@ -10,7 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tf_finetune.errors import UserError
 from tf_finetune.experiments.outcomes import read_outcome
@@ -43,20 +44,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folders = dict.fromkeys(expand_path(name, "model_dir") for name in given.model_dir)
         table = compare_runs([read_outcome(ModelDir(name)) for name in folders], given.sort)
-        print(run_table_text(table), flush=True)
-        text = json.dumps(table, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-        pages = {"compare.json": text, "compare.html": render(*run_table_sections(table))}
-        for name, content in pages.items():
-            path = os.path.join(given.output_dir, name)
-            with replaced_file(path) as stream:
-                stream.write(content.encode("utf-8", "backslashreplace"))
-        print(f"\ncomparison {path}")
+        write_comparison(table, given.output_dir)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def write_comparison(table: Mapping[str, Any], output_dir: str) -> None:
+    """Prints a comparison and leaves it as `compare.html` and `compare.json`.
+
+    Args:
+        table: From `compare_runs`.
+        output_dir: The folder.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    print(run_table_text(table), flush=True)
+    text = json.dumps(table, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    for name, content in (
+        ("compare.json", text),
+        ("compare.html", render(*run_table_sections(table))),
+    ):
+        path = os.path.join(output_dir, name)
+        with replaced_file(path) as stream:
+            stream.write(content.encode("utf-8", "backslashreplace"))
+    print(f"\ncomparison {path}")
 
 
 if __name__ == "__main__":

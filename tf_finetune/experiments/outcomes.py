@@ -8,6 +8,8 @@ import numpy as np
 
 from tf_finetune.classification.config import Config as ClassifierConfig
 from tf_finetune.classification.record import problem_from_record
+from tf_finetune.data.problem import DEFAULT_METRICS
+from tf_finetune.data.tasks import TASKS, Layout
 from tf_finetune.errors import UserError
 from tf_finetune.experiments.judged import Judged, difference, interval
 from tf_finetune.experiments.run_facts import (
@@ -156,9 +158,27 @@ def read_outcome(model_dir: ModelDir) -> Outcome:
             f"{model_dir} holds a run that was not evaluated. python {program} "
             f"--model_dir={model_dir} {EVALUATE} does it."
         )
-    asked = config.loop.metric_for_best_model
-    known = _settings(config)
-    return Outcome(model_dir, program, known, asked, scores, _numbers(metrics.get("train")), rows)
+    asked, cost = metric_of(model_dir), _numbers(metrics.get("train"))
+    return Outcome(model_dir, program, _settings(config), asked, scores, cost, rows)
+
+
+def metric_of(model_dir: ModelDir) -> str:
+    """Returns the validation score by which a run chooses its best step.
+
+    Raises:
+        UserError: There is no run, or its record is damaged.
+    """
+    if is_generator(model_dir):
+        generator, _ = model_dir.load(GeneratorConfig)
+        return generator.loop.metric_for_best_model or "loss"
+    config, learnt = model_dir.load(ClassifierConfig)
+    problem = problem_from_record(model_dir, config, learnt)
+    layout = TASKS.get(config.labels.task_name or "", Layout())
+    return (
+        config.loop.metric_for_best_model
+        or layout.metric_for_best_model
+        or DEFAULT_METRICS[problem.problem_type]
+    )
 
 
 def _numbers(found: Mapping[str, Any] | None) -> dict[str, float]:
