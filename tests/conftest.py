@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# As `set_up_process` has it, which in this process comes after TensorFlow.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # XLA compiles toys for most of the time: what they compute stays, how fast is nobody's concern.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Graphs are many small objects that live long: to look through all of them often took 6 % of a run.

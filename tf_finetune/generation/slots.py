@@ -157,8 +157,8 @@ class Slots:
         group = self._next_group()
         if not group:
             return []
-        for _ in group:
-            self.waiting.popleft()
+        for reply in group:
+            self.waiting.remove(reply)
         if len(group) == 1 and len(group[0].ask.prompt) > CHUNK:
             return self._read_first_chunk(group[0])
         # The prompts of several answers are read once.
@@ -181,11 +181,16 @@ class Slots:
         return self._begin(group, memories, logits)
 
     def _next_group(self) -> list[Reply]:
-        """Returns the first of those that wait, as many as fit into the rows and a chunk."""
-        free, longest = self.rows - len(self._live), 0
+        """Returns the first of those that wait, with as many as fit into the rows and a chunk.
+
+        Prompts of its length come with it before others: they are padded least.
+        """
+        able = list(islice(self.waiting, self.rows - len(self._live)))
+        longest = len(able[0].ask.prompt) if able else 0
+        able.sort(key=lambda reply: abs(len(reply.ask.prompt) - longest))
         group: list[Reply] = []
         prompts: set[Sequence[int]] = set()
-        for reply in islice(self.waiting, free):
+        for reply in able:
             prompts.add(tuple(reply.ask.prompt))
             longest = max(longest, len(reply.ask.prompt))
             if group and longest * len(prompts) > CHUNK:
