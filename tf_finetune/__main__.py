@@ -10,6 +10,7 @@ COMMANDS = {
     "run_generator": "tf_finetune.generation.command",
     "run_server": "tf_finetune.server.command",
     "compare": "tf_finetune.experiments.compare",
+    "estimate": "tf_finetune.experiments.estimate",
     "sweep": "tf_finetune.experiments.sweep",
     "report": "tf_finetune.experiments.report",
     "export_hub_encoder": "tf_finetune.formats.convert",

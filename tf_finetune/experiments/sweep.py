@@ -21,6 +21,7 @@ from typing import Any
 
 from tf_finetune.errors import UserError
 from tf_finetune.experiments.compare import write_comparison
+from tf_finetune.experiments.estimate import CONFIGS
 from tf_finetune.experiments.hparams import write_hparams
 from tf_finetune.experiments.outcomes import VALIDATION, metric_of, read_outcome
 from tf_finetune.experiments.run_table import compare_runs, less_is_better
@@ -34,10 +35,6 @@ from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.paths import expand_path
 from tf_finetune.runs.settings import values_of
 
-_CONFIGS = {
-    "run_classifier": "tf_finetune.classification.config",
-    "run_generator": "tf_finetune.generation.config",
-}
 _TRIALS = 12
 # What a sweep sets, and what a flagfile of the best is without.
 _OWN = ("model_dir", "tokenized_cache_dir", "do_report")
@@ -91,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("program", choices=_CONFIGS)
+    parser.add_argument("program", choices=CONFIGS)
     parser.add_argument(
         "--search",
         action="append",
@@ -121,7 +118,7 @@ class _Sweep:
     def __init__(self, given: argparse.Namespace, flags: Sequence[str]) -> None:
         self._folder = Path(expand_path(given.sweep_dir, "--sweep_dir"))
         self._end = time.monotonic() + 60 * given.minutes if given.minutes else None
-        module = importlib.import_module(_CONFIGS[given.program])
+        module = importlib.import_module(CONFIGS[given.program])
         space = parse_space(given.search, module.Config)
         self._flags = [*flags, "--do_train", "--do_eval", "--do_report=false"]
         config = _checked(module.Config, given.program, self._flags, space)
@@ -182,10 +179,12 @@ class _Sweep:
         told = " ".join(f"{name}={value}" for name, value in chosen.items())
         evaluations = 0
 
-        def follow(_: int, scores: Mapping[str, float]) -> bool:
+        def follow(point: Mapping[str, Any]) -> bool:
             nonlocal evaluations
+            if point.get("split") != "validation":
+                return self._is_over()
             evaluations += 1
-            trial.report(self._score(model_dir, scores), evaluations)
+            trial.report(self._score(model_dir, point), evaluations)
             return self._is_over() or trial.should_prune()
 
         title = f"trial {trial.number:>3}"
@@ -200,7 +199,7 @@ class _Sweep:
             print(f"{title}  stopped after {evaluations} evaluations  {told}", flush=True)
         except UserError as error:
             self._study.tell(trial, None)
-            print(f"{title}  failed  {told}: {error}", flush=True)
+            print(f"{title}  failed  {told}: {error} ({model_dir}/run.txt)", flush=True)
             if not self._study.complete():
                 raise
         else:
@@ -212,14 +211,14 @@ class _Sweep:
                 flush=True,
             )
 
-    def _score(self, model_dir: ModelDir, scores: Mapping[str, float]) -> float:
+    def _score(self, model_dir: ModelDir, scores: Mapping[str, Any]) -> float:
         name = self._metric(model_dir)
-        if name not in scores:
+        if not isinstance(scores.get(name), int | float):
             raise UserError(
                 f"{model_dir}: no validation score {name}. Give rows to choose by: "
                 "--validation_file or --validation_fraction."
             )
-        return scores[name]
+        return float(scores[name])
 
     def _metric(self, model_dir: ModelDir) -> str:
         return self._plan.metric or metric_of(model_dir)

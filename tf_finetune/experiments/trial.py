@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tf_finetune
 from tf_finetune.errors import UserError
@@ -31,7 +31,7 @@ def run_trial(
     program: str,
     flags: Sequence[str],
     model_dir: ModelDir,
-    follow: Callable[[int, Mapping[str, float]], bool],
+    follow: Callable[[Mapping[str, Any]], bool],
 ) -> None:
     """Runs a trial to its end. One that was killed goes on from its last checkpoint.
 
@@ -39,7 +39,7 @@ def run_trial(
         program: `run_classifier` or `run_generator`.
         flags: Its flags.
         model_dir: Its folder, which gets what it prints as `run.txt`.
-        follow: Gets the step and the scores of each evaluation on the way; True stops the run.
+        follow: Gets each point that is logged on the way; True stops the run.
 
     Raises:
         Stopped: `follow` has stopped it.
@@ -67,30 +67,25 @@ def run_trial(
     if process.returncode:
         lines = printed.read_bytes()[start:].decode(errors="replace").splitlines()
         said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-        raise UserError(
-            f"{said.removeprefix('error: ') or f'exit status {process.returncode}'} "
-            f"({printed} has all that it printed)"
-        )
+        raise UserError(said.removeprefix("error: ") or f"exit status {process.returncode}")
 
 
 def _follow(
     process: "subprocess.Popen[bytes]",
     model_dir: ModelDir,
-    follow: Callable[[int, Mapping[str, float]], bool],
+    follow: Callable[[Mapping[str, Any]], bool],
 ) -> None:
     seen = 0
-    while process.poll() is None:
-        time.sleep(_POLL_SECONDS)
-        points = [point for point in read_log(model_dir) if point.get("split") == "validation"]
+    while True:
+        ended = process.poll() is not None
+        points = read_log(model_dir)
         for point in points[seen:]:
-            scores = {
-                name: float(value)
-                for name, value in point.items()
-                if isinstance(value, int | float) and math.isfinite(value)
-            }
-            if follow(point["step"], scores):
+            if follow(point) and not ended:
                 raise Stopped
         seen = len(points)
+        if ended:
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -13,7 +13,7 @@ from tf_finetune.runs.cluster import read_cluster
 from tf_finetune.runs.flags import help_text, parse_flags
 from tf_finetune.runs.lock import locked
 from tf_finetune.runs.model_dir import ModelDir
-from tf_finetune.runs.report import start_report
+from tf_finetune.runs.report import estimate_run, start_report
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Command:
                 print(help_text(self.config_class, self.config_class.program))
                 return 0
             config, given = parsed
+            if config.report.estimate:
+                return estimate_run(self.config_class.program, argv[1:])
             cluster = read_cluster(config.runtime)
             # Only the chief writes, so only the chief takes the lock.
             writes = config.run.model_dir and cluster.is_chief

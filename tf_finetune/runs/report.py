@@ -1,10 +1,10 @@
-"""The files of a report, and how a run starts it at its end."""
+"""The files of a report, how a run starts it at its end, and how it is estimated instead."""
 
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ def start_report(model_dir: str, slice_columns: Sequence[str] = ()) -> None:
     """Writes the report of a run, by the command that does it for any model directory.
 
     It is a process of its own, because it reads folders alone and stands above all wings; its
-    failure does not fail the run. The accelerators stay with this process.
+    failure does not fail the run.
 
     Args:
         model_dir: The folder of the run.
@@ -54,14 +54,34 @@ def start_report(model_dir: str, slice_columns: Sequence[str] = ()) -> None:
     if importlib.util.find_spec(EXTRA) is None:
         print(f"report     not written: {REMEDY}")
         return
+    flags = [f"--slice_columns={','.join(slice_columns)}"] if slice_columns else []
+    # The accelerators stay with this process.
+    _run(["report", *flags, "--", model_dir], {"CUDA_VISIBLE_DEVICES": "-1"})
+
+
+def estimate_run(program: str, flags: Sequence[str]) -> int:
+    """Tells what a run would take, by the command that does it for any program.
+
+    Args:
+        program: The program's file.
+        flags: Those of the run.
+
+    Returns:
+        The exit status.
+    """
+    return _run(["estimate", program.removesuffix(".py"), *flags], {})
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs one of our commands and returns its exit status."""
     sys.stdout.flush()
     path = str(Path(tf_finetune.__file__).resolve().parents[1])
     searched = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))
     # One that takes its cluster from TF_CONFIG would wait for the other workers.
     kept = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    flags = [f"--slice_columns={','.join(slice_columns)}"] if slice_columns else []
-    subprocess.run(
-        [sys.executable, "-m", "tf_finetune", "report", *flags, "--", model_dir],
-        env={**kept, "PYTHONPATH": searched, "CUDA_VISIBLE_DEVICES": "-1"},
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_finetune", *arguments],
+        env={**kept, "PYTHONPATH": searched, **environment},
         check=False,
     )
+    return done.returncode

@@ -1,4 +1,4 @@
-"""The settings of a run's report."""
+"""The settings of what is told before and after a run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from tf_finetune.runs.settings import check_values, setting
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Whether a run ends with a report, and what that looks at."""
+    """Whether a run is estimated only, whether it ends with a report, and what that looks at."""
 
     title: ClassVar[str] = "Report"
 
@@ -20,6 +20,12 @@ class ReportConfig:
     )
     slice_columns: tuple[str, ...] = setting(
         (), "columns of the data by whose values the report gives scores too", may_change=True
+    )
+
+    estimate: bool = setting(
+        False,
+        "train a few steps only, and tell what the whole training takes: steps, minutes, memory",
+        may_change=True,
     )
 
     def __post_init__(self) -> None:
