@@ -122,14 +122,14 @@ def test_an_encoder_a_model_and_an_export_in_the_home_folder(home, tiny_bert_dir
     assert os.listdir() == []
 
 
-def test_the_other_commands(home):
+def test_the_other_commands(home, capsys):
     from tf_finetune.experiments.compare import main as compare
     from tf_finetune.formats.convert import main as convert
 
     (home / "run").mkdir()
-    metrics = {"test": {"loss": 0.5}, "train": {"examples_per_second": 1.0}}
-    (home / "run" / "metrics.json").write_text(json.dumps(metrics))
-    assert compare(["~/run"]) == 0
+    (home / "run" / "file").touch()
+    assert compare(["~/run"]) == 2
+    assert f"{home}/run holds no run" in capsys.readouterr().err
     assert compare(["~nobody_here/run"]) == 2
     assert convert(["--hf_dir=~/bert", "--output_dir=~/run"]) == 2  # It is not empty.
 

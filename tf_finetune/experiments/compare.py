@@ -42,9 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     set_up_process()
     try:
+        output_dir = expand_path(given.output_dir, "--output_dir")
         folders = dict.fromkeys(expand_path(name, "model_dir") for name in given.model_dir)
         table = compare_runs([read_outcome(ModelDir(name)) for name in folders], given.sort)
-        write_comparison(table, given.output_dir)
+        write_comparison(table, output_dir)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
