@@ -12,7 +12,9 @@ from tf_finetune.__main__ import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # On the PATH, where other programs are too, a command may need a longer name.
-SCRIPTS = {name: name for name in COMMANDS} | {"report": "report_runs"}
+SCRIPTS = {name: name for name in COMMANDS} | {
+    name: f"{name}_runs" for name in ("compare", "sweep", "report", "estimate")
+}
 
 
 def test_the_package_lists_its_commands_without_tensorflow():
@@ -44,7 +46,7 @@ def test_the_package_runs_a_command_by_its_name():
     done = python_m("run_classifier", "--lr=1")
     assert done.returncode == 2 and "Here it is --learning_rate" in done.stderr
     done = python_m("compare", "nowhere")
-    assert done.returncode == 2 and done.stderr.startswith("error: no results of a run")
+    assert done.returncode == 2 and "nowhere holds no run" in done.stderr
     assert "usage: python -m tf_finetune.formats.convert" in python_m("export_hub_encoder").stderr
 
 
