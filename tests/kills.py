@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from tf_finetune.training.checkpoints import find
 
+# How often a run is killed; KILLS=20 takes half an hour more.
+KILLS = int(os.environ.get("KILLS", "5"))
 # What the moments below are made for.
 EVAL_STEPS, SAVE_STEPS = 16, 4
 

@@ -10,11 +10,12 @@ import openai
 import pytest
 
 from tests.generation.conftest import day_rows, write_lines
+from tests.kills import KILLS
 from tests.server.conftest import Server
 from tests.server.trainings import ROWS, create, steps, trainers
 
 pytestmark = pytest.mark.slow
-KILLS, JOBS, ANSWERS = 20, 3, 2
+JOBS, ANSWERS = 3, 2
 
 
 def test_nothing_is_lost_at_random_moments(server, tmp_path, assert_same_weights):

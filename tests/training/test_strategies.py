@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import local_workers
+from tests.kills import KILLS
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.training.checkpoints import find
@@ -260,7 +261,7 @@ def test_workers_that_are_all_killed_go_on_bit_for_bit(
     assert [process.returncode for process in processes] == [0, 0], errors
     command += [f"--model_dir={tmp_path}/killed"]
     random = np.random.default_rng(3)
-    for _ in range(2):
+    for _ in range(max(1, KILLS // 10)):
         before = find(str(tmp_path / "killed/checkpoints"), "step")
         processes = start_workers(command)
         while find(str(tmp_path / "killed/checkpoints"), "step") == before:
