@@ -22,9 +22,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # XLA compiles toys for most of the time: what they compute stays, how fast is nobody's concern.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Graphs are many small objects that live long: to look through all of them often took 6 % of a run.
-gc.set_threshold(50_000, 20, 50)
+gc.set_threshold(20_000, 10, 10)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collect_garbage() -> Iterator[None]:
+    """Frees the graphs of a module's tests, which refer to themselves."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
