@@ -16,6 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 def test_the_notebook_trains_predicts_and_exports(tmp_path, monkeypatch):
+    # Of a real model computing takes longer than compiling.
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     make_data = [sys.executable, str(REPOSITORY / "examples/make_chatterbot_data.py")]
     subprocess.run([*make_data, f"--output_dir={tmp_path}/data/chatterbot"], check=True)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
