@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def set_up_process() -> None:
@@ -17,6 +18,13 @@ def set_up_process() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # A missing GPU is logged as an error.
     for stream in (sys.stdout, sys.stderr):  # Data may hold characters their encoding lacks.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def own_environment() -> dict[str, str]:
+    """Returns the environment of a process of Python that is to import this package."""
+    path = str(Path(__file__).resolve().parents[1])
+    searched = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": searched}
 
 
 @contextmanager

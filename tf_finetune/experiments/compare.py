@@ -13,13 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_finetune.errors import UserError
+from tf_finetune.experiments.command import exit_status
 from tf_finetune.experiments.outcomes import read_outcome
 from tf_finetune.experiments.page import render
 from tf_finetune.experiments.run_table import compare_runs
 from tf_finetune.experiments.run_table_page import run_table_sections, run_table_text
 from tf_finetune.files import replaced_file
-from tf_finetune.process import set_up_process
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.paths import expand_path
 
@@ -40,18 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output_dir", default=".", help="where compare.html and compare.json are written"
     )
     given = parser.parse_args(arguments)
-    set_up_process()
-    try:
+
+    def work() -> None:
         output_dir = expand_path(given.output_dir, "--output_dir")
         folders = dict.fromkeys(expand_path(name, "model_dir") for name in given.model_dir)
         table = compare_runs([read_outcome(ModelDir(name)) for name in folders], given.sort)
         write_comparison(table, output_dir)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status(work)
 
 
 def write_comparison(table: Mapping[str, Any], output_dir: str) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_finetune.errors import UserError
+from tf_finetune.experiments.command import exit_status
 from tf_finetune.experiments.trial import run_trial
-from tf_finetune.process import set_up_process
 from tf_finetune.runs.flags import parse_flags
 from tf_finetune.runs.model_dir import ModelDir
 
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("program", choices=CONFIGS)
     given, flags = parser.parse_known_args(arguments)
-    set_up_process()
-    try:
+
+    def work() -> None:
         parsed = parse_flags(
             importlib.import_module(CONFIGS[given.program]).Config,
             [given.program, *flags, "--do_train"],
@@ -79,12 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured = measure(given.program, flags, parsed[0])
         for name, told in lines(estimate(measured, parsed[0]), measured):
             print(f"{name:<10} {told}")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status(work)
 
 
 def measure(program: str, flags: Sequence[str], config: Any) -> Measured:

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from tf_finetune.errors import UserError
 from tf_finetune.experiments.classifier_page import classifier_page
 from tf_finetune.experiments.classifier_report import report_classifier
+from tf_finetune.experiments.command import exit_status
 from tf_finetune.experiments.generator_page import generator_page
 from tf_finetune.experiments.generator_report import report_generator
 from tf_finetune.experiments.run_facts import is_generator
 from tf_finetune.files import replaced_file
-from tf_finetune.process import set_up_process
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.report import EXTRA, REMEDY, report_files
 
@@ -43,18 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     columns = tuple(name.strip() for name in given.slice_columns.split(",") if name.strip())
-    set_up_process()
-    try:
+
+    def work() -> None:
         if importlib.util.find_spec(EXTRA) is None:
             raise UserError(REMEDY)
         for folder in given.model_dir:
             print(f"report     {write_report(ModelDir(folder), columns)}", flush=True)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status(work)
 
 
 def write_report(model_dir: ModelDir, slice_columns: Sequence[str] = ()) -> str:

@@ -148,8 +148,8 @@ def _told(
     scores = {}
     for column in columns:
         split, _, name = column.partition("_")
-        interval = run.rows.interval(name) if run.rows and _is_of(run, split) else None
         if column in values:
+            interval = run.rows.interval(name) if run.rows and _is_of(run, split) else None
             scores[column] = {"value": values[column], "interval": interval and list(interval)}
     return {
         "model_dir": str(run.model_dir),

@@ -29,7 +29,7 @@ from tf_finetune.experiments.search_space import Range, Space, parse_space, poin
 from tf_finetune.experiments.study import PRUNERS, SAMPLERS, Plan, Study
 from tf_finetune.experiments.trial import Stopped, run_trial
 from tf_finetune.files import write_text_atomic
-from tf_finetune.process import set_up_process
+from tf_finetune.process import own_environment, set_up_process
 from tf_finetune.runs.flags import parse_flags
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.paths import expand_path
@@ -58,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError("optuna is not installed: pip install 'tf-finetune[sweep]'")
         sweep = _Sweep(given, flags)
         others = [
-            subprocess.Popen([sys.executable, "-m", "tf_finetune", "sweep", *arguments, "--worker"])
+            subprocess.Popen(
+                [sys.executable, "-m", "tf_finetune", "sweep", *arguments, "--worker"],
+                env=own_environment(),
+            )
             for _ in range(given.workers - 1 if not given.worker else 0)
         ]
         try:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tf_finetune
 from tf_finetune.errors import UserError
 from tf_finetune.experiments.run_facts import read_log
+from tf_finetune.process import own_environment
 from tf_finetune.runs.lock import take_lock
 from tf_finetune.runs.model_dir import ModelDir
 
@@ -48,8 +48,6 @@ def run_trial(
     os.makedirs(model_dir.path, exist_ok=True)
     _wait_for_orphan(model_dir)
     printed = Path(model_dir.path, "run.txt")
-    path = str(Path(tf_finetune.__file__).resolve().parents[1])
-    searched = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))
     with printed.open("ab") as output:
         start = output.tell()
         process = subprocess.Popen(
@@ -57,7 +55,7 @@ def run_trial(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": searched},
+            env=own_environment(),
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:

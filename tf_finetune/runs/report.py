@@ -5,11 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import tf_finetune
 from tf_finetune.files import exists
+from tf_finetune.process import own_environment
 from tf_finetune.runs.model_dir import ModelDir
 
 # What draws the figures.
@@ -75,13 +74,11 @@ def estimate_run(program: str, flags: Sequence[str]) -> int:
 def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs one of our commands and returns its exit status."""
     sys.stdout.flush()
-    path = str(Path(tf_finetune.__file__).resolve().parents[1])
-    searched = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))
     # One that takes its cluster from TF_CONFIG would wait for the other workers.
-    kept = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    kept = {name: value for name, value in own_environment().items() if name != "TF_CONFIG"}
     done = subprocess.run(
         [sys.executable, "-m", "tf_finetune", *arguments],
-        env={**kept, "PYTHONPATH": searched, **environment},
+        env={**kept, **environment},
         check=False,
     )
     return done.returncode
