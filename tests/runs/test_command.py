@@ -14,6 +14,7 @@ from typing import ClassVar
 from tf_finetune.errors import UserError
 from tf_finetune.runs.command import Command
 from tf_finetune.runs.config import DataConfig, RunConfig, RuntimeConfig
+from tf_finetune.runs.report_config import ReportConfig
 
 @dataclass(frozen=True)
 class Config:
@@ -21,6 +22,7 @@ class Config:
     data: DataConfig = DataConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     run: RunConfig = RunConfig()
+    report: ReportConfig = ReportConfig()
 
 def prepare(config, given):
     if not config.data.train_file:

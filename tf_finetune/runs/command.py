@@ -21,7 +21,7 @@ class Command:
     """A program that makes or uses a model.
 
     Attributes:
-        config_class: Its settings; the sections `run` and `runtime` are among them.
+        config_class: Its settings; the sections `run`, `runtime` and `report` are among them.
         prepare: Takes the configuration and the names of the explicit flags. Checks the request and
             reads the data, before TensorFlow is imported, and returns both.
         load_run: Imports TensorFlow and returns the function that does the work: it takes the
