@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BENCHMARK_VENV ?= .venv-bench
 BENCHMARK_FLAGS ?=
 
-.PHONY: quickstart quickstart_chat test install benchmark benchmark_encoders benchmark_generate
+.PHONY: quickstart quickstart_chat test test_thorough install benchmark benchmark_encoders benchmark_generate
 
 quickstart: install
 	$(BIN)/python examples/make_chatterbot_data.py --output_dir=data/chatterbot
@@ -22,6 +22,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# An hour and a half more: further cases, more kills and more hostile inputs.
+test_thorough: install
+	KILLS=20 FUZZ_CASES=3600 $(BIN)/pytest -n 2 --dist loadfile -m ""
 
 # Ours and the peers in one environment; e.g. BENCHMARK_FLAGS='--data_dir=<folder> --rounds=5'.
 benchmark: $(BENCHMARK_VENV)/.installed

@@ -2,59 +2,22 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from tests.programs import Program
 from tf_finetune.training.checkpoints import find
 
-# How often a run is killed; KILLS=20 takes half an hour more.
+# How often a run is killed: 20 times by `make test_thorough`.
 KILLS = int(os.environ.get("KILLS", "5"))
 # What the moments below are made for.
 EVAL_STEPS, SAVE_STEPS = 16, 4
-
-_context = multiprocessing.get_context("forkserver")
-
-
-def start(module: str, arguments: Sequence[str], log: Path) -> BaseProcess:
-    """Starts a command as a process of its own, in which the first imports are done already.
-
-    Args:
-        module: The command's; its `main` is called.
-        arguments: The command's.
-        log: Gets what it prints and says.
-    """
-    # Imported once, by the process that all others are forked from. Nothing has computed there.
-    _context.set_forkserver_preload(
-        ["tf_finetune.generation.run", "tf_finetune.classification.run", __name__]
-    )
-    process = _context.Process(target=_main, args=(module, [module, *arguments], str(log)))
-    process.start()
-    return process
-
-
-def _main(module: str, argv: list[str], log: str) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in (1, 2):
-        os.dup2(file, number)
-    sys.exit(import_module(module).main(argv))
-
-
-def finish(process: BaseProcess, log: Path, status: int = 0) -> str:
-    """Waits for a process to end with a status, and returns what it has said."""
-    process.join(300)
-    said = log.read_text(encoding="utf-8")
-    assert process.exitcode == status, said[-3000:]
-    return said
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -126,7 +89,7 @@ KINDS: dict[str, Callable[[Path, set[int], float], bool]] = {
 DELAYS = {"checkpoint": 0.0, "evaluation": 0.4, "training": 0.3, "export": 0.3}
 
 
-def kill(start_again: Callable[[], BaseProcess], folder: Path, plan: Sequence[str]) -> list[str]:
+def kill(start_again: Callable[[], Program], folder: Path, plan: Sequence[str]) -> list[str]:
     """Starts a run for each moment of a plan, kills it there, and returns the moments that were.
 
     Args:
@@ -137,15 +100,14 @@ def kill(start_again: Callable[[], BaseProcess], folder: Path, plan: Sequence[st
     chance, kills = random.Random(7), []
     for kind in plan:
         before, since, moment = saved_steps(folder), time.time(), 0.0
-        process = start_again()
-        while process.is_alive():
+        program = start_again()
+        while program.status is None:
             if not moment and KINDS[kind](folder, before, since):
                 moment = time.monotonic() + chance.random() * DELAYS[kind]
             if moment and time.monotonic() >= moment:
-                process.kill()
+                program.kill()
                 kills.append(kind)
                 break
             time.sleep(0.0005)
-        process.join()
-        print(kind, process.exitcode, saved_steps(folder), flush=True)
+        print(kind, program.status, saved_steps(folder), flush=True)
     return kills

@@ -61,7 +61,17 @@ def test_a_quote_in_a_tsv_is_an_ordinary_character(tmp_path):
 
 
 @pytest.mark.slow
-def test_ours_runs_from_one_command(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "names",
+    [
+        "ours,ceilings",
+        pytest.param(
+            "ours_wrapped,ours_start,ours_predict,ours_latency,ours_pipeline",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_ours_runs_from_one_command(names, tmp_path, monkeypatch):
     """The peers need PyTorch, which the tests do not install; ours and the ceilings run here."""
     # Of a real model computing takes longer than compiling.
     monkeypatch.delenv("XLA_FLAGS", raising=False)
@@ -71,10 +81,10 @@ def test_ours_runs_from_one_command(tmp_path, monkeypatch):
     for part in ("train", "test"):
         (folder / f"{part}.tsv").write_text("\n".join(["text\ttopic", *rows]) + "\n", "utf-8")
     monkeypatch.chdir(tmp_path)
-    names = "ours,ours_wrapped,ours_start,ours_predict,ours_latency,ours_pipeline,ceilings"
     flags = [f"--data_dir={tmp_path / 'data'}", "--tasks=chatterbot", f"--contenders={names}"]
     assert main([*flags, "--rounds=1", "--output=results.json"]) == 0
     found = json.loads((tmp_path / "results.json").read_text("utf-8"))["results"]["chatterbot"]
     assert sorted(found) == sorted(names.split(","))
-    assert found["ours"][0]["accuracy"] > 0.4
+    if "ours" in found:
+        assert found["ours"][0]["accuracy"] > 0.4
     assert all(value > 0 for rounds in found.values() for value in rounds[0].values() if value)

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +14,9 @@ from tests.kills import (
     assert_same_curves_and_files,
     kill,
     scalars,
-    start,
 )
+from tests.programs import Program
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 STEPS = 192
 
 
@@ -60,23 +57,18 @@ def assert_same_results(killed: Path, whole: Path) -> None:
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(
     arguments, tmp_path, assert_same_weights
 ):
-    def run(model_dir: Path) -> None:
-        command = [sys.executable, str(REPOSITORY / "run_classifier.py"), *arguments(model_dir)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    def start(model_dir: Path) -> Program:
+        return Program("run_classifier", arguments(model_dir), tmp_path / "log")
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(whole)
+    start(whole).finish()
     assert len(scalars(whole / "train", "loss")) == STEPS // 10
     plan = [("checkpoint", "evaluation", "training")[i % 3] for i in range(max(3, KILLS * 4 // 5))]
     random.Random(7).shuffle(plan)
     plan += ["export"] * max(1, KILLS // 5)
 
-    def again():
-        return start("run_classifier", arguments(killed), tmp_path / "log")
-
-    assert kill(again, killed, plan) == plan
-    run(killed)
+    assert kill(lambda: start(killed), killed, plan) == plan
+    start(killed).finish()
     for kind in ("step", "best"):
         assert_same_weights(killed, whole, kind)
     assert_same_results(killed, whole)

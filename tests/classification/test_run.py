@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import run_classifier
+from tests.programs import Program
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.prepare import can_be_evaluated, prepare
 from tf_finetune.classification.run import run
@@ -513,7 +513,6 @@ def test_the_fine_tuned_encoder_goes_back_to_tf_hub_format(files, tiny_bert_dir)
 def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, capsys):
     flags = arguments(files, tiny_bert_dir, "--do_train", "--max_steps=500")
     flags.append("--save_checkpoints_steps=20")
-    command = [sys.executable, str(REPOSITORY / "run_classifier.py"), *flags[1:]]
     checkpoints = files / "out" / "checkpoints"
 
     def last() -> int:
@@ -522,15 +521,14 @@ def test_a_signal_saves_and_the_same_command_goes_on(files, tiny_bert_dir, capsy
 
     for signum, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         before = last()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 300
-            while last() == before and time.monotonic() < deadline:
-                assert process.poll() is None
-                time.sleep(0.1)
-            process.send_signal(signum)
-            _, error = process.communicate(timeout=120)
-        assert process.returncode == status, error
-        assert "Traceback" not in error and "goes on from checkpoint" in error
+        program = Program("run_classifier", flags[1:], files / "log")
+        deadline = time.monotonic() + 300
+        while last() == before and time.monotonic() < deadline:
+            assert program.status is None
+            time.sleep(0.1)
+        program.send(signum)
+        said = program.finish(status, limit=120)
+        assert "Traceback" not in said and "goes on from checkpoint" in said
         assert before < last() < 500
     # Another number of steps is another run: the schedule differs.
     assert run_classifier.main([*flags, "--max_steps=400"]) == 2
@@ -570,7 +568,6 @@ def test_two_deterministic_runs_are_equal_bit_for_bit(files, tiny_bert_dir, asse
     """Under the defaults: dropout, and bfloat16 where the machine has it."""
     for name in ("one", "two"):
         more = ["--do_train", "--max_steps=12", "--deterministic", f"--model_dir={files / name}"]
-        command = arguments(files, tiny_bert_dir, *more)
-        command[0] = str(REPOSITORY / "run_classifier.py")
-        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        command = arguments(files, tiny_bert_dir, *more)[1:]
+        Program("run_classifier", command, files / "log").finish()
     assert_same_weights(files / "one", files / "two")

@@ -1,24 +1,18 @@
 """Trains the tiny language model under a strategy, for tests that compare strategies.
 
-    python sft.py one_device|mirrored|multi_worker SLICES LORA_RANK FOLDER
+    sft one_device|mirrored|multi_worker SLICES LORA_RANK FOLDER
 
 Writes losses, counts, metrics and weights to FOLDER/result<worker>.npz.
 """
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
-
-if sys.argv[1] == "mirrored":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    device = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(cpu, [device] * 2)
-
 import keras
+import numpy as np
 
 from tests.generation.conftest import MODELS, day_rows, write_lines
+from tests.programs import record_losses, two_devices
 from tf_finetune.data.batches import plan_batches
 from tf_finetune.data.dialogues import load_dialogues
 from tf_finetune.formats.decoders import load_decoder
@@ -26,21 +20,16 @@ from tf_finetune.generation.generator import build_generator
 from tf_finetune.models.lora import Lora
 from tf_finetune.runs.config import DataConfig, LoopConfig, OptimizerConfig, RuntimeConfig
 from tf_finetune.runtime.hardware import make_runtime
-from tf_finetune.training.progress import Progress
 
 STEPS = 6
 
 
-def main(strategy: str, slices: str, lora_rank: str, folder: str) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains; see the module's docstring."""
-    losses: list[float] = []
-
-    class Record(Progress):
-        def steps(self, step: int, scalars: dict[str, float], first: bool = False) -> None:
-            losses.append(scalars["loss"])
-            super().steps(step, scalars, first)
-
-    sys.modules["tf_finetune.training.loop"].Progress = Record  # type: ignore[attr-defined]
+    _, strategy, slices, lora_rank, folder = argv
+    if strategy == "mirrored":
+        two_devices()
+    losses = record_losses()
     config = RuntimeConfig(distribution_strategy=strategy, precision="float32", seed=1)
     runtime = make_runtime(config)
     path = Path(folder) / f"rows{runtime.workers.is_chief}.jsonl"
@@ -71,7 +60,3 @@ def main(strategy: str, slices: str, lora_rank: str, folder: str) -> None:
             for v in generator.model.trainable_variables
         },
     )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:5])

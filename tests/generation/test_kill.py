@@ -8,31 +8,26 @@ import json
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.local_workers import start_workers
 from tests.generation.conftest import day_rows, write_lines
 from tests.kills import (
     EVAL_STEPS,
     KILLS,
     SAVE_STEPS,
     assert_same_curves_and_files,
-    finish,
     kill,
     log_lines,
     saved_steps,
-    start,
 )
+from tests.programs import Program, start_workers
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +79,10 @@ def results(
     ("kills", "flags"),
     [
         (KILLS, ("--lora_rank=4", "--lora_dropout=0.1", "--precision=mixed_bfloat16")),
-        (min(KILLS, 3), ("--lora_rank=0", "--packing", "--precision=float32")),
+        pytest.param(
+            *(KILLS, ("--lora_rank=0", "--packing", "--precision=float32")),
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["adapters in bfloat16", "all weights in float32"],
 )
@@ -94,16 +92,16 @@ def test_a_killed_run_ends_as_one_that_was_not(
     steps, log = 256, tmp_path / "log"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
-    def run(folder: Path) -> BaseProcess:
+    def run(folder: Path) -> Program:
         more = (*flags, f"--eval_steps={EVAL_STEPS}", "--do_eval", "--do_predict")
         more += ("--nodo_report",)
-        return start("run_generator", arguments(folder, steps, *more), log)
+        return Program("run_generator", arguments(folder, steps, *more), log)
 
-    finish(run(whole), log)
+    run(whole).finish()
     plan = [("checkpoint", "evaluation", "training")[number % 3] for number in range(kills)]
     random.Random(3).shuffle(plan)
     assert kill(lambda: run(killed), killed, plan) == plan
-    finish(run(killed), log)
+    run(killed).finish()
     metrics, expected = results(killed, whole, steps, assert_same_weights)
     assert metrics["eval"] == expected["eval"] and metrics["eval"]["loss"] > 0
     assert metrics["test"] == expected["test"]
@@ -117,25 +115,25 @@ def test_killed_preferences_end_as_those_that_were_not(arguments, tmp_path, asse
     for name, count in (("train", 64), ("validation", 23)):
         write_lines(pairs / f"{name}.jsonl", preference_rows(count))
 
-    def run(folder: Path) -> BaseProcess:
+    def run(folder: Path) -> Program:
         flags = (f"--data_dir={pairs}", "--method=dpo", "--lora_rank=4", "--do_eval")
         more = (*flags, f"--eval_steps={EVAL_STEPS}", "--nodo_report")
-        return start("run_generator", arguments(folder, steps, *more), log)
+        return Program("run_generator", arguments(folder, steps, *more), log)
 
-    finish(run(whole), log)
+    run(whole).finish()
     plan = ["training", "evaluation", "checkpoint", "training"][: max(2, KILLS // 4)]
     assert kill(lambda: run(killed), killed, plan) == plan
-    finish(run(killed), log)
+    run(killed).finish()
     metrics, expected = results(killed, whole, steps, assert_same_weights)
     assert metrics["preferences"] == expected["preferences"]
 
 
 def test_a_killed_export_leaves_the_whole_one_before(arguments, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "run"
-    finish(start("run_generator", arguments(folder, 8, "--lora_rank=4", "--do_export"), log), log)
+    Program("run_generator", arguments(folder, 8, "--lora_rank=4", "--do_export"), log).finish()
 
-    def again() -> BaseProcess:
-        return start("run_generator", [f"--model_dir={folder}", "--do_export"], log)
+    def again() -> Program:
+        return Program("run_generator", [f"--model_dir={folder}", "--do_export"], log)
 
     def files() -> dict[str, str]:
         """Returns the hash of each exported file; those of a graph differ each time."""
@@ -152,7 +150,7 @@ def test_a_killed_export_leaves_the_whole_one_before(arguments, tmp_path):
     plan = ["export"] * 3
     assert kill(again, folder, plan) == plan
     assert files() == whole
-    finish(again(), log)
+    again().finish()
     assert files() == whole
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -160,24 +158,23 @@ def test_a_killed_export_leaves_the_whole_one_before(arguments, tmp_path):
 def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_same_weights):
     steps, log = 120, tmp_path / "log"
 
-    def run(folder: Path) -> BaseProcess:
+    def run(folder: Path) -> Program:
         flags = ("--lora_rank=4", "--lora_dropout=0.1", "--precision=float32", "--do_predict")
-        return start("run_generator", arguments(folder, steps, *flags), log)
+        return Program("run_generator", arguments(folder, steps, *flags), log)
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    finish(run(whole), log)
-    log.unlink()
+    run(whole).finish()
     process, deadline = run(stopped), time.monotonic() + 300
     while not saved_steps(stopped):
-        assert process.is_alive() and time.monotonic() < deadline
+        assert process.status is None and time.monotonic() < deadline
         time.sleep(0.005)
-    process.terminate()
-    said = finish(process, log, 128 + signal.SIGTERM)
+    process.send(signal.SIGTERM)
+    said = process.finish(128 + signal.SIGTERM)
     assert "Traceback" not in said and not (stopped / "predictions.jsonl").exists()
     last = max(saved_steps(stopped))
     assert last < steps
     assert f"SIGTERM: stopped after step {last} of {steps}" in said
-    said = finish(run(stopped), log)
+    said = run(stopped).finish()
     assert f"going on from step {last} of {steps}" in said
     assert_same_weights(stopped, whole)
     assert answers(stopped) == answers(whole)
@@ -188,12 +185,12 @@ def test_two_workers_train_and_answer_as_one_process(arguments, tmp_path):
     flags = ("--lora_rank=0", "--precision=mixed_bfloat16", "--do_eval", "--do_predict")
     flags += ("--eval_steps=10", "--train_batch_size=8", "--nodo_report")
     one, *two = (tmp_path / name for name in ("one", "two0", "two1"))
-    process = start("run_generator", arguments(one, 20, *flags), tmp_path / "log")
-    program = [sys.executable, str(REPOSITORY / "run_generator.py")]
-    workers = start_workers([program + arguments(folder, 20, *flags) for folder in two])
-    errors = [worker.communicate(timeout=300)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], errors
-    finish(process, tmp_path / "log")
+    process = Program("run_generator", arguments(one, 20, *flags), tmp_path / "log")
+    workers = start_workers(
+        "run_generator", arguments(f"{tmp_path}/two{{index}}", 20, *flags), tmp_path
+    )
+    for program in (*workers, process):
+        program.finish()
     assert not two[1].exists()
     assert {path.name for path in two[0].iterdir()} == {path.name for path in one.iterdir()}
     lines, expected = map(log_lines, (two[0], one))

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.generation.conftest import day_rows, write_lines
+from tests.programs import Program
 from tf_finetune.training.checkpoints import find
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,19 +24,19 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def run(*flags: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(REPOSITORY / "run_generator.py"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    assert done.returncode == status, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
-    return done
+def run(folder: Path, *flags: str, status: int = 0) -> str:
+    """Runs the program, and returns what it has said."""
+    said = Program("run_generator", flags, folder / "log").finish(status)
+    assert "Traceback" not in said
+    return said
 
 
 @pytest.fixture(scope="module")
 def trained(data, tiny_llama, tmp_path_factory) -> tuple[Path, str]:
     """A model directory of a whole run, and what the run has said."""
     model_dir = tmp_path_factory.mktemp("run") / "out"
-    done = run(
+    said = run(
+        model_dir.parent,
         f"--model={tiny_llama}",
         f"--data_dir={data}",
         f"--model_dir={model_dir}",
@@ -43,8 +44,9 @@ def trained(data, tiny_llama, tmp_path_factory) -> tuple[Path, str]:
         *("--num_train_epochs=2", "--train_batch_size=8", "--learning_rate=3e-2"),
         *("--lora_rank=4", "--precision=float32", "--max_new_tokens=8", "--max_seq_length=96"),
         *("--base_prompt=Answer with a day.", "--num_fewshot=1"),
+        "--nodo_report",
     )
-    return model_dir, done.stdout
+    return model_dir, said
 
 
 def read(path: Path) -> Any:
@@ -103,33 +105,34 @@ def test_a_trained_model_answers_and_evaluates_later_by_itself(trained, tmp_path
     questions = [{"messages": row["messages"][:1]} for row in day_rows(3, seed=5)]
     path = write_lines(tmp_path / "new.jsonl", questions)
     before = (model_dir / "predictions.jsonl").read_text()
-    run(f"--model_dir={model_dir}", f"--test_file={path}", "--do_predict")
+    run(tmp_path, f"--model_dir={model_dir}", f"--test_file={path}", "--do_predict")
     lines = [json.loads(x) for x in (model_dir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(line["reference"] is None for line in lines)
     # In half precision, the default here, adapters are rounded.
-    run(f"--model_dir={model_dir}", "--do_predict", "--precision=float32")
+    run(tmp_path, f"--model_dir={model_dir}", "--do_predict", "--precision=float32")
     again = [json.loads(x) for x in (model_dir / "predictions.jsonl").read_text().splitlines()]
     expected = [json.loads(line)["answer"] for line in before.splitlines()]
     assert [line["answer"] for line in again] == expected
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_and_other_flags_are_refused(trained, data, tiny_llama):
+def test_the_same_command_goes_on_and_other_flags_are_refused(trained, data, tiny_llama, tmp_path):
     model_dir, _ = trained
-    done = run(
+    said = run(
+        tmp_path,
         f"--model={tiny_llama}",
         f"--data_dir={data}",
         f"--model_dir={model_dir}",
         *("--do_train", "--lora_rank=8"),
         status=2,
     )
-    assert "--lora_rank: 4 there, 8 now" in done.stderr
+    assert "--lora_rank: 4 there, 8 now" in said
 
 
 @pytest.mark.slow
-def test_examples_are_shown_and_nothing_is_trained(data, tiny_llama):
-    done = run(f"--model={tiny_llama}", f"--data_dir={data}", "--show_examples=2")
-    assert done.stdout.count("what is learnt is marked") == 2
+def test_examples_are_shown_and_nothing_is_trained(data, tiny_llama, tmp_path):
+    said = run(tmp_path, f"--model={tiny_llama}", f"--data_dir={data}", "--show_examples=2")
+    assert said.count("what is learnt is marked") == 2
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,7 @@ def test_bad_requests_end_with_status_2_and_the_remedy(flags, complaint, tmp_pat
 @pytest.mark.slow
 def test_all_weights_are_trained_where_the_rank_is_0(data, tiny_llama, tmp_path):
     run(
+        tmp_path,
         f"--model={tiny_llama}",
         f"--data_dir={data}",
         f"--model_dir={tmp_path / 'out'}",

@@ -1,28 +1,29 @@
 """The loss is a mean over the answer tokens of the whole batch, however it is divided."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.local_workers import start_workers
-
-PROGRAM = Path(__file__).with_name("sft.py")
+from tests.generation import sft
+from tests.programs import Program, start_workers
 
 
 def train(strategy: str, slices: int, lora_rank: int, folder: Path) -> list[dict[str, np.ndarray]]:
     """Runs the program, as two workers if that is the strategy, and returns what each has left."""
     folder.mkdir()
-    command = [sys.executable, str(PROGRAM), strategy, str(slices), str(lora_rank), str(folder)]
-    processes = start_workers([command] * (2 if strategy == "multi_worker" else 1))
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert not any(process.returncode for process in processes), errors[0][-3000:]
+    arguments = [strategy, str(slices), str(lora_rank), str(folder)]
+    if strategy == "multi_worker":
+        programs = start_workers(sft.__name__, arguments, folder)
+    else:
+        programs = [Program(sft.__name__, arguments, folder / "log")]
+    for program in programs:
+        program.finish()
     return [dict(np.load(path)) for path in sorted(folder.glob("result*.npz"))]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora_rank", [4, 0])
+@pytest.mark.parametrize("lora_rank", [4, pytest.param(0, marks=pytest.mark.thorough)])
 def test_slices_replicas_and_workers_agree(lora_rank, tmp_path):
     (one,) = train("one_device", 1, lora_rank, tmp_path / "one")
     assert np.isfinite(one["losses"]).all() and one["losses"][-1] < one["losses"][0]

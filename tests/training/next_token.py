@@ -1,6 +1,6 @@
 """A tiny language model on the hull alone: what a second wing brings, in one file.
 
-    python next_token.py one_device|mirrored|multi_worker planned|streamed FOLDER DROPOUT [STOP_AT]
+    next_token one_device|mirrored|multi_worker planned|streamed FOLDER DROPOUT [STOP_AT]
 
 Trains an embedding and a dense layer to guess the next token of an answer, and writes losses,
 counts, metrics and weights to FOLDER/result<worker>.npz. With STOP_AT it ends like a killed process
@@ -8,23 +8,16 @@ after that many steps.
 """
 
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-if len(sys.argv) > 1 and sys.argv[1] == "mirrored":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    device = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(cpu, [device] * 2)
-
-import keras
-
+from tests.programs import record_losses, two_devices
 from tf_finetune.data.batches import make_eval_dataset, plan_batches
 from tf_finetune.data.readers import Row
 from tf_finetune.data.row_stream import open_stream
@@ -36,7 +29,6 @@ from tf_finetune.runtime.hardware import make_runtime
 from tf_finetune.training.forward import make_forward
 from tf_finetune.training.loop import Evaluation, train
 from tf_finetune.training.optimizer import build_optimizer
-from tf_finetune.training.progress import Progress
 
 VOCABULARY, WIDTH, LENGTH, BATCH = 29, 12, 16, 12
 STEPS = 20
@@ -96,18 +88,12 @@ def write_rows(path: Path, count: int = 50) -> list[dict[str, Any]]:
     return rows
 
 
-def main(strategy: str, source: str, folder: str, dropout: str, stop_at: int = 0) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains; see the module's docstring."""
-    losses = []
-
-    class Record(Progress):
-        def steps(self, step: int, scalars: dict[str, float], first: bool = False) -> None:
-            losses.append(scalars["loss"])
-            super().steps(step, scalars, first)
-            if step == stop_at:
-                os._exit(9)
-
-    sys.modules["tf_finetune.training.loop"].Progress = Record  # type: ignore[attr-defined]
+    strategy, source, folder, dropout, *stop_at = argv[1:]
+    if strategy == "mirrored":
+        two_devices()
+    losses = record_losses(*map(int, stop_at))
     config = RuntimeConfig(distribution_strategy=strategy, precision="float32", seed=1)
     runtime = make_runtime(config)
     stream = open_stream([f"{folder}/rows.jsonl"])
@@ -167,7 +153,3 @@ def main(strategy: str, source: str, folder: str, dropout: str, stop_at: int = 0
         metrics=list(metrics().values()),
         **{path.replace("/", "|"): value for path, value in weights.items()},
     )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:5], *map(int, sys.argv[5:]))

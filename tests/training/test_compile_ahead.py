@@ -86,7 +86,7 @@ def test_no_kernel_is_left_for_the_steps(network, tiny_bert_dir, tmp_path):
     script = script.replace("FAMILY", "gpt2" if family == "gpt2" else "llama")
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_dump_to={tmp_path} --xla_dump_hlo_as_text",
     }
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder), str(tmp_path)],

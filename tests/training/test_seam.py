@@ -4,36 +4,31 @@
 frozen base, its own metrics.
 """
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.local_workers import start_workers
+from tests.programs import Program, start_workers
+from tests.training import next_token
 from tf_finetune.training.checkpoints import find
-
-PROGRAM = Path(__file__).with_name("next_token.py")
-SPEC = importlib.util.spec_from_file_location("next_token", PROGRAM)
-assert SPEC and SPEC.loader
-next_token = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(next_token)
 
 
 def train(
-    strategy: str, source: str, folder: Path, dropout: str = "0", *more: str
+    strategy: str, source: str, folder: Path, dropout: str = "0", *stop_at: str
 ) -> list[dict[str, np.ndarray]]:
     """Runs the program, as two workers if that is the strategy, and returns what each has left."""
     folder.mkdir(exist_ok=True)
     next_token.write_rows(folder / "rows.jsonl")
-    command = [sys.executable, str(PROGRAM), strategy, source, str(folder), dropout, *more]
-    processes = start_workers([command] * (2 if strategy == "multi_worker" else 1))
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    expected = 9 if more else 0
-    assert [p.returncode for p in processes] == [expected] * len(processes), errors[0][-3000:]
+    module, arguments = next_token.__name__, [strategy, source, str(folder), dropout, *stop_at]
+    if strategy == "multi_worker":
+        programs = start_workers(module, arguments, folder)
+    else:
+        programs = [Program(module, arguments, folder / "log")]
+    for program in programs:
+        program.finish(9 if stop_at else 0)
     return [dict(np.load(path)) for path in sorted(folder.glob("result*.npz"))]
 
 
