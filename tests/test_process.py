@@ -50,6 +50,23 @@ def test_the_collector_is_on_again_after_a_failed_import():
     assert result.stdout == "True\n"
 
 
+def test_programs_leave_out_what_keras_imports_for_pictures():
+    program = (
+        "import sys\n"
+        "from tf_finetune.process import set_up_process, uncollected_imports\n"
+        "set_up_process()\n"
+        "with uncollected_imports(freeze=True):\n"
+        "    import keras\n"
+        "print('matplotlib' in sys.modules)\n"
+        "import sklearn\n"
+        "print(keras.ops.ones(2).shape)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n(2,)\n"
+
+
 def test_public_names_are_imported_with_the_collector_paused():
     program = (
         "import gc, tf_finetune\n"
