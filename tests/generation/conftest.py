@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 MODELS = Path(__file__).resolve().parents[1] / "formats" / "language_models"
@@ -19,21 +20,27 @@ def tiny_llama() -> Path:
 
 
 def logits_after(decoder: Any, ids: Sequence[int]) -> Any:
-    """The logits after the last of some tokens, from the network without a memory.
+    """The logits after the last of some tokens, from the network without a memory."""
+    return logits_after_all(decoder, [ids])[0]
+
+
+def logits_after_all(decoder: Any, rows: Sequence[Sequence[int]]) -> Any:
+    """The logits after the last token of each row, [rows, vocabulary].
 
     Padding keeps the shapes few, for each of which kernels are compiled.
     """
     import tensorflow as tf
 
-    network, padding = decoder.network, [0] * (-len(ids) % 64)
-    hidden = network(
-        {
-            "token_ids": tf.constant([[*ids, *padding]]),
-            "segments": tf.constant([[1] * len(ids) + padding]),
-            "positions": tf.constant([[*range(len(ids)), *padding]]),
-        }
-    )
-    return tf.convert_to_tensor(network.head_kernel).numpy() @ hidden[0, len(ids) - 1].numpy()
+    network, length = decoder.network, -(-max(map(len, rows)) // 64) * 64
+    ids = np.zeros((len(rows), length), np.int32)
+    segments = np.zeros_like(ids)
+    for row, own in enumerate(rows):
+        ids[row, : len(own)], segments[row, : len(own)] = own, 1
+    positions = segments * np.arange(length, dtype=np.int32)
+    features = {"token_ids": ids, "segments": segments, "positions": positions}
+    hidden = network({name: tf.constant(value) for name, value in features.items()}).numpy()
+    last = np.stack([hidden[row, len(own) - 1] for row, own in enumerate(rows)])
+    return last @ tf.convert_to_tensor(network.head_kernel).numpy().T
 
 
 def write_lines(path: Path, rows: Sequence[Any]) -> Path:

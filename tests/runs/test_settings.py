@@ -184,7 +184,7 @@ def test_what_may_change_between_two_calls_of_one_training():
     changing = {field.name for *_, field in settings(Config) if field.metadata["may_change"]}
     assert changing == {
         *("do_train", "do_eval", "do_predict", "do_export", "overwrite"),
-        *("export_encoder", "export_formats", "estimate"),
+        *("export_encoder", "export_formats", "quantization", "max_quality_loss", "estimate"),
         *("model_dir", "eval_batch_size", "predict_batch_size", "max_predict_samples"),
         *("test_file", "threshold", "keep_checkpoint_max", "tokenized_cache_dir"),
         *("save_checkpoints_steps", "log_steps", "steps_per_loop", "distribution_strategy", "tpu"),

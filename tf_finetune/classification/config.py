@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.errors import UserError
+from tf_finetune.formats.runtime_formats import FORMATS
 from tf_finetune.runs.config import (
     DataConfig,
     LoopConfig,
@@ -24,7 +25,7 @@ ENCODER_HELP = (
     "package:<python module>"
 )
 
-_FORMATS = ("saved_model", "hugging_face")
+_FORMATS = ("saved_model", "hugging_face", *FORMATS)
 _HEADS = ("auto", "native", "linear", "mlp")
 
 
@@ -91,7 +92,22 @@ class EncoderConfig:
     export_formats: tuple[str, ...] = setting(
         ("saved_model",),
         "of --do_export: saved_model, to export/; hugging_face, to hugging_face/, for transformers "
-        "or sentence-transformers, and with adapters to adapter/, for PEFT; comma-separated",
+        "or sentence-transformers, and with adapters to adapter/, for PEFT; openvino, onnx and "
+        "litert, to folders of these names, with a program that answers texts; comma-separated",
+        may_change=True,
+    )
+    quantization: str = setting(
+        "none",
+        "of openvino, onnx and litert: int8 weights; OpenVINO's activations too, with ranges from "
+        "the validation texts",
+        choices=("none", "int8"),
+        may_change=True,
+    )
+    max_quality_loss: float = setting(
+        0.5,
+        "openvino, onnx and litert are not written where they lose more points (hundredths) of "
+        "metric_for_best_model on the validation file, or else the test file",
+        minimum=0,
         may_change=True,
     )
     export_encoder: bool = setting(
@@ -119,6 +135,11 @@ class EncoderConfig:
             raise UserError(
                 f"--export_formats={','.join(self.export_formats)}: allowed are "
                 f"{', '.join(_FORMATS)}, comma-separated."
+            )
+        if self.quantization != "none" and not set(self.export_formats) & set(FORMATS):
+            raise UserError(
+                f"--quantization={self.quantization} is of the formats {', '.join(FORMATS)}; "
+                f"--export_formats={','.join(self.export_formats)} has none of them."
             )
 
     @property

@@ -39,7 +39,7 @@ class Pooling(keras.layers.Layer):
         if self.mode == "cls":
             return sequence[:, 0]
         sequence = ops.cast(sequence, "float32")
-        real = ops.cast(input_mask, "float32")[:, :, None]
+        real = ops.expand_dims(ops.cast(input_mask, "float32"), 2)
         if self.mode == "mean":
             total = ops.sum(sequence * real, axis=1)
             return ops.cast(total / ops.maximum(ops.sum(real, axis=1), 1.0), self.compute_dtype)

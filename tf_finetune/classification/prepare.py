@@ -238,7 +238,7 @@ def _complete_for_model(
     )
     # The actions and the hardware do not depend on the model.
     now = (taken & _names("data", "labels")) | _names("run", "report", "runtime")
-    now |= {"export_encoder"} | (taken & {"export_formats"})
+    now |= {"export_encoder", "quantization", "max_quality_loss"} | (taken & {"export_formats"})
     # The weights come from the directory's own checkpoint.
     config = replaced(earlier, **{**values_of(config, now), "init_from": None})
     return config, problem_from_record(model_dir, config, learnt)

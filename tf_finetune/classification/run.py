@@ -7,8 +7,7 @@ from typing import Any
 
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
-from tf_finetune.classification.hugging_face import find_layout
-from tf_finetune.classification.hugging_face_export import export_hugging_face
+from tf_finetune.classification.export_formats import check_exports, write_exports
 from tf_finetune.classification.load import make_classifier, restore_classifier
 from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
@@ -24,7 +23,6 @@ from tf_finetune.data.labelled import TextData
 from tf_finetune.data.report import length_report
 from tf_finetune.data.streamed_batches import stream_batches
 from tf_finetune.data.tokenized import TokenizedRows
-from tf_finetune.formats.hub_writer import check_hub_encoder, save_hub_encoder
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.report import report_files
 from tf_finetune.runs.settings import replaced, to_record
@@ -67,7 +65,7 @@ def _run(request: Request, runtime: Runtime) -> int:
         classifier, path = restore_classifier(model_dir, config, data.problem, runtime)
         print(f"weights    {path}")
     if config.run.do_export:
-        _check_export(classifier, config)
+        check_exports(classifier, config, data)
     rows, facts = _tokenize(classifier, request)
     if config.run.do_train:
         if is_chief:
@@ -97,7 +95,7 @@ def _run(request: Request, runtime: Runtime) -> int:
     if config.run.do_predict:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
-        _export(classifier, request)
+        write_exports(classifier, request)
     has_saved_model = config.run.do_export and "saved_model" in config.encoder.export_formats
     exported = model_dir.export_of(config.run.export_version) if has_saved_model else None
     checkpoint = None if config.run.do_train else config.encoder.init_from
@@ -184,30 +182,3 @@ def _predict(
         f"{model_dir.predictions_jsonl}, e.g."
     )
     print(example_predictions(examples.texts, predictions, problem))
-
-
-def _check_export(classifier: Classifier, config: Config) -> None:
-    """Checks, before a training, that its result can be written."""
-    formats = config.encoder.export_formats
-    if "hugging_face" in formats:
-        find_layout(classifier.encoder, classifier.model)
-    if "saved_model" in formats and config.encoder.export_encoder:
-        check_hub_encoder(classifier.encoder)
-
-
-def _export(classifier: Classifier, request: Request) -> None:
-    config, data, model_dir = request.config, request.data, request.model_dir
-    known = data.test or data.validation or data.train
-    texts = (
-        [column[:8] for column in known.texts] if known else [[] for _ in data.problem.text_columns]
-    )
-    if "saved_model" in config.encoder.export_formats:
-        directory = model_dir.export_of(config.run.export_version)
-        classifier.export(directory, texts)
-        print(f"exported to {directory}")
-        if config.encoder.export_encoder:
-            save_hub_encoder(classifier.encoder, model_dir.encoder)
-            print(f"exported the encoder in TF Hub format to {model_dir.encoder}")
-    if "hugging_face" in config.encoder.export_formats:
-        for written in export_hugging_face(classifier, request, texts):
-            print(f"exported to {written}")

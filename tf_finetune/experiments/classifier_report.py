@@ -36,9 +36,9 @@ def report_classifier(model_dir: ModelDir, slice_columns: Sequence[str]) -> dict
 
     Returns:
         A JSON object: `kind`, `headline`, `model_dir`, `problem`, `settings`, `missing`, `data`,
-        `curves`, `cost`, `results`; as far as there are rows and labels for it `comparison`,
-        `confusion`, `reliability`, `precision_recall`, `by_label`, `by_length`, `by_column`,
-        `errors`, `mislabelled`, `duplicates`; and `advice`.
+        `curves`, `cost`, `exports`, `results`; as far as there are rows and labels for it
+        `comparison`, `confusion`, `reliability`, `precision_recall`, `by_label`, `by_length`,
+        `by_column`, `errors`, `mislabelled`, `duplicates`; and `advice`.
 
     Raises:
         UserError: There is no run, or a file of it is damaged.
@@ -59,6 +59,7 @@ def report_classifier(model_dir: ModelDir, slice_columns: Sequence[str]) -> dict
         "data": run.facts,
         "curves": list(run.log),
         "cost": run.metrics.get("train"),
+        "exports": run.metrics.get("exports"),
         "results": {part: run.metrics[part] for part in ("eval", "test") if part in run.metrics},
     }
     fitted, tfidf = _fit(run)

@@ -20,6 +20,14 @@ _COST = {
     "best_step": ("step of the best weights", ",d"),
 }
 
+_EXPORT = {
+    "score": ("score", ".4f"),
+    "points lost": ("loss", ".2f"),
+    "rows a second": ("rows_per_second", ",.0f"),
+    "ms a row": ("milliseconds", ",.1f"),
+    "MB": ("megabytes", ",.1f"),
+}
+
 
 def curves(points: Sequence[Mapping[str, Any]], score: str) -> list[Any]:
     """Returns the curves of the loss, of a score and of the rate, as far as they were logged."""
@@ -74,6 +82,19 @@ def cost(report: Mapping[str, Any]) -> list[Any]:
         [title, f"{found[name]:{form}}"] for name, (title, form) in _COST.items() if found.get(name)
     ]
     return [Table("What the training has cost.", ["", "value"], rows)] if rows else []
+
+
+def exports(found: Mapping[str, Any] | None) -> list[Any]:
+    """Returns what exports for other programs have lost, and what an answer of them costs."""
+    rows = [
+        [
+            f"{name}, {one['quantization']}",
+            *(f"{one[key]:{form}}" for key, form in _EXPORT.values()),
+        ]
+        for name, one in (found or {}).items()
+    ]
+    caption = "Exports, from raw texts to logits, on the machine that made them."
+    return [Table(caption, ["", *_EXPORT], rows)] if rows else []
 
 
 def _value(value: Any) -> str:

@@ -209,7 +209,7 @@ class Convolution(keras.layers.Layer):
             training: Whether dropout is applied.
         """
         texts = ops.reshape(x, (*batch_shape(mask), self.hidden_size))
-        texts *= ops.cast(mask, x.dtype)[:, :, None]
+        texts *= ops.expand_dims(ops.cast(mask, x.dtype), 2)
         x = ops.conv(texts, ops.convert_to_tensor(self.kernel), padding="same")
         x, fuse = ops.reshape(x + self.bias, (-1, self.hidden_size)), fuses(self, training)
         if training and self.dropout:

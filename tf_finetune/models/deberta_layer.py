@@ -290,7 +290,7 @@ def _scores_of_first(term: str, query: Tensor, key: Tensor, distances: Tensor) -
     """Returns `_scores_of_distances` of the first query alone, [heads, batch, 1, seq_length]."""
     length = ops.shape(key)[2]
     # From it to the keys the distances are 0 and down.
-    seen = distances[:, None, length - 1 : 2 * length - 1]
+    seen = ops.expand_dims(distances[:, length - 1 : 2 * length - 1], 1)
     if term == "p2c":
-        return ops.sum(key * seen, axis=-1)[:, :, None]
+        return ops.expand_dims(ops.sum(key * seen, axis=-1), 2)
     return ops.matmul(query, ops.swapaxes(seen, -1, -2))

@@ -77,7 +77,7 @@ def summed_weights(
         The weights after dropout and before it, in the shape and dtype of `scores`.
     """
     total = sum((ops.cast(part, "float32") for part in others), ops.cast(scores, "float32"))
-    allowed = ops.cast(mask, "bool")[None, :, None, :]
+    allowed = ops.expand_dims(ops.cast(mask, "bool"), (0, 2))
     weights = masked_softmax(total * scale, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
 

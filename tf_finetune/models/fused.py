@@ -221,7 +221,7 @@ def attention_weights(
     Returns:
         The weights after dropout and before it, in the shape and dtype of `scores`.
     """
-    allowed = ops.cast(mask, "bool")[:, None, None, :]
+    allowed = ops.expand_dims(ops.cast(mask, "bool"), (1, 2))
     scaled = sum(bias, ops.cast(scores, "float32") * scale)
     weights = masked_softmax(scaled, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)

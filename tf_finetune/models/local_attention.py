@@ -29,11 +29,11 @@ def window_weights(
     Returns:
         The weights after dropout and before it, in the shape and dtype of `scores`.
     """
-    allowed = ops.cast(mask, "bool")[:, None, :, None, :]
+    allowed = ops.expand_dims(ops.cast(mask, "bool"), (1, 3))
     if half is not None:
         queries, keys = ops.shape(scores)[-2:]
         places = ops.arange(keys, dtype="int32") - (keys - queries) // 2
-        distances = places - ops.arange(queries, dtype="int32")[:, None]
+        distances = places - ops.expand_dims(ops.arange(queries, dtype="int32"), 1)
         allowed = ops.logical_and(allowed, ops.abs(distances) <= half)
     weights = masked_softmax(ops.cast(scores, "float32") * scale, allowed)
     return ops.cast(dropout(weights, seed, rate), scores.dtype), ops.cast(weights, scores.dtype)
@@ -86,7 +86,7 @@ def attend(
     scale, (batch, heads, length, head_dim) = query.shape[-1] ** -0.5, ops.shape(query)
     if half is None:
         query, key, value = (ops.expand_dims(part, 2) for part in (query, key, value))
-        mask = mask[:, None]
+        mask = ops.expand_dims(mask, 1)
     else:
         alone = length <= _ONE_BLOCK * half
         # Blocks of one token XLA cannot reshape.

@@ -265,7 +265,7 @@ class ModernBertEncoder(keras.layers.Layer):
         """Returns cosine and sine of the rotations, float32 [batch, seq_length, head_dim / 2]."""
         batch, length = ops.shape(mask)
         size = self.hidden_size // self.num_heads
-        places = ops.arange(length, dtype="int32")[None]
+        places = ops.expand_dims(ops.arange(length, dtype="int32"), 0)
         cos, sin = Rope(theta=theta).angles(places, size)
         shape = batch, length, size // 2
         return ops.broadcast_to(cos, shape), ops.broadcast_to(sin, shape)

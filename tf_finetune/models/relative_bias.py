@@ -48,9 +48,8 @@ class RelativeBias(keras.layers.Layer):
         """Returns float32 [heads, length, length] for sequences of a length, int32 []."""
         last = self.max_seq_length - 1
         places = ops.arange(length, dtype="int32")
-        buckets = ops.take(
-            ops.convert_to_tensor(self._buckets), places[None, :] - places[:, None] + last, axis=0
-        )
+        distances = ops.expand_dims(places, 0) - ops.expand_dims(places, 1)
+        buckets = ops.take(ops.convert_to_tensor(self._buckets), distances + last, axis=0)
         rows = ops.take(ops.convert_to_tensor(self.table), buckets, axis=0)
         return ops.transpose(ops.cast(rows, "float32"), (2, 0, 1))
 

@@ -54,5 +54,5 @@ class Rope:
         """
         from keras import ops  # Configurations are read before TensorFlow is imported.
 
-        angles = ops.cast(positions, "float32")[:, :, None] * self.frequencies(head_dim)
+        angles = ops.expand_dims(ops.cast(positions, "float32"), 2) * self.frequencies(head_dim)
         return ops.cos(angles), ops.sin(angles)

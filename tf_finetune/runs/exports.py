@@ -8,6 +8,8 @@ from tf_finetune.files import exists, is_dir, is_remote, list_dir
 
 # The file by which a folder is known to be an export of its kind.
 SAVED_MODEL, HUGGING_FACE, PEFT = "saved_model.pb", "generation_config.json", "adapter_config.json"
+# Those of a classifier for other programs than TensorFlow, by the names of their folders.
+RUNTIMES = {"openvino": "model.xml", "onnx": "model.onnx", "litert": "model.tflite"}
 CONFIG = "config.json"  # A classifier in Hugging Face's format has no other file of its own.
 
 

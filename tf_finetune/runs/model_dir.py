@@ -29,7 +29,7 @@ _REPORT = ("evaluated.jsonl", "report.json", "report.html")
 _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json", "reference.npz"),
     *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
-    *("hugging_face", "data.json", *_REPORT),
+    *("hugging_face", "data.json", *exports.RUNTIMES, *_REPORT),
 )
 # By one of these files a folder is known to be of a run: others of its name are left alone.
 _MADE = {
@@ -38,6 +38,7 @@ _MADE = {
     "hugging_face": (exports.CONFIG,),
     "adapter": (exports.PEFT,),
     "saved_model": (exports.SAVED_MODEL,),
+    **{name: (mark,) for name, mark in exports.RUNTIMES.items()},
 }
 _EVENTS, _LOG = ("train", "validation"), "log.jsonl"
 _CHECKPOINT = re.compile(r"(step|best)-\d+")
@@ -169,7 +170,8 @@ class ModelDir:
         """Checks, before its work, that a classifier's run may write its folders."""
         if run.do_export and not self._is_cleared("export", run):
             exports.check_export(self.export_of(run.export_version))
-        self._check_replaced(run, {"hugging_face": exports.CONFIG, "adapter": exports.PEFT})
+        marks = {"hugging_face": exports.CONFIG, "adapter": exports.PEFT, **exports.RUNTIMES}
+        self._check_replaced(run, marks)
 
     def check_exports(self, run: RunConfig) -> None:
         """Checks, before its work, that a generator's run may write its three folders."""
