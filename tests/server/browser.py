@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-# Nothing on the page takes so long; trainings have their own limit.
-WAIT = 60
+# Nothing on the page takes so long, on a busy machine either; trainings have their own limit.
+WAIT = 120
 
 
 def programs() -> tuple[str, str]:
@@ -63,12 +63,16 @@ class Browser:
 
     def wait(self, found: Callable[[], Any], limit: float = WAIT) -> Any:
         """Waits until something is true, and returns it."""
-        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
         from selenium.webdriver.support.ui import WebDriverWait
 
         ignored = [StaleElementReferenceException]
         waiting = WebDriverWait(self.driver, limit, 0.05, ignored_exceptions=ignored)
-        return waiting.until(lambda _: found(), self.text("body"))
+        try:
+            return waiting.until(lambda _: found())
+        except TimeoutException:
+            seen = f"{self.text('body')}\n{self.errors()}"
+            raise AssertionError(f"{limit} s went by, and the page has: {seen}") from None
 
     def one(self, selector: str, words: str = "", limit: float = WAIT) -> Any:
         """Waits for an element that is shown and holds some words."""
