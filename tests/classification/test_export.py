@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.thorough import mostly
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.export import argument_names, export
@@ -262,7 +263,7 @@ def test_not_finite_fails_the_export(encoder, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", mostly("mixed_bfloat16", others=["mixed_float16"]))
 @pytest.mark.parametrize("head", list(HEADS))
 def test_mixed_precision_is_exported_in_float32(tiny_bert_dir, tmp_path, policy, head) -> None:
     keras.config.set_dtype_policy(policy)
@@ -318,7 +319,7 @@ def test_what_mixed_precision_has_trained_is_converted_to_lite_rt(tiny_bert_dir,
     np.testing.assert_allclose(logits, model(features, training=False), atol=1e-4)
 
 
-@pytest.mark.parametrize("problem", [SINGLE, PAIR, MULTI, REGRESSION])
+@pytest.mark.parametrize("problem", mostly(PAIR, REGRESSION, others=[SINGLE, MULTI]))
 def test_an_empty_request_gets_an_empty_answer(problem, encoder, classifier, tmp_path) -> None:
     export(
         *(classifier(problem), encoder.preprocessor, problem, tmp_path / "export"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import run_classifier
+from tests.thorough import mostly
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.runtime_export import (
@@ -27,7 +28,7 @@ from tf_finetune.formats.runtime_formats import FORMATS
 from tf_finetune.models.lora import Lora
 
 ENCODERS = Path(__file__).resolve().parents[1] / "formats" / "encoders"
-NAMES = ("albert", "bert", "deberta-v3", "distilbert", "electra", "modernbert", "mpnet", "roberta")
+NAMES = ("albert", "bert", "deberta-v3", "distilbert", "electra", "mpnet")
 PAIR = Problem("single_label", ("first", "second"), ("no", "yes"))
 # Of several lengths, with an empty one, one that is cut, and special tokens that a user typed.
 FIRST = ["the film is good", "a bad [SEP] plot </s>", "", "good " * 40, "naïve Ünï 中文 plot"]
@@ -115,15 +116,7 @@ def test_int8_is_smaller_and_close_and_what_loses_too_much_is_not_written(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        name
-        if name in ("modernbert", "roberta")
-        else pytest.param(name, marks=pytest.mark.thorough)
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("architecture", mostly("modernbert", "roberta", others=NAMES))
 def test_every_architecture_has_a_form_in_openvino(architecture, folder_of, tmp_path):
     needs("openvino")
     made = make(folder_of(architecture))
@@ -134,7 +127,7 @@ def test_every_architecture_has_a_form_in_openvino(architecture, folder_of, tmp_
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("architecture", NAMES)
+@pytest.mark.parametrize("architecture", [*NAMES, "modernbert", "roberta"])
 @pytest.mark.parametrize("name", ["onnx", "litert"])
 def test_every_architecture_has_a_form(name, architecture, folder_of, tmp_path):
     needs(name)

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from tests.generation.conftest import MODELS, logits_after, logits_after_all
+from tests.thorough import mostly
 from tf_finetune.errors import UserError
 from tf_finetune.formats.decoder import Decoder
 from tf_finetune.formats.decoders import load_decoder
@@ -121,13 +122,10 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(llama):
 
 @pytest.mark.parametrize(
     ("kind", "jit_compile"),
-    [
+    mostly(
         *(("llama", False), ("gpt2", True)),
-        *(
-            pytest.param(kind, False, marks=pytest.mark.thorough)
-            for kind in ("mistral", "smollm3", "gpt2")
-        ),
-    ],
+        others=[("mistral", False), ("smollm3", False), ("gpt2", False)],
+    ),
 )
 @pytest.mark.parametrize("temperature", [0, 1.2])
 def test_answers_do_not_depend_on_what_was_guessed(kind, jit_compile, temperature, monkeypatch):
@@ -281,7 +279,7 @@ def test_drawn_answers_repeat_with_the_seed_and_differ_without(llama):
     assert [a.text for a in first] == [a.text for a in again] != [a.text for a in other]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("gpt2", 30), ("lora", 70)])
+@pytest.mark.parametrize(("kind", "count"), mostly(("lora", 70), others=[("gpt2", 30)]))
 def test_xla_makes_the_same_answers(kind, count):
     decoder = make(kind)
     plain, compiled = Decoding(decoder), Decoding(decoder, jit_compile=True)

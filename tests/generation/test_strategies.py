@@ -7,6 +7,7 @@ import pytest
 
 from tests.generation import sft
 from tests.programs import Program, start_workers
+from tests.thorough import mostly
 
 
 def train(strategy: str, slices: int, lora_rank: int, folder: Path) -> list[dict[str, np.ndarray]]:
@@ -23,7 +24,7 @@ def train(strategy: str, slices: int, lora_rank: int, folder: Path) -> list[dict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora_rank", [4, pytest.param(0, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("lora_rank", mostly(4, others=[0]))
 def test_slices_replicas_and_workers_agree(lora_rank, tmp_path):
     (one,) = train("one_device", 1, lora_rank, tmp_path / "one")
     assert np.isfinite(one["losses"]).all() and one["losses"][-1] < one["losses"][0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.thorough import mostly
 from tf_finetune.models import fused_decoder, gpt2_layer, llama_layer
 from tf_finetune.models.gpt2 import GPT2Decoder
 from tf_finetune.models.gpt2_config import GPT2Config
@@ -155,7 +156,9 @@ def test_gradient_checkpointing_changes_no_gradient(new_decoder, lora) -> None:
     assert_close(make_step(decoder)(features), kept)
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": LORA}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "options", mostly({}, {"lora": LORA}, others=[{"gradient_checkpointing": True}])
+)
 def test_what_all_rows_begin_with_is_computed_once_to_the_same(new_decoder, options) -> None:
     features = make_features([12], [9], [6])
     ids = features["token_ids"].numpy()

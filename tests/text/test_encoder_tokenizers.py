@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from tests.thorough import mostly
 from tf_finetune.errors import UserError
 from tf_finetune.text.byte_level import ByteLevelPreprocessor
 from tf_finetune.text.preprocessor import TokenPreprocessor
@@ -218,7 +219,7 @@ def test_real_texts(make: Callable[[str], Both], kind: str, shared_data: Path) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("room", [None, 6, 10])
+@pytest.mark.parametrize("room", mostly(None, 6, others=[10]))
 def test_rows_of_one_and_of_two_texts(
     make: Callable[[str], Both], kind: str, room: int | None
 ) -> None:

@@ -85,7 +85,7 @@ def assert_works_everywhere(preprocessor: TextPreprocessor, saved: Path) -> None
     assert result.stdout.strip() == str(expected)
 
 
-@pytest.mark.parametrize("length", [9, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [9, pytest.param(64, marks=pytest.mark.thorough)])
 def test_hub_packs_as_the_saved_model_does(tiny_hub: Path, length: int) -> None:
     preprocessor = HubPreprocessor(str(tiny_hub))
     loaded = tf.saved_model.load(str(tiny_hub))
@@ -210,7 +210,7 @@ def albert() -> keras_hub.tokenizers.Tokenizer:
     return keras_hub.tokenizers.AlbertTokenizer(proto=proto.getvalue())
 
 
-@pytest.mark.parametrize("length", [10, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [10, pytest.param(64, marks=pytest.mark.thorough)])
 def test_keras_hub_packs_as_its_own_preprocessors(
     roberta: keras_hub.tokenizers.Tokenizer,
     albert: keras_hub.tokenizers.Tokenizer,
@@ -233,7 +233,7 @@ def test_keras_hub_packs_as_its_own_preprocessors(
                 np.testing.assert_array_equal(features["input_type_ids"], expected["segment_ids"])
 
 
-@pytest.mark.parametrize("name", [pytest.param("roberta", marks=pytest.mark.slow), "albert"])
+@pytest.mark.parametrize("name", [pytest.param("roberta", marks=pytest.mark.thorough), "albert"])
 def test_keras_hub_works_everywhere(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

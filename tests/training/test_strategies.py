@@ -10,6 +10,7 @@ import pytest
 
 from tests.kills import KILLS
 from tests.programs import Program, run, start_workers
+from tests.thorough import mostly
 from tests.training import one_training
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
@@ -122,7 +123,7 @@ def wait_for_checkpoint(folder: Path, before: int, workers: list[Program]) -> No
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", mostly(0, others=[1]))
 def test_a_lost_worker_ends_the_others_and_the_restart_goes_on(command, tmp_path, victim):
     out = tmp_path / "out"
     command += [f"--model_dir={out}", "--max_steps=3000", "--save_checkpoints_steps=20"]
