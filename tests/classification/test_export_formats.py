@@ -103,8 +103,11 @@ def test_what_has_no_form_is_told_before_the_training(folder_of, tmp_path, capsy
 
 
 def test_formats_that_do_not_exist(tmp_path, capsys):
-    assert run(tmp_path, "--encoder=x", "--do_train", "--export_formats=onnx") == 2
-    assert "--export_formats=onnx: allowed are saved_model, hugging_face" in capsys.readouterr().err
+    assert run(tmp_path, "--encoder=x", "--do_train", "--export_formats=coreml") == 2
+    said = capsys.readouterr().err
+    assert (
+        "--export_formats=coreml: allowed are saved_model, hugging_face, openvino, onnx, " in said
+    )
 
 
 def test_a_folder_of_another_is_not_replaced(folder_of, tmp_path, capsys):
