@@ -27,7 +27,6 @@ from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.runtime_formats import FORMATS
 from tf_finetune.models.lora import Lora
 
-ENCODERS = Path(__file__).resolve().parents[1] / "formats" / "encoders"
 NAMES = ("albert", "bert", "deberta-v3", "distilbert", "electra", "mpnet")
 PAIR = Problem("single_label", ("first", "second"), ("no", "yes"))
 # Of several lengths, with an empty one, one that is cut, and special tokens that a user typed.

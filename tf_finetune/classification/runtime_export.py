@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tf_finetune.classification.metrics import greater_is_better
 from tf_finetune.classification.model import merge_adapters
 from tf_finetune.classification.runtime_loader import LOADER
 from tf_finetune.data.labelled import Examples
+from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory
 from tf_finetune.formats.huggingface_writer import write_json
@@ -126,10 +128,9 @@ class RuntimeExport:
         """
         runtime = FORMATS[name]
         check_replaced(directory, runtime.mark)
-        rows = list(self._features(self.calibration)) if self.calibration else []
         with replaced_directory(directory) as folder:
             try:
-                runtime.write(self.source, folder, rows)
+                runtime.write(self.source, folder, self._ranges)
             except Exception as error:  # Whatever a converter raises for what it cannot express.
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
                 raise UserError(
@@ -147,6 +148,22 @@ class RuntimeExport:
                 )
             (folder / "README.md").write_text(_readme(name, self.metric, measured), "utf-8")
         return measured
+
+    @cached_property
+    def _ranges(self) -> list[Features]:
+        """The rows that give the ranges of int8, for all formats; empty in float32."""
+        return list(self._features(self.calibration)) if self.calibration else []
+
+    @cached_property
+    def _rows(self) -> TokenizedRows:
+        """The tokenized evaluation rows."""
+        return self.classifier.tokenize(self.evaluation)
+
+    @cached_property
+    def _expected(self) -> float:
+        """The model's own metric on them."""
+        logits = self.classifier.logits(self._rows)
+        return self.classifier.metrics(logits, self._rows)[self.metric]
 
     def _features(self, examples: Examples) -> Iterator[Features]:
         """Yields the features of some rows, each alone, without padding."""
@@ -188,15 +205,13 @@ class RuntimeExport:
             started = time.perf_counter()
             ask([text])
             times.append(time.perf_counter() - started)
-        rows = self.classifier.tokenize(self.evaluation)
-        expected = self.classifier.metrics(self.classifier.logits(rows), rows)[self.metric]
-        score = self.classifier.metrics(logits, rows)[self.metric]
+        score = self.classifier.metrics(logits, self._rows)[self.metric]
         sign = 1 if greater_is_better(self.metric) else -1
         stem = Path(FORMATS[name].mark).stem
         return Measured(
             quantization="float32" if self.calibration is None else "int8",
             score=score,
-            loss=100 * sign * (expected - score),
+            loss=100 * sign * (self._expected - score),
             rows_per_second=len(texts) / seconds,
             milliseconds=1e3 * float(np.median(times)),
             megabytes=sum(file.stat().st_size for file in folder.glob(f"{stem}.*")) / 1e6,
