@@ -139,7 +139,7 @@ def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
         chosen = tf.ragged.boolean_mask(rows, probabilities >= problem.threshold)
         label = tf.strings.reduce_join(chosen, axis=1, separator=",")
     else:
-        probabilities = tf.nn.softmax(logits)
+        probabilities = tf.nn.softmax(logits / problem.temperature)
         label = tf.gather(names, tf.argmax(logits, axis=1))
     score = tf.reduce_max(probabilities, axis=1)
     return {"label": label, "score": score, "probabilities": probabilities}

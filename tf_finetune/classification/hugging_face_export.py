@@ -117,7 +117,7 @@ def write_classifier(
         if card:
             (folder / "README.md").write_text(card, encoding="utf-8")
         with float32_compute(model):
-            expected = ops.convert_to_numpy(model(features, training=False))
+            expected = ops.convert_to_numpy(model(features, training=False)) / problem.temperature
         found = ops.convert_to_numpy(_read_again(folder, classifier, features, layout))
         difference = float(np.max(np.abs(found - expected)))
         # Written so that NaN fails too.
@@ -144,7 +144,7 @@ def write_classifier_adapter(
         f"{prefix}{module}": (ops.convert_to_numpy(a), ops.convert_to_numpy(b))
         for module, (a, b) in network.adapters.items()
     }
-    trained = {name: value for part in layout.head for name, value in part.read()}
+    trained = _head_tensors(layout, classifier.problem.temperature)
     if layout.pooling == "pooled":
         weights = {f"{prefix}{name}": value for name, value in merged_weights(network)}
         trained |= {name: value for name, value in weights.items() if ".pooler." in f".{name}"}
@@ -182,9 +182,16 @@ def _write_sequence_classifier(folder: Path, classifier: Classifier, layout: Lay
     write_json(folder / "config.json", config)
     tensors = {f"{family.prefix}{name}": value for name, value in merged_weights(encoder.network)}
     # Of a head on the first token the hidden layer stands in the pooler's place.
-    head = {name: value for part in layout.head for name, value in part.read()}
+    head = _head_tensors(layout, problem.temperature)
     write_weights(folder, (tensors | head).items())
     write_tokenizer(folder, encoder, classifier.max_seq_length)
+
+
+def _head_tensors(layout: Layout, temperature: float) -> dict[str, np.ndarray]:
+    """Returns a head's weights by their names; its last layer's are divided by the temperature."""
+    last = {name for part in layout.head[-2:] for name in part.names}
+    found = ((name, value) for part in layout.head for name, value in part.read())
+    return {name: value / temperature if name in last else value for name, value in found}
 
 
 def _write_sentence_transformer(folder: Path, classifier: Classifier, layout: Layout) -> None:
@@ -207,9 +214,10 @@ def _write_sentence_transformer(folder: Path, classifier: Classifier, layout: La
         },
     )
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    for number, (activation, weight, bias) in enumerate(
-        dense_modules(classifier.model.get_layer("head")), start=2
-    ):
+    layers = dense_modules(classifier.model.get_layer("head"))
+    activation, weight, bias = layers[-1]
+    layers[-1] = (activation, weight / problem.temperature, bias / problem.temperature)
+    for number, (activation, weight, bias) in enumerate(layers, start=2):
         name = f"{number}_Dense"
         (folder / name).mkdir()
         sizes = {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": True}

@@ -51,7 +51,8 @@ def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
 
     Args:
         logits: Float [n, num_labels].
-        problem: `single_label` (softmax) or `multi_label` (a sigmoid for each label).
+        problem: `single_label` (softmax, by its temperature) or `multi_label` (a sigmoid for each
+            label).
 
     Returns:
         float32 [n, num_labels].
@@ -59,7 +60,7 @@ def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
     logits = logits.astype(np.float64)
     if problem.problem_type == "multi_label":
         return special.expit(logits).astype(np.float32)
-    return special.softmax(logits, axis=1).astype(np.float32)
+    return special.softmax(logits / problem.temperature, axis=1).astype(np.float32)
 
 
 def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:

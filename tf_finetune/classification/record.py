@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tf_finetune.classification.calibrate import load_temperature
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.fields import escape
 from tf_finetune.data.labelled import TextData
@@ -83,7 +84,12 @@ def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, A
     """
     try:
         names = {key: tuple(map(str, learnt[key])) for key in ("text_columns", "label_names")}
-        return Problem(learnt["problem_type"], **names, threshold=config.labels.threshold)
+        return Problem(
+            learnt["problem_type"],
+            **names,
+            threshold=config.labels.threshold,
+            temperature=load_temperature(model_dir),
+        )
     except (KeyError, TypeError, UserError) as error:
         raise model_dir.damaged(error) from None
 

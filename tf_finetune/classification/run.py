@@ -1,10 +1,15 @@
 """One run of a classifier, in order: model, training, evaluation, predictions, export."""
 
+import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from tf_finetune.classification.calibrate import calibrate, save_temperature
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.export_formats import check_exports, write_exports
@@ -90,8 +95,14 @@ def _run(request: Request, runtime: Runtime) -> int:
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
+    known, held_out = {}, data.validation
+    is_single = data.problem.problem_type == "single_label"
+    if config.run.do_train and is_single and held_out and can_be_evaluated(held_out):
+        known["validation"] = classifier.logits(rows["validation"], config.data.eval_batch_size)
+        assert held_out.labels is not None
+        classifier = _calibrate(classifier, known["validation"], held_out.labels, model_dir)
     if config.run.do_eval:
-        print(results_table(_evaluate(classifier, rows, request)))
+        print(results_table(_evaluate(classifier, rows, request, known)))
     if config.run.do_predict:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
@@ -147,15 +158,40 @@ def _batches(
     return stream_batches(data.stream, tokenizer, rows, size, config.loop, seed)
 
 
+def _calibrate(
+    classifier: Classifier, logits: np.ndarray, labels: np.ndarray, model_dir: ModelDir
+) -> Classifier:
+    """Finds the temperature on labelled rows, keeps it with the model, and says so."""
+    problem, told = calibrate(logits, labels, classifier.problem)
+    print(f"{told} on validation")
+    if classifier.runtime.workers.is_chief:
+        save_temperature(model_dir, problem.temperature)
+    calibrated = dataclasses.replace(classifier, problem=problem)
+    vars(calibrated)["forward"] = classifier.forward  # Not to trace it again.
+    return calibrated
+
+
 def _evaluate(
-    classifier: Classifier, rows: dict[str, TokenizedRows], request: Request
+    classifier: Classifier,
+    rows: dict[str, TokenizedRows],
+    request: Request,
+    known: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Any]]:
-    """Writes the metrics and, for the report, the predictions for the last split evaluated."""
+    """Writes the metrics and, for the report, the predictions for the last split evaluated.
+
+    Args:
+        classifier: The model.
+        rows: Of each split.
+        request: Of the run.
+        known: Logits of splits that are known already.
+    """
     config, model_dir, splits = request.config, request.model_dir, request.data.splits
     results = {}
     for part, split in (("eval", "validation"), ("test", "test")):
         if can_be_evaluated(splits.get(split)):
-            logits = classifier.logits(rows[split], config.data.eval_batch_size)
+            logits = known.get(split)
+            if logits is None:
+                logits = classifier.logits(rows[split], config.data.eval_batch_size)
             results[part] = classifier.metrics(logits, rows[split])
             if config.report.do_report and classifier.runtime.workers.is_chief:
                 predictions = to_predictions(logits, classifier.problem)

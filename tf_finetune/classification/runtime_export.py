@@ -183,6 +183,7 @@ class RuntimeExport:
             "problem_type": problem.problem_type,
             "label_names": problem.label_names,
             "threshold": problem.threshold,
+            "temperature": problem.temperature,
             "num_texts": len(problem.text_columns),
             "max_seq_length": self.classifier.max_seq_length,
             "pad_token": special_tokens(text)["pad_token"],

@@ -50,6 +50,7 @@ def answer(rows):
         shares = 1 / (1 + np.exp(-numbers))
         labels = [names[row >= SETTINGS["threshold"]].tolist() for row in shares]
     else:
+        numbers = numbers / SETTINGS["temperature"]
         shares = np.exp(numbers - numbers.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         labels = names[shares.argmax(axis=1)].tolist()

@@ -27,6 +27,7 @@ class Problem:
         text_columns: The names of the one or two texts of an example.
         label_names: In order of their index; empty for regression.
         threshold: A multi-label row gets the labels of at least this probability.
+        temperature: Divides the logits of a single label before the softmax; see `calibrate`.
 
     Raises:
         UserError: An unknown type, names that are missing or repeated, or another threshold than
@@ -37,6 +38,7 @@ class Problem:
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...] = ()
     threshold: float = 0.5
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.problem_type not in get_args(ProblemType):
@@ -54,6 +56,8 @@ class Problem:
             raise UserError("label_names is empty: give the name of each label, by its index.")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold={self.threshold}: must be > 0 and < 1.")
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(f"temperature={self.temperature}: must be > 0.")
 
     @property
     def num_outputs(self) -> int:
