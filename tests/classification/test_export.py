@@ -34,6 +34,11 @@ from tf_finetune.training.forward import make_forward
 SINGLE = Problem("single_label", ("sentence",), ("bad", "good", "not sure"))
 PAIR = Problem("single_label", ("sentence 1", "Satz-2"), ("no", "yes"))
 MULTI = Problem("multi_label", ("text",), ("joy", "anger", "fear", "love"))
+CALIBRATED = {
+    "single_label": {"temperature": 2.0, "reject_below": 0.5},
+    "multi_label": {"thresholds": (0.4, 0.6, 0.5, 0.45)},
+    "regression": {},
+}
 REGRESSION = Problem("regression", ("left", "right"))
 TEXTS = ["good film", "", "the movie is not bad", "very boring plot ☕ " * 9, "the\nfilm\t\0x"]
 LENGTH = 16
@@ -78,7 +83,7 @@ def serve(directory: Path, problem: Problem, texts: list[list[str]]) -> dict[str
 
 @pytest.mark.parametrize("problem", [SINGLE, PAIR, MULTI, REGRESSION])
 def test_answers_like_predict(problem, encoder, classifier, tmp_path: Path) -> None:
-    problem = dataclasses.replace(problem, threshold=0.4)
+    problem = dataclasses.replace(problem, **CALIBRATED[problem.problem_type])
     model = classifier(problem)
     directory = tmp_path / "deep" / "export"
     export(

@@ -231,8 +231,11 @@ def test_probabilities_equal_scipy(problem: Problem) -> None:
 
 
 def test_threshold_itself_counts() -> None:
-    shares = np.array([[0.3, 0.29999998, 0.30000004]], np.float32)
-    assert choose_labels(shares, 0.3).tolist() == [[True, False, True]]
+    shares = np.array([[0.3, 0.29999998, 0.30000004, 0.0]], np.float32)
+    chosen = choose_labels(shares, dataclasses.replace(MULTI, threshold=0.3))
+    assert chosen.tolist() == [[True, False, True, False]]
+    each = dataclasses.replace(MULTI, thresholds=(0.5, 0.1, 0.3, 0.9))
+    assert choose_labels(shares, each).tolist() == [[False, True, True, False]]
 
 
 @pytest.mark.parametrize("problem", [BINARY, FIVE, MULTI, REGRESSION])

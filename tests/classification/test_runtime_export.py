@@ -21,14 +21,14 @@ from tf_finetune.classification.runtime_export import (
     token_model,
 )
 from tf_finetune.data.labelled import Examples
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import UNSURE, Problem
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.formats.runtime_formats import FORMATS
 from tf_finetune.models.lora import Lora
 
 NAMES = ("albert", "bert", "deberta-v3", "distilbert", "electra", "mpnet")
-PAIR = Problem("single_label", ("first", "second"), ("no", "yes"))
+PAIR = Problem("single_label", ("first", "second"), ("no", "yes"), temperature=2.0)
 # Of several lengths, with an empty one, one that is cut, and special tokens that a user typed.
 FIRST = ["the film is good", "a bad [SEP] plot </s>", "", "good " * 40, "naïve Ünï 中文 plot"]
 EXAMPLES = Examples(
@@ -86,6 +86,11 @@ def test_it_answers_as_the_classifier_does(name, exact_pair, tmp_path):
     assert (answer["label"],) == expected.labels[1]
     shares = [answer["probabilities"][label] for label in PAIR.label_names]
     np.testing.assert_allclose(shares, expected.probabilities[1], atol=1e-4)
+    settings = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    unsure = {**settings, "reject_below": 0.999}
+    (tmp_path / "out" / "classifier.json").write_text(json.dumps(unsure))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert json.loads(done.stdout)["label"] == UNSURE
     done = subprocess.run(command[:-1], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "error: give 2 text(s), not 1\n"
 

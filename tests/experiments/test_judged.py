@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from tf_finetune.experiments.calibration import precision_recall, reliability
+from tf_finetune.experiments.calibration import coverage, precision_recall, reliability
 from tf_finetune.experiments.confusion import similar_together
 from tf_finetune.experiments.judged import SCORES, Judged, difference, interval, score
 
@@ -123,6 +123,26 @@ def test_reliability_is_as_by_hand():
     assert [(b["predictions"], b["right"]) for b in found["bins"]] == [(1, 1), (1, 1), (2, 0.5)]
     expected = (0.45 + 0.35 + 2 * 0.45) / 4
     assert found["expected_calibration_error"] == pytest.approx(expected)
+
+
+def test_coverage_is_as_by_hand():
+    sure = np.array([0.9, 0.6, 0.8, 0.8, 0.55])
+    right = np.array([True, False, True, False, True])
+    shares = np.stack([sure, 1 - sure], axis=1)
+    rows = Judged("single_label", np.where(right, 0, 1), np.zeros(5, int), shares)
+    found = coverage(rows, 0.7)
+    # Two rows are equally sure: both are answered or none.
+    assert found["coverage"] == pytest.approx([0.2, 0.6, 0.8, 1.0])
+    assert found["accuracy"] == pytest.approx([1, 2 / 3, 0.5, 0.6])
+    own, *others = found["choices"]
+    assert own == {"reject_below": 0.7, "coverage": 0.6, "accuracy": pytest.approx(2 / 3)}
+    for part in others:  # What is told to be typed does what is told.
+        answered = sure >= part["reject_below"]
+        assert part["coverage"] == answered.mean()
+        assert part["accuracy"] == pytest.approx(right[answered].mean())
+    assert [part["coverage"] for part in others] == [1.0, 1.0, 0.8, 0.8, 0.6]
+    nobody = coverage(rows, 0.95)["choices"][0]
+    assert nobody == {"reject_below": 0.95, "coverage": 0.0, "accuracy": None}
 
 
 def test_average_precision_is_scikit_learns():

@@ -91,7 +91,9 @@ def read_problem(handle: str, data: DataConfig, labels: LabelConfig) -> Problem:
                 f"--{name}={given}: --init_from={handle} has learnt {theirs}. Leave the flag out, "
                 "or train with --do_train."
             )
-    return dataclasses.replace(problem, threshold=labels.threshold)
+    return dataclasses.replace(
+        problem, threshold=labels.threshold, reject_below=labels.reject_below
+    )
 
 
 def find_checkpoint(handle: str) -> Path:

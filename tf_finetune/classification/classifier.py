@@ -30,11 +30,10 @@ from tf_finetune.classification.predict import (
     text_columns,
     to_predictions,
 )
-from tf_finetune.classification.record import claim, save_run
+from tf_finetune.classification.record import claim, label_settings, save_run
 from tf_finetune.classification.tokenize import LABEL, check_examples, table_rows, tokenize
 from tf_finetune.data.batches import Batches
 from tf_finetune.data.checks import check_all_known, check_labels
-from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.plan import xla_buckets
 from tf_finetune.data.problem import DEFAULT_METRICS, Problem
@@ -222,7 +221,7 @@ class Classifier:
         """Returns the configuration of a run that makes this classifier."""
         return Config(
             data=DataConfig(max_seq_length=self.max_seq_length),
-            labels=LabelConfig(threshold=self.problem.threshold),
+            labels=label_settings(self.problem),
             # What a command did beside making the model.
             encoder=dataclasses.replace(self.config, init_from=None, export_encoder=False),
             lora=lora_config(self.encoder.lora),

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_finetune.classification.fields import escape
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import UNSURE, Problem
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory, write_text_atomic
 from tf_finetune.formats.saved_model import RESOURCE_KINDS
@@ -136,12 +136,14 @@ def answer(logits: tf.Tensor, problem: Problem) -> dict[str, tf.Tensor]:
         probabilities = tf.sigmoid(logits)
         written = tf.constant([escape(name).replace(",", r"\x2c") for name in problem.label_names])
         rows = tf.repeat(written[tf.newaxis], tf.shape(logits)[0], axis=0)
-        chosen = tf.ragged.boolean_mask(rows, probabilities >= problem.threshold)
+        chosen = tf.ragged.boolean_mask(rows, probabilities >= problem.label_thresholds)
         label = tf.strings.reduce_join(chosen, axis=1, separator=",")
     else:
         probabilities = tf.nn.softmax(logits / problem.temperature)
         label = tf.gather(names, tf.argmax(logits, axis=1))
     score = tf.reduce_max(probabilities, axis=1)
+    if problem.reject_below:
+        label = tf.where(score >= problem.reject_below, label, UNSURE)
     return {"label": label, "score": score, "probabilities": probabilities}
 
 
@@ -160,9 +162,10 @@ def export(
     The signature `serving_default` takes a string [batch] for each text column, named after it
     (see `argument_names`), and returns `label` string [batch], `score` float32 [batch], the label's
     probability, and `probabilities` float32 [batch, labels]. For multi_label, `label` joins by
-    commas the labels whose probability reaches the threshold, and `score` is the highest
+    commas the labels whose probability reaches their threshold, and `score` is the highest
     probability; a comma in a name is written `\x2c` and a backslash `\\`, which `unescape` of
-    `fields.py` reads back. A regression returns `score` alone, the predicted number. Rows are
+    `fields.py` reads back. A `score` below `reject_below` has the label `unsure`. A regression
+    returns `score` alone, the predicted number. Rows are
     padded to the longest of a request; an empty request gets an empty answer. Both files compute in
     float32, even if the model's precision is mixed.
 

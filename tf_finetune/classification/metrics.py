@@ -13,6 +13,8 @@ _BINARY = ("precision", "recall", "f1", "matthews_correlation", "roc_auc", "macr
 _MULTI_CLASS = ("macro_f1", "micro_f1", "matthews_correlation", "roc_auc")
 _MULTI_LABEL = ("micro_f1", "macro_f1", "roc_auc")
 _REGRESSION = ("pearson", "spearman", "mean_squared_error")
+# Geifman & El-Yaniv, 2017, arXiv:1705.08500.
+_SELECTIVE = ("coverage", "selective_accuracy")
 _LESS_IS_BETTER = ("loss", "mean_squared_error")
 
 
@@ -22,7 +24,8 @@ def metric_names(problem: Problem) -> tuple[str, ...]:
         return ("loss", *_REGRESSION)
     if problem.problem_type == "multi_label":
         return ("loss", "accuracy", *_MULTI_LABEL)
-    return ("loss", "accuracy", *(_BINARY if problem.num_outputs == 2 else _MULTI_CLASS))
+    names = _BINARY if problem.num_outputs == 2 else _MULTI_CLASS
+    return ("loss", "accuracy", *(_SELECTIVE if problem.reject_below else ()), *names)
 
 
 def greater_is_better(name: str) -> bool:
@@ -63,17 +66,27 @@ def probabilities(logits: np.ndarray, problem: Problem) -> np.ndarray:
     return special.softmax(logits / problem.temperature, axis=1).astype(np.float32)
 
 
-def choose_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+def choose_labels(probabilities: np.ndarray, problem: Problem) -> np.ndarray:
     """Returns the labels of multi-label rows: those whose probability reaches the threshold.
 
     Args:
         probabilities: float32 [n, num_labels].
-        threshold: Compared in float32, as the exported graph does.
+        problem: Its thresholds are compared in float32, as the exported graph does.
 
     Returns:
         bool [n, num_labels].
     """
-    return probabilities >= np.float32(threshold)
+    return probabilities >= problem.label_thresholds
+
+
+def is_sure(probabilities: np.ndarray, problem: Problem) -> np.ndarray:
+    """Returns which single-label rows are sure enough to be answered, bool [n].
+
+    Args:
+        probabilities: float32 [n, num_labels].
+        problem: Its `reject_below` is compared in float32, as the exported graph does.
+    """
+    return probabilities.max(axis=1) >= np.float32(problem.reject_below)
 
 
 def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> dict[str, Any]:
@@ -83,7 +96,8 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) ->
     `precision`, `recall` and `f1` are of the second one. `macro_f1` is over the labels that occur
     or are predicted (multi_label: over all), as scikit-learn's default. A multi-label row counts
     for `accuracy` if all its labels are right. `roc_auc` of several labels is each label against
-    the rest, averaged over the labels that occur but not in every row.
+    the rest, averaged over the labels that occur but not in every row. With `reject_below`,
+    `coverage` is the share of rows that get an answer, `selective_accuracy` that of right answers.
 
     Args:
         logits: float32 [n, num_outputs].
@@ -96,7 +110,8 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, problem: Problem) ->
         `metric_names`; and except for a regression `per_class`:
         {label name: {precision, recall, f1, support}}. A quotient 0/0 is 0.0, as is Matthews'
         correlation when only one class occurs or is predicted. None (null in JSON) where undefined:
-        `pearson` and `spearman` of equal predictions or labels, `roc_auc` of equal labels.
+        `pearson` and `spearman` of equal predictions or labels, `roc_auc` of equal labels,
+        `selective_accuracy` of no answer.
 
     Raises:
         UserError: No rows with a known label, or logits that are not finite.
@@ -144,6 +159,11 @@ def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> d
         if np.ptp(labels) == 0 or np.ptp(predicted) == 0
         else float(metrics.matthews_corrcoef(labels, predicted)),
     }
+    if problem.reject_below:
+        answered = is_sure(probabilities(logits, problem), problem)
+        right = (predicted == labels)[answered]
+        values = float(np.mean(answered)), float(np.mean(right)) if len(right) else None
+        results |= dict(zip(_SELECTIVE, values, strict=True))
     if problem.num_outputs != 2:
         return {**results, "roc_auc": _roc_auc(truth, special.softmax(logits, axis=1))}
     second = results["per_class"][problem.label_names[1]]
@@ -153,7 +173,7 @@ def _single_label(logits: np.ndarray, labels: np.ndarray, problem: Problem) -> d
 
 
 def _multi_label(logits: np.ndarray, truth: np.ndarray, problem: Problem) -> dict[str, Any]:
-    chosen = choose_labels(probabilities(logits, problem), problem.threshold)
+    chosen = choose_labels(probabilities(logits, problem), problem)
     return {
         "loss": float(np.mean(-special.log_expit(np.where(truth, logits, -logits)))),
         "accuracy": float(np.mean((chosen == truth).all(axis=1))),
@@ -222,7 +242,7 @@ def collapse_warning(logits: np.ndarray, labels: np.ndarray, problem: Problem) -
     if problem.problem_type == "regression" or len(labels) < 2 or (labels == labels[0]).all():
         return None
     if problem.problem_type == "multi_label":
-        chosen = choose_labels(probabilities(logits, problem), problem.threshold)
+        chosen = choose_labels(probabilities(logits, problem), problem)
         if (chosen != chosen[0]).any():
             return None
         names = [name for name, on in zip(problem.label_names, chosen[0], strict=True) if on]

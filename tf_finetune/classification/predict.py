@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_finetune.classification.metrics import choose_labels, compute_metrics, probabilities
+from tf_finetune.classification.metrics import (
+    choose_labels,
+    compute_metrics,
+    is_sure,
+    probabilities,
+)
 from tf_finetune.classification.tokenize import tokenize
 from tf_finetune.data.batches import make_eval_dataset
 from tf_finetune.data.labelled import Examples
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import UNSURE, Problem
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -27,7 +32,8 @@ class Predictions:
         logits: float32 [n, num_outputs].
         probabilities: float32 [n, num_labels]; [n, 0] for a regression.
         values: float32 [n], a regression's predictions; [0] otherwise.
-        labels: The names of each row's labels: one; any number for multi_label, in the order of
+        labels: The names of each row's labels: one, or `UNSURE` where its probability is below
+            `Problem.reject_below`; any number for multi_label, in the order of
             `Problem.label_names`; none for a regression.
     """
 
@@ -126,11 +132,16 @@ def to_predictions(logits: np.ndarray, problem: Problem) -> Predictions:
         return Predictions(logits, logits[:, :0], logits[:, 0], ((),) * len(logits))
     label_probabilities = probabilities(logits, problem)
     if problem.problem_type == "multi_label":
-        chosen = choose_labels(label_probabilities, problem.threshold)
+        chosen = choose_labels(label_probabilities, problem)
     else:
         chosen = logits.argmax(axis=1)[:, None] == np.arange(problem.num_outputs)
     names = np.array(problem.label_names, object)
     labels = tuple(tuple(names[row]) for row in chosen)
+    if problem.reject_below:
+        sure = is_sure(label_probabilities, problem)
+        labels = tuple(
+            said if known else (UNSURE,) for said, known in zip(labels, sure, strict=True)
+        )
     return Predictions(logits, label_probabilities, np.zeros(0, np.float32), labels)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from tf_finetune.classification.calibrate import check_tuning
 from tf_finetune.classification.checkpoints import is_checkpoint, read_problem
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.record import problem_differences, problem_from_record
@@ -266,6 +267,8 @@ def _check_data(config: Config, data: TextData) -> None:
             value = getattr(config.encoder, flag)
             if value != getattr(EncoderConfig, flag):
                 raise UserError(f"--{flag}={value}: a regression has no classes. Leave it out.")
+    if config.labels.tune_thresholds:
+        check_tuning(data.problem, config.run.do_train, can_be_evaluated(data.validation))
     held_out = [split for split in (data.validation, data.test) if split is not None]
     if config.run.do_eval and not any(map(can_be_evaluated, held_out)):
         raise UserError(

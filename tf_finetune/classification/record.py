@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tf_finetune.classification.calibrate import load_temperature
+from tf_finetune.classification.calibrate import load_calibration, save_calibration
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.fields import escape
+from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.errors import UserError
@@ -18,7 +19,9 @@ from tf_finetune.runs.settings import differences
 def save_run(
     model_dir: ModelDir, config: Config, problem: Problem, files: Mapping[str, str] = {}
 ) -> None:
-    """Writes the record of a run; see `ModelDir.save`."""
+    """Writes the record of a run, with its problem's calibration; see `ModelDir.save`."""
+    if problem.thresholds or problem.temperature != 1:
+        save_calibration(model_dir, problem)
     labels = "".join(f"{name}\n" for name in problem.label_names)
     model_dir.save(config, dataclasses.asdict(problem), {"labels.txt": labels, **files})
 
@@ -76,22 +79,32 @@ def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, A
 
     Args:
         model_dir: The model's folder.
-        config: Its configuration, which has the threshold.
+        config: Its configuration, which says from when on a label is told.
         learnt: The record of `ModelDir.load`.
 
     Raises:
-        UserError: The record is damaged.
+        UserError: The record is damaged, or the configuration does not fit the problem.
     """
     try:
-        names = {key: tuple(map(str, learnt[key])) for key in ("text_columns", "label_names")}
-        return Problem(
-            learnt["problem_type"],
-            **names,
-            threshold=config.labels.threshold,
-            temperature=load_temperature(model_dir),
-        )
+        columns, names = (tuple(map(str, learnt[key])) for key in ("text_columns", "label_names"))
+        threshold = config.labels.threshold
+        problem = Problem(learnt["problem_type"], columns, names, threshold=threshold)
     except (KeyError, TypeError, UserError) as error:
         raise model_dir.damaged(error) from None
+    problem = load_calibration(model_dir, problem)
+    thresholds = problem.thresholds if config.labels.tune_thresholds else ()
+    return dataclasses.replace(
+        problem, thresholds=thresholds, reject_below=config.labels.reject_below
+    )
+
+
+def label_settings(problem: Problem) -> LabelConfig:
+    """Returns the settings that say from when on a problem's labels are told."""
+    return LabelConfig(
+        threshold=problem.threshold,
+        tune_thresholds=bool(problem.thresholds),
+        reject_below=problem.reject_below,
+    )
 
 
 def problem_differences(learnt: Problem, now: Problem) -> list[str]:

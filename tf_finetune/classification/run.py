@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_finetune.classification.calibrate import calibrate, save_temperature
+from tf_finetune.classification.calibrate import calibrate, save_calibration
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.export_formats import check_exports, write_exports
@@ -96,8 +96,8 @@ def _run(request: Request, runtime: Runtime) -> int:
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
     known, held_out = {}, data.validation
-    is_single = data.problem.problem_type == "single_label"
-    if config.run.do_train and is_single and held_out and can_be_evaluated(held_out):
+    has_calibration = data.problem.problem_type == "single_label" or config.labels.tune_thresholds
+    if config.run.do_train and has_calibration and held_out and can_be_evaluated(held_out):
         known["validation"] = classifier.logits(rows["validation"], config.data.eval_batch_size)
         assert held_out.labels is not None
         classifier = _calibrate(classifier, known["validation"], held_out.labels, model_dir)
@@ -161,11 +161,11 @@ def _batches(
 def _calibrate(
     classifier: Classifier, logits: np.ndarray, labels: np.ndarray, model_dir: ModelDir
 ) -> Classifier:
-    """Finds the temperature on labelled rows, keeps it with the model, and says so."""
+    """Finds temperature or thresholds on labelled rows, keeps them with the model, says so."""
     problem, told = calibrate(logits, labels, classifier.problem)
     print(f"{told} on validation")
     if classifier.runtime.workers.is_chief:
-        save_temperature(model_dir, problem.temperature)
+        save_calibration(model_dir, problem)
     calibrated = dataclasses.replace(classifier, problem=problem)
     vars(calibrated)["forward"] = classifier.forward  # Not to trace it again.
     return calibrated
@@ -194,8 +194,10 @@ def _evaluate(
                 logits = classifier.logits(rows[split], config.data.eval_batch_size)
             results[part] = classifier.metrics(logits, rows[split])
             if config.report.do_report and classifier.runtime.workers.is_chief:
-                predictions = to_predictions(logits, classifier.problem)
-                write_evaluated(model_dir, predictions, splits[split], classifier.problem, split)
+                # What it would have said, refused or not: errors are counted over all rows.
+                problem = dataclasses.replace(classifier.problem, reject_below=0.0)
+                predictions = to_predictions(logits, problem)
+                write_evaluated(model_dir, predictions, splits[split], problem, split)
     if classifier.runtime.workers.is_chief:
         model_dir.save_metrics(results)
     return results

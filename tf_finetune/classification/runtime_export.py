@@ -17,6 +17,7 @@ from tf_finetune.classification.metrics import greater_is_better
 from tf_finetune.classification.model import merge_adapters
 from tf_finetune.classification.runtime_loader import LOADER
 from tf_finetune.data.labelled import Examples
+from tf_finetune.data.problem import UNSURE
 from tf_finetune.data.tokenized import TokenizedRows
 from tf_finetune.errors import UserError
 from tf_finetune.files import replaced_directory
@@ -182,8 +183,10 @@ class RuntimeExport:
         settings = {
             "problem_type": problem.problem_type,
             "label_names": problem.label_names,
-            "threshold": problem.threshold,
+            "thresholds": problem.label_thresholds.tolist(),
             "temperature": problem.temperature,
+            "reject_below": problem.reject_below,
+            "unsure": UNSURE,
             "num_texts": len(problem.text_columns),
             "max_seq_length": self.classifier.max_seq_length,
             "pad_token": special_tokens(text)["pad_token"],

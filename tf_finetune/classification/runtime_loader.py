@@ -48,12 +48,14 @@ def answer(rows):
         return [{"score": float(row[0])} for row in numbers]
     if SETTINGS["problem_type"] == "multi_label":
         shares = 1 / (1 + np.exp(-numbers))
-        labels = [names[row >= SETTINGS["threshold"]].tolist() for row in shares]
+        thresholds = np.array(SETTINGS["thresholds"], np.float32)
+        labels = [names[row >= thresholds].tolist() for row in shares]
     else:
         numbers = numbers / SETTINGS["temperature"]
         shares = np.exp(numbers - numbers.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        labels = names[shares.argmax(axis=1)].tolist()
+        sure = shares.max(axis=1) >= np.float32(SETTINGS["reject_below"])
+        labels = np.where(sure, names[shares.argmax(axis=1)], SETTINGS["unsure"]).tolist()
     found = [dict(zip(names.tolist(), row.tolist())) for row in shares]
     return [{"label": label, "probabilities": row} for label, row in zip(labels, found)]
 

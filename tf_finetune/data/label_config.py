@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tf_finetune.data.problem import Problem
+from tf_finetune.data.problem import UNSURE, Problem
 from tf_finetune.data.tasks import TASKS
 from tf_finetune.errors import UserError
 from tf_finetune.runs.settings import check_values, setting
@@ -52,6 +52,19 @@ class LabelConfig:
         Problem.threshold,
         "multi_label: probability from which a label is predicted",
         above=0,
+        below=1,
+        may_change=True,
+    )
+    tune_thresholds: bool = setting(
+        False,
+        "multi_label: in place of --threshold each label's own, of the highest F1 on the "
+        "validation rows",
+        may_change=True,
+    )
+    reject_below: float = setting(
+        Problem.reject_below,
+        f"single_label: an answer of a lower probability becomes {UNSURE!r}; 0: never",
+        minimum=0,
         below=1,
         may_change=True,
     )

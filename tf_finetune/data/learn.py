@@ -39,7 +39,7 @@ def learn_problem(
     names = layout.label_names
     problem_type = layout.problem_type or infer_problem_type(values, names, form)
     if problem_type == "regression":
-        return Problem(problem_type, layout.text_columns)
+        return Problem(problem_type, layout.text_columns, reject_below=labels.reject_below)
     if is_sample and not names:
         raise UserError(
             "Training rows that are streamed are not all read for their labels beforehand. "
@@ -60,7 +60,13 @@ def learn_problem(
                 f"The label {name!r} holds a line end or another control character, which files of "
                 "label names cannot hold. Rename it in the data."
             )
-    return Problem(problem_type, layout.text_columns, names, labels.threshold)
+    return Problem(
+        problem_type,
+        layout.text_columns,
+        names,
+        threshold=labels.threshold,
+        reject_below=labels.reject_below,
+    )
 
 
 def check_classes(labels: np.ndarray | None, where: str, problem: Problem, is_whole: bool) -> None:

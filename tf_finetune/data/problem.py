@@ -17,6 +17,9 @@ DEFAULT_METRICS: dict[ProblemType, str] = {
     "regression": "pearson",
 }
 
+# What a classifier says in place of a label that it is too little sure of.
+UNSURE = "unsure"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -28,10 +31,12 @@ class Problem:
         label_names: In order of their index; empty for regression.
         threshold: A multi-label row gets the labels of at least this probability.
         temperature: Divides the logits of a single label before the softmax; see `calibrate`.
+        thresholds: Of multi-label rows each label's own, in place of `threshold`; empty: none.
+        reject_below: A single label of a lower probability is not told; the answer is `UNSURE`.
 
     Raises:
-        UserError: An unknown type, names that are missing or repeated, or another threshold than
-            one between 0 and 1.
+        UserError: An unknown type, names that are missing or repeated, another threshold than one
+            between 0 and 1, or `reject_below` where there is no single label.
     """
 
     problem_type: ProblemType
@@ -39,6 +44,8 @@ class Problem:
     label_names: tuple[str, ...] = ()
     threshold: float = 0.5
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+    reject_below: float = 0.0
 
     def __post_init__(self) -> None:
         if self.problem_type not in get_args(ProblemType):
@@ -54,8 +61,25 @@ class Problem:
             raise UserError(f"label_names={self.label_names!r}: a regression has none.")
         if self.problem_type != "regression" and not self.label_names:
             raise UserError("label_names is empty: give the name of each label, by its index.")
-        if not 0 < self.threshold < 1:
-            raise UserError(f"threshold={self.threshold}: must be > 0 and < 1.")
+        for threshold in (self.threshold, *self.thresholds):
+            if not 0 < threshold < 1:
+                raise UserError(f"threshold={threshold}: must be > 0 and < 1.")
+        if len(self.thresholds) not in (0, len(self.label_names)):
+            raise UserError(
+                f"thresholds has {len(self.thresholds)} numbers for {len(self.label_names)} labels."
+            )
+        if not 0 <= self.reject_below < 1:
+            raise UserError(f"reject_below={self.reject_below}: must be >= 0 and < 1.")
+        if self.reject_below and self.problem_type != "single_label":
+            raise UserError(
+                f"reject_below={self.reject_below}: only the answer of one label of several can be "
+                f"refused; the labels are {self.problem_type}."
+            )
+        if self.reject_below and UNSURE in self.label_names:
+            raise UserError(
+                f"reject_below={self.reject_below}: the answer to a text would be {UNSURE!r}, "
+                "which is one of the labels too. Rename that label."
+            )
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"temperature={self.temperature}: must be > 0.")
 
@@ -63,6 +87,12 @@ class Problem:
     def num_outputs(self) -> int:
         """Logits per example: one per label, or 1 for regression."""
         return 1 if self.problem_type == "regression" else len(self.label_names)
+
+    @property
+    def label_thresholds(self) -> np.ndarray:
+        """The probability from which each label of a multi-label row is predicted, float32 [n]."""
+        each = self.thresholds or (self.threshold,) * len(self.label_names)
+        return np.array(each, np.float32)
 
 
 def known_labels(labels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Whether probabilities mean what they say, and what a threshold gives for what."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from tf_finetune.experiments.judged import Judged
 
 BINS = 10
 MOST_POINTS = 200
+# Of the rows, that are answered.
+_SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def reliability(judged: Judged) -> dict[str, Any]:
@@ -36,6 +39,41 @@ def reliability(judged: Judged) -> dict[str, Any]:
             error += abs(mean - share) * chosen.mean()
             bins.append({"predictions": int(chosen.sum()), "confidence": mean, "right": share})
     return {"bins": bins, "expected_calibration_error": float(error)}
+
+
+def coverage(judged: Judged, reject_below: float) -> dict[str, Any]:
+    """Compares how many rows are answered with how many of the answers are right.
+
+    Args:
+        judged: Of one label of several, with probabilities.
+        reject_below: The run's.
+
+    Returns:
+        `coverage` and `accuracy` (Geifman & El-Yaniv, 2017) of at most 200 points, the surest rows
+        first; and `choices`, the same with their `reject_below`: the run's own first, if it has
+        one, then those that answer some shares of the rows.
+    """
+    assert judged.probabilities is not None
+    order = np.argsort(-judged.probabilities.max(axis=1), kind="stable")
+    sure, right = judged.probabilities.max(axis=1)[order], judged.right[order]
+    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
+
+    def at(least: float) -> dict[str, Any]:
+        count = int((sure >= least).sum())
+        value = float(accuracy[count - 1]) if count else None
+        return {"reject_below": least, "coverage": count / len(sure), "accuracy": value}
+
+    levels = [float(sure[math.ceil(share * len(sure)) - 1]) for share in _SHARES]
+    # Rounded down, so that the row itself is answered.
+    levels = [math.floor(level * 1000) / 1000 for level in levels]
+    # Rows that are equally sure are answered all or none.
+    ends = np.flatnonzero(np.append(sure[1:] < sure[:-1], True))
+    shown = ends[np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(int))]
+    return {
+        "coverage": ((shown + 1) / len(sure)).tolist(),
+        "accuracy": accuracy[shown].tolist(),
+        "choices": [at(least) for least in ([reject_below] if reject_below else []) + levels],
+    }
 
 
 def precision_recall(judged: Judged) -> dict[str, Any] | None:

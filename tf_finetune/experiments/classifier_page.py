@@ -155,7 +155,21 @@ def _sureness(report: Mapping[str, Any]) -> list[Any]:
     if curve := report.get("precision_recall"):
         caption = f"Average precision {curve['average_precision']:.3f}."
         parts.append(Figure(figures.precision_recall(curve), caption))
-    return [Figures(parts)]
+    answered = report.get("coverage")
+    if not answered:
+        return [Figures(parts)]
+    caption = "Accuracy of the answers, if only the surest rows are answered."
+    parts.append(Figure(figures.coverage(answered), caption))
+    rows = [
+        [
+            f"{part['reject_below']:g}",
+            f"{part['coverage']:.1%}",
+            "–" if part["accuracy"] is None else f"{part['accuracy']:.3f}",
+        ]
+        for part in answered["choices"]
+    ]
+    header = ["--reject_below", "rows answered", "accuracy of the answers"]
+    return [Figures(parts), Table("What refusing unsure answers gives.", header, rows)]
 
 
 def _labels(labels: Sequence[Mapping[str, Any]] | None) -> list[Any]:

@@ -10,7 +10,7 @@ from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import Problem
 from tf_finetune.experiments import baselines, slices, suspects
 from tf_finetune.experiments.advice import advise
-from tf_finetune.experiments.calibration import precision_recall, reliability
+from tf_finetune.experiments.calibration import coverage, precision_recall, reliability
 from tf_finetune.experiments.compared import compare
 from tf_finetune.experiments.confusion import confusion
 from tf_finetune.experiments.run_facts import (
@@ -37,8 +37,8 @@ def report_classifier(model_dir: ModelDir, slice_columns: Sequence[str]) -> dict
     Returns:
         A JSON object: `kind`, `headline`, `model_dir`, `problem`, `settings`, `missing`, `data`,
         `curves`, `cost`, `exports`, `results`; as far as there are rows and labels for it
-        `comparison`, `confusion`, `reliability`, `precision_recall`, `by_label`, `by_length`,
-        `by_column`, `errors`, `mislabelled`, `duplicates`; and `advice`.
+        `comparison`, `confusion`, `reliability`, `coverage`, `precision_recall`, `by_label`,
+        `by_length`, `by_column`, `errors`, `mislabelled`, `duplicates`; and `advice`.
 
     Raises:
         UserError: There is no run, or a file of it is damaged.
@@ -113,6 +113,8 @@ def _errors(run: ClassifierRun, rows: EvaluatedRows) -> dict[str, Any]:
     # A sample of streamed rows says little of how many there are.
     is_whole = run.train is not None and not (run.facts or {}).get("train_is_sample")
     train = run.train.labels if run.train and is_whole else None
+    if problem.problem_type == "single_label":
+        found["coverage"] = coverage(judged, problem.reject_below)
     return {
         **found,
         "confusion": confusion(judged, problem.label_names),

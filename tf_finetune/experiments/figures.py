@@ -160,6 +160,16 @@ def reliability(found: Mapping[str, Any]) -> str:
     return svg[0]
 
 
+def coverage(found: Mapping[str, Any]) -> str:
+    """Draws the accuracy of the surest answers over their share of the rows."""
+    title = "Accuracy over the share of rows answered"
+    said = f"All rows: {found['accuracy'][-1]:.3f}."
+    with _drawn(title, said, (WIDTH, HEIGHT)) as (axes, svg):
+        axes.plot(found["coverage"], found["accuracy"], color=_ONE)
+        axes.set(xlabel="share of rows answered", ylabel="accuracy of the answers", xlim=(0, 1.02))
+    return svg[0]
+
+
 def precision_recall(found: Mapping[str, Any]) -> str:
     """Draws precision over recall."""
     title = "Precision and recall at every threshold"

@@ -49,7 +49,7 @@ def _answer(
         every = {name: math.log(max(value, 1e-30)) for name, value in pairs}
         first = sorted(every.items(), key=lambda pair: -pair[1])[: logprobs or len(names)]
         top = tuple((name.encode(), value) for name, value in first)
-        told = tuple(TokenText(name.encode(), every[name], top) for name in labels)
+        told = tuple(TokenText(name.encode(), every[name], top) for name in labels if name in every)
     return ", ".join(labels), told
 
 
