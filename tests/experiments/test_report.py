@@ -211,11 +211,18 @@ def test_several_labels_and_numbers_have_reports_too(make_run):
     model_dir = make_run(rows, said, names, problem_type="multi_label", label_format="list")
     evaluated = Path(report_files(model_dir).evaluated)
     records = [json.loads(line) for line in evaluated.read_text().splitlines()]
-    for record in records:
-        shares = record["probabilities"]
-        record["prediction"] = [name for name in names if shares[name] >= 0.5]
-    evaluated.write_text("".join(json.dumps(record) + "\n" for record in records))
-    report, _ = report_of(model_dir)
+    reports = []
+    for threshold in (0.05, 0.5):
+        for record in records:
+            shares = record["probabilities"]
+            record["prediction"] = [name for name in names if shares[name] >= threshold]
+        evaluated.write_text("".join(json.dumps(record) + "\n" for record in records))
+        reports.append(report_of(model_dir)[0])
+    every, report = reports
+    told = [part for part in every["advice"] if "144 labels are predicted" in part["seen"]]
+    assert "--tune_thresholds=true" in told[0]["command"]
+    assert "--validation_fraction=0.1" in told[0]["command"]  # The run has no validation rows.
+    assert not any("labels are predicted" in part["seen"] for part in report["advice"])
     assert report["comparison"]["metric"] == "micro_f1"
     assert report["comparison"]["models"]["tuned"]["scores"]["accuracy"]["value"] == 42 / 48
     assert report["confusion"]["pairs"] and "counts" not in report["confusion"]

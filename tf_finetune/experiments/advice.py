@@ -15,7 +15,8 @@ OVER_FITTED = 1.05
 # Of the loss at the start, at the end.
 HARDLY_LEARNT = 0.9
 CUT = 0.05
-FEW_ROWS = 20
+# Predicted labels, of the true ones.
+MISCOUNTED = 0.2
 UNSURE = 0.1
 
 
@@ -39,9 +40,9 @@ def advise(
     found = [
         *_by_curves(config, log),
         *_by_lengths(config, report.get("data")),
-        *_by_labels(config, report.get("by_label")),
+        *_by_labels(config, report),
         *_by_baselines(config, report.get("comparison")),
-        *_by_calibration(config, report.get("reliability")),
+        *_by_calibration(config, report),
     ]
     return _told(model_dir, config, found)
 
@@ -154,8 +155,15 @@ def _by_lengths(config: Config, facts: Mapping[str, Any] | None) -> list[Advice]
     return [(seen, "Read them whole, in pieces.", {"long_text": "window"})]
 
 
-def _by_labels(config: Config, labels: Sequence[Mapping[str, Any]] | None) -> list[Advice]:
-    known = [part for part in labels or () if part["train_rows"] is not None and part["rows"]]
+def _by_labels(config: Config, report: Mapping[str, Any]) -> list[Advice]:
+    labels = report.get("by_label") or ()
+    known = [part for part in labels if part["train_rows"] is not None and part["rows"]]
+    if report["problem"]["type"] == "multi_label" and not config.labels.tune_thresholds:
+        true, said = (sum(part[name] for part in labels) for name in ("rows", "predicted"))
+        if labels and abs(said - true) > MISCOUNTED * true:
+            seen = f"{said:,} labels are predicted where {true:,} are true."
+            flags = {"tune_thresholds": "true", **_held_out(report)}
+            return [(seen, "Each label's own threshold.", flags)]
     missed = [part for part in known if part["recall"] == 0]
     if missed and config.encoder.class_weights == "none":
         names = ", ".join(f"'{part['label']}' ({part['train_rows']:,})" for part in missed[:4])
@@ -183,19 +191,21 @@ def _by_baselines(config: Config, comparison: Mapping[str, Any] | None) -> list[
     ]
 
 
-def _by_calibration(config: Config, reliability: Mapping[str, Any] | None) -> list[Advice]:
-    error = (reliability or {}).get("expected_calibration_error", 0.0)
-    bins = (reliability or {}).get("bins", [])
+def _held_out(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the flag that holds validation rows out, if the run had none."""
+    return {} if "eval" in report["results"] else {"validation_fraction": 0.1}
+
+
+def _by_calibration(config: Config, report: Mapping[str, Any]) -> list[Advice]:
+    reliability = report.get("reliability") or {}
+    error, bins = reliability.get("expected_calibration_error", 0.0), reliability.get("bins", [])
     sure = sum(part["predictions"] * (part["confidence"] - part["right"]) for part in bins)
     if error < UNSURE or sure < 0 or config.encoder.label_smoothing_factor:
         return []
-    return [
-        (
-            f"Probabilities are {error:.2f} too high on average.",
-            "Smoothed labels.",
-            {"label_smoothing_factor": 0.1},
-        )
-    ]
+    seen = f"Probabilities are {error:.2f} too high on average."
+    if report["problem"]["type"] == "single_label" and (flags := _held_out(report)):
+        return [(seen, "A temperature, which is found on rows that are held out.", flags)]
+    return [(seen, "Smoothed labels.", {"label_smoothing_factor": 0.1})]
 
 
 def _command(model_dir: ModelDir, program: str, flags: Mapping[str, Any]) -> str:
