@@ -20,6 +20,7 @@ from official.nlp.configs import encoders as configs
 from official.nlp.modeling import layers, networks
 from official.nlp.tools import export_tfhub_lib
 
+from tests.thorough import mostly
 from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoders import load_encoder
@@ -296,7 +297,7 @@ def train_one_step(model: keras.Model, inputs: dict[str, tf.Tensor]) -> list[str
     return [variable.path for old, variable in after if np.array_equal(old, variable.numpy())]
 
 
-@pytest.mark.parametrize("family", LIFTED)
+@pytest.mark.parametrize("family", mostly("electra", "albert", others=["roberta", "distilbert"]))
 def test_a_family_that_is_lifted(saved, family):
     path, options = saved(family)
     encoder = load_encoder(path, **options)
@@ -322,7 +323,7 @@ def test_a_family_that_is_lifted(saved, family):
     assert not train_one_step(classifier(encoder, inputs), inputs)
 
 
-@pytest.mark.parametrize("family", WRAPPED)
+@pytest.mark.parametrize("family", mostly("talking_heads", "sentences", others=["mobile_bert"]))
 def test_a_family_that_stays_a_saved_model(saved, family, caplog, tmp_path):
     path, options = saved(family)
     with caplog.at_level(logging.WARNING):

@@ -90,6 +90,7 @@ def test_the_server_is_killed_and_its_jobs_go_on(server, data, whole, assert_sam
         assert steps(server, job) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_stopped_has_its_trainings_saved(server, data, whole, assert_same_weights):
     job = create(server, data)
     wait_for_steps(server, job, 5)
