@@ -80,6 +80,12 @@ class EncoderConfig:
         choices=("gelu", "gelu_new"),
         before="gelu_new",  # All were computed by the tanh formula.
     )
+    num_layers: int | None = setting(
+        None,
+        "keep only the lowest layers of the encoder, as many as this: a smaller and faster model; "
+        "none: all",
+        minimum=1,
+    )
     freeze: str = setting("none", "none, encoder, embeddings, or first_N_layers")
     label_smoothing_factor: float = setting(
         0.0, "share of the target spread over all labels", minimum=0, below=1

@@ -192,7 +192,15 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
             f"--hidden_act={config.encoder.hidden_act}: --init_from={earlier_dir} was trained with "
             f"{theirs}. Leave the flag out."
         )
-    names = ("encoder", "encoder_mode", "preprocessor", "hidden_act")
+    theirs = earlier.encoder.num_layers
+    if config.lora.lora_rank and config.encoder.num_layers not in (None, theirs):
+        raise UserError(
+            f"--num_layers={config.encoder.num_layers}: --init_from={earlier_dir} was trained with "
+            f"{theirs or 'all layers'}, and its adapters belong to these. Leave the flag out, or "
+            "give --lora_rank=0, which trains all weights, with the adapters merged in."
+        )
+    names = ["encoder", "encoder_mode", "preprocessor", "hidden_act"]
+    names += ["num_layers"] if config.encoder.num_layers is None else []
     return replaced(config, **values_of(earlier, names))
 
 
