@@ -93,6 +93,7 @@ def test_fewer_layers_than_an_option_asks_for(folder_of):
         load_encoder(str(folder_of("deberta-v2")), num_layers=1)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_it_and_another_begins_from_its_layers(tiny_bert_dir, tmp_path, capsys):
     (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "a good film\tgood\nbad plot\tbad\n" * 4)
     flags = ["x", f"--train_file={tmp_path}/rows.tsv", f"--test_file={tmp_path}/rows.tsv"]

@@ -8,8 +8,7 @@ from tf_finetune.classification.checkpoints import is_checkpoint
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.heads import choose_head
-from tf_finetune.classification.prepare import check_head
-from tf_finetune.classification.record import problem_from_record
+from tf_finetune.classification.record import check_head, problem_from_record
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.formats.encoder import Encoder

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_finetune.classification.calibrate import load_temperature
-from tf_finetune.classification.config import Config
+from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.fields import escape
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
@@ -92,6 +92,19 @@ def problem_from_record(model_dir: ModelDir, config: Config, learnt: dict[str, A
         )
     except (KeyError, TypeError, UserError) as error:
         raise model_dir.damaged(error) from None
+
+
+def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
+    """Refuses a head of the user's own that only the record of an earlier run names.
+
+    Raises:
+        UserError: The record names one: loading it would run its module.
+    """
+    if config.has_own_head:
+        raise UserError(
+            f"--{flag}={model_dir} was trained with --head={config.head}. That is code, "
+            "which a file cannot ask for: if you trust it, say it again, with the same --head."
+        )
 
 
 def problem_differences(learnt: Problem, now: Problem) -> list[str]:
