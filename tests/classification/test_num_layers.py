@@ -16,6 +16,7 @@ from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.hugging_face_export import write_classifier
 from tf_finetune.data.problem import Problem
+from tf_finetune.formats.encoder_families import with_num_layers
 
 NAMES = mostly(
     *("albert", "distilbert", "modernbert"),
@@ -124,3 +125,13 @@ def test_a_run_keeps_it_and_another_begins_from_its_layers(tiny_bert_dir, tmp_pa
     wrong = [flags[0], flags[2], f"--model_dir={tmp_path}/cut", "--num_layers=2", "--do_eval"]
     assert run_classifier.main(wrong) == 2
     assert "--num_layers: 1 there, 2 now" in capsys.readouterr().err
+
+
+def test_a_kind_for_each_layer_is_cut_too():
+    kinds = ["full_attention", "sliding_attention", "sliding_attention"]
+    config = {"model_type": "modernbert", "num_hidden_layers": 3, "layer_types": kinds}
+    assert with_num_layers(config, 2) == {
+        **config,
+        "num_hidden_layers": 2,
+        "layer_types": kinds[:2],
+    }
