@@ -162,6 +162,26 @@ def test_what_exports_lose_and_cost_is_told(make_run):
     assert re.search(r"openvino, int8\s+0.8750\s+0.25\s+1,235\s+3.2\s+23.5", text)
 
 
+def test_a_teacher_the_model_and_its_exports_stand_in_one_table(make_run):
+    model_dir = make_run(sentences(60, 0), judged(sentences(40, 1)))
+    speed = {"rows_per_second": 50.2, "milliseconds": 21.5}
+    teacher = {"quantization": "float32", "score": 0.9, "loss": -2.5, **speed, "megabytes": 90.9}
+    own = {**teacher, "score": 0.875, "loss": 0.0, "milliseconds": 11.25, "weights": 17_420_000}
+    export = {**own, "quantization": "int8", "loss": 0.25, "megabytes": 17.6}
+    del export["weights"]
+    model_dir.save_metrics(
+        {"prices": {"model": own, "teacher": {**teacher, "weights": 22_740_000}}}
+    )
+    model_dir.save_metrics({"exports": {"onnx": export}})
+    report, page = report_of(model_dir)
+    assert report["prices"]["model"] == own
+    text = " ".join(Parsed(page).text.split())
+    rows = ("the teacher, float32 0.9000 -2.50 50 21.5 90.9 22,740,000",)
+    rows += ("this model, float32 0.8750 0.00 50 11.2 90.9 17,420,000",)
+    rows += ("onnx, int8 0.8750 0.25 50 11.2 17.6 17,420,000",)
+    assert " ".join(rows) in text
+
+
 def test_what_is_not_there_is_said(make_run):
     model_dir = make_run(sentences(20, 0))
     report, page = report_of(model_dir)

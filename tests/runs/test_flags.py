@@ -109,8 +109,8 @@ def test_help_has_a_part_for_every_section():
     text = help_text(Config, "run_classifier.py")
     parts = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert parts == [
-        *("Data:", "Labels:", "Model:", "LoRA:", "Optimizer:", "Training:", "Hardware:", "Run:"),
-        "Report:",
+        *("Data:", "Labels:", "Model:", "LoRA:", "Distillation:", "Optimizer:", "Training:"),
+        *("Hardware:", "Run:", "Report:"),
     ]
 
 

@@ -108,6 +108,31 @@ def test_workers_without_a_common_file_system_leave_one_model(command, tmp_path)
         assert two[part]["accuracy"] == one[part]["accuracy"]
 
 
+@pytest.mark.thorough
+def test_workers_teach_a_student_as_one_device_does(command, tmp_path):
+    """Only one of the two has the teacher's answers on its disk: both ask again."""
+    cache = f"--tokenized_cache_dir={tmp_path}/cache{{index}}"
+    log = tmp_path / "log"
+    run("run_classifier", [*command, "--max_steps=40", f"--model_dir={tmp_path}/teacher"], log)
+    command += [f"--teacher={tmp_path}/teacher", "--num_layers=1", "--do_eval", "--max_steps=20"]
+    for name, more in (("one", []), ("slices", ["--gradient_accumulation_steps=2"])):
+        folder = f"--model_dir={tmp_path}/{name}"
+        run("run_classifier", [*command, *more, folder, cache.format(index=1)], log)
+    for worker in start_workers(
+        "run_classifier", [*command, cache, f"--model_dir={tmp_path}/two{{index}}"], tmp_path
+    ):
+        worker.finish()
+    one, two, slices = (
+        json.loads((tmp_path / name / "metrics.json").read_text())
+        for name in ("one", "two0", "slices")
+    )
+    for part in ("eval", "test"):
+        assert two[part]["loss"] == pytest.approx(one[part]["loss"], rel=1e-4)
+        assert slices[part]["loss"] == pytest.approx(one[part]["loss"], rel=1e-4)
+    assert "prices" in one and "prices" not in two
+    assert len(list((tmp_path / "cache0").glob("teacher-*.npz"))) == 1
+
+
 def newest(folder: Path) -> int:
     """Returns the step of the newest checkpoint, 0 without one."""
     paths = find(str(folder / "checkpoints"), "step")

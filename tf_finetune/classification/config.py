@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tf_finetune.classification.distillation_config import DistillationConfig
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.errors import UserError
 from tf_finetune.formats.runtime_formats import FORMATS
@@ -79,6 +80,12 @@ class EncoderConfig:
         "exact one, gelu_new the tanh formula; none: its own",
         choices=("gelu", "gelu_new"),
         before="gelu_new",  # All were computed by the tanh formula.
+    )
+    num_layers: int | None = setting(
+        None,
+        "keep only the lowest layers of the encoder, as many as this: a smaller and faster model; "
+        "none: all",
+        minimum=1,
     )
     freeze: str = setting("none", "none, encoder, embeddings, or first_N_layers")
     label_smoothing_factor: float = setting(
@@ -158,6 +165,7 @@ class Config:
     labels: LabelConfig = LabelConfig()
     encoder: EncoderConfig = EncoderConfig()
     lora: LoraConfig = LoraConfig()
+    distillation: DistillationConfig = DistillationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -173,6 +181,11 @@ class Config:
                 f"--freeze={self.encoder.freeze} does not go with "
                 f"--lora_rank={self.lora.lora_rank}, which freezes all weights of the encoder but "
                 "the pooler's, and trains adapters beside them. Leave one of the two out."
+            )
+        if self.labels.unlabelled_file and not self.distillation.teacher:
+            raise UserError(
+                f"--unlabelled_file={self.labels.unlabelled_file}: texts without labels are learnt "
+                "from a teacher alone. Give --teacher, the model_dir of an earlier run."
             )
         if self.encoder.export_encoder and not self.run.do_export:
             raise UserError("--export_encoder is a part of --do_export. Give both or none.")

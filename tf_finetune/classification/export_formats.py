@@ -33,14 +33,14 @@ def check_exports(classifier: Classifier, config: Config, data: TextData) -> Non
     if "saved_model" in formats and config.encoder.export_encoder:
         check_hub_encoder(classifier.encoder)
     check_runtime_export(classifier, formats)
-    if (names := set(formats) & set(FORMATS)) and _evaluation(data) is None:
+    if (names := set(formats) & set(FORMATS)) and evaluation_of(data) is None:
         raise UserError(
             f"--export_formats={','.join(sorted(names))}: what is written there is measured, and "
             "no file has labelled rows for that. Give --validation_file or --test_file."
         )
 
 
-def _evaluation(data: TextData) -> Examples | None:
+def evaluation_of(data: TextData) -> Examples | None:
     """Returns the rows that exports are measured on."""
     return next((part for part in (data.validation, data.test) if can_be_evaluated(part)), None)
 
@@ -67,7 +67,7 @@ def write_exports(classifier: Classifier, request: Request) -> None:
 
 
 def _export_runtimes(classifier: Classifier, request: Request, names: Sequence[str]) -> None:
-    config, model_dir, evaluation = request.config, request.model_dir, _evaluation(request.data)
+    config, model_dir, evaluation = request.config, request.model_dir, evaluation_of(request.data)
     assert evaluation is not None
     metric = config.loop.metric_for_best_model or request.data.metric_for_best_model
     with token_model(classifier) as source:

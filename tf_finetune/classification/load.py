@@ -8,12 +8,12 @@ from tf_finetune.classification.checkpoints import is_checkpoint
 from tf_finetune.classification.classifier import Classifier, build_classifier
 from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.heads import choose_head
-from tf_finetune.classification.prepare import check_head
-from tf_finetune.classification.record import problem_from_record
+from tf_finetune.classification.record import check_head, problem_from_record
 from tf_finetune.data.labelled import TextData
 from tf_finetune.data.problem import Problem
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_adapters import with_lora
+from tf_finetune.formats.encoder_layers import with_layers
 from tf_finetune.formats.encoders import load_encoder
 from tf_finetune.models.lora import make_lora
 from tf_finetune.runs.lora_config import LoraConfig
@@ -87,6 +87,7 @@ def load_run_encoder(config: EncoderConfig, lora: LoraConfig) -> Encoder:
         preprocessor=config.preprocessor,
         dropout=config.encoder_dropout,
         hidden_act=config.hidden_act,
+        num_layers=config.num_layers,
         lora=make_lora(lora),
     )
 
@@ -111,7 +112,7 @@ def make_classifier(config: Config, data: TextData, runtime: Runtime) -> Classif
         elif config.lora.lora_rank:
             encoder = source.encoder  # With the same adapters, see `prepare`.
         else:
-            encoder = with_lora(source.encoder, None)
+            encoder = with_layers(with_lora(source.encoder, None), settings.num_layers)
         classifier = build_classifier(
             encoder,
             data.problem,

@@ -71,6 +71,85 @@ class LogitsLoss(keras.losses.Loss):
         }
 
 
+@keras.saving.register_keras_serializable(package="tf_finetune")
+class DistillationLoss(keras.losses.Loss):
+    """The loss on labels, and the distance to a teacher's answers: Hinton et al. 2015.
+
+    With alpha a and temperature T it is, for each example,
+
+    - for one label: a hard + (1 - a) T^2 KL(softmax(teacher / T) || softmax(logits / T));
+    - for several: the same with the mean of the labels' binary divergences;
+    - for a number: a hard + (1 - a) (teacher - output)^2.
+
+    The factor T^2 keeps the gradients' size whatever T is (section 2 there). Of an example whose
+    label is not known only the second part counts.
+
+    Args:
+        hard: The loss on labels.
+        alpha: Its share.
+        temperature: Divides both models' logits.
+    """
+
+    def __init__(
+        self,
+        hard: LogitsLoss,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        name: str = "loss",
+        reduction: str = "sum_over_batch_size",
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.hard, self.alpha, self.temperature = hard, alpha, temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of each example.
+
+        Args:
+            y_true: The labels as `LogitsLoss` takes them, negative or NaN where they are not known,
+                and the teacher's logits, float32 [batch, num_outputs].
+            y_pred: The logits, [batch, num_outputs].
+
+        Returns:
+            float32 [batch].
+        """
+        labels, teacher = y_true
+        numbers = ops.cast(labels, "float32")
+        is_one = self.hard.problem_type == "single_label"
+        known = numbers >= 0 if is_one else ops.logical_not(ops.isnan(numbers))
+        # Before the loss: where only its result is replaced, the gradient would be NaN.
+        labels = ops.where(known, labels, ops.zeros_like(labels))
+        rows = known if len(known.shape) == 1 else known[:, 0]
+        hard = self.hard.call(labels, y_pred) * ops.cast(rows, "float32")
+        return self.alpha * hard + (1 - self.alpha) * self._distance(teacher, y_pred)
+
+    def _distance(self, teacher: Any, logits: Any) -> Any:
+        teacher, logits = ops.cast(teacher, "float32"), ops.cast(logits, "float32")
+        if self.hard.problem_type == "regression":
+            return ops.square(logits - teacher)[:, 0]
+        square = self.temperature**2
+        teacher, logits = teacher / self.temperature, logits / self.temperature
+        if self.hard.problem_type == "multi_label":
+            shares = ops.sigmoid(teacher)
+            gains = shares * (ops.log_sigmoid(teacher) - ops.log_sigmoid(logits))
+            gains += (1 - shares) * (ops.log_sigmoid(-teacher) - ops.log_sigmoid(-logits))
+            return square * ops.mean(gains, axis=-1)
+        gains = ops.log_softmax(teacher) - ops.log_softmax(logits)
+        return square * ops.sum(ops.softmax(teacher) * gains, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild the loss."""
+        hard = keras.saving.serialize_keras_object(self.hard)
+        values = {"alpha": self.alpha, "temperature": self.temperature}
+        return {"hard": hard, **values, "name": self.name, "reduction": self.reduction}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DistillationLoss":
+        """Makes the loss that `get_config` describes."""
+        hard = keras.saving.deserialize_keras_object(config["hard"])
+        return cls(**{**config, "hard": hard})
+
+
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> tuple[float, ...]:
     """Weighs each label by the inverse of its share.
 

@@ -8,7 +8,12 @@ from typing import Any
 from tf_finetune.classification.calibrate import check_tuning
 from tf_finetune.classification.checkpoints import is_checkpoint, read_problem
 from tf_finetune.classification.config import Config, EncoderConfig
-from tf_finetune.classification.record import problem_differences, problem_from_record
+from tf_finetune.classification.record import (
+    check_head,
+    problem_differences,
+    problem_from_record,
+)
+from tf_finetune.classification.teacher import Teacher, find_teacher
 from tf_finetune.data.facts import describe
 from tf_finetune.data.facts_file import write_facts
 from tf_finetune.data.labelled import Examples, TextData, load_data
@@ -32,12 +37,14 @@ class Request:
         model_dir: Its folder.
         data: Its examples.
         facts: From `describe`; empty on workers that are not the chief.
+        teacher: Whose answers are learnt; None: nobody's.
     """
 
     config: Config
     model_dir: ModelDir
     data: TextData
     facts: dict[str, Any]
+    teacher: Teacher | None = None
 
 
 def prepare(config: Config, given: Collection[str]) -> Request:
@@ -88,9 +95,11 @@ def prepare(config: Config, given: Collection[str]) -> Request:
             name: value
             for name in ("class_weights", "long_text")
             if (value := getattr(config.encoder, name)) in ("balanced", "window")
-        },
+        }
+        | ({"teacher": config.distillation.teacher} if config.distillation.teacher else {}),
     )
     _check_data(config, data)
+    teacher = find_teacher(config, data.problem)
     if config.run.do_train:
         config = replaced(config, **data.found)
     if config.run.do_train:
@@ -107,7 +116,7 @@ def prepare(config: Config, given: Collection[str]) -> Request:
         print(data_report(facts), flush=True)
         if config.run.data_report:
             write_facts(config.run.data_report, facts)
-    return Request(config, model_dir, data, facts)
+    return Request(config, model_dir, data, facts, teacher)
 
 
 def can_be_evaluated(examples: Examples | None) -> bool:
@@ -117,19 +126,6 @@ def can_be_evaluated(examples: Examples | None) -> bool:
         and examples.labels is not None
         and bool(known_labels(examples.labels).any())
     )
-
-
-def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
-    """Refuses a head of the user's own that only the record of an earlier run names.
-
-    Raises:
-        UserError: The record names one: loading it would run its module.
-    """
-    if config.has_own_head:
-        raise UserError(
-            f"--{flag}={model_dir} was trained with --head={config.head}. That is code, "
-            "which a file cannot ask for: if you trust it, say it again, with the same --head."
-        )
 
 
 def _as_begun(config: Config, model_dir: ModelDir) -> Config:
@@ -193,7 +189,15 @@ def _complete_from(config: Config, earlier_dir: ModelDir) -> Config:
             f"--hidden_act={config.encoder.hidden_act}: --init_from={earlier_dir} was trained with "
             f"{theirs}. Leave the flag out."
         )
-    names = ("encoder", "encoder_mode", "preprocessor", "hidden_act")
+    layers = earlier.encoder.num_layers
+    if config.lora.lora_rank and config.encoder.num_layers not in (None, layers):
+        raise UserError(
+            f"--num_layers={config.encoder.num_layers}: --init_from={earlier_dir} was trained with "
+            f"{layers or 'all layers'}, and its adapters belong to these. Leave the flag out, or "
+            "give --lora_rank=0, which trains all weights, with the adapters merged in."
+        )
+    names = ["encoder", "encoder_mode", "preprocessor", "hidden_act"]
+    names += ["num_layers"] if config.encoder.num_layers is None else []
     return replaced(config, **values_of(earlier, names))
 
 
@@ -219,7 +223,7 @@ def _complete_for_model(
         check_head("model_dir", model_dir, earlier.encoder)
     if is_of(earlier.encoder.encoder, config.encoder.encoder):
         config = replaced(config, encoder=earlier.encoder.encoder)
-    made_with = _names("encoder", "lora", "optimizer", "loop")
+    made_with = _names("encoder", "lora", "distillation", "optimizer", "loop")
     lines = differences(earlier, config, made_with & set(given))
     problem = problem_from_record(model_dir, earlier, learnt)
     for name in ("label_names", "problem_type"):
@@ -240,8 +244,9 @@ def _complete_for_model(
     # The actions and the hardware do not depend on the model.
     now = (taken & _names("data", "labels")) | _names("run", "report", "runtime")
     now |= {"export_encoder", "quantization", "max_quality_loss"} | (taken & {"export_formats"})
-    # The weights come from the directory's own checkpoint.
-    config = replaced(earlier, **{**values_of(config, now), "init_from": None})
+    # The weights come from the directory's own checkpoint, and no more rows are trained on.
+    others = {"init_from": None, "unlabelled_file": None}
+    config = replaced(earlier, **{**values_of(config, now), **others})
     return config, problem_from_record(model_dir, config, learnt)
 
 

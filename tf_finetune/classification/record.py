@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_finetune.classification.calibrate import load_calibration, save_calibration
-from tf_finetune.classification.config import Config
+from tf_finetune.classification.config import Config, EncoderConfig
 from tf_finetune.classification.fields import escape
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import TextData
@@ -105,6 +105,19 @@ def label_settings(problem: Problem) -> LabelConfig:
         tune_thresholds=bool(problem.thresholds),
         reject_below=problem.reject_below,
     )
+
+
+def check_head(flag: str, model_dir: ModelDir, config: EncoderConfig) -> None:
+    """Refuses a head of the user's own that only the record of an earlier run names.
+
+    Raises:
+        UserError: The record names one: loading it would run its module.
+    """
+    if config.has_own_head:
+        raise UserError(
+            f"--{flag}={model_dir} was trained with --head={config.head}. That is code, "
+            "which a file cannot ask for: if you trust it, say it again, with the same --head."
+        )
 
 
 def problem_differences(learnt: Problem, now: Problem) -> list[str]:

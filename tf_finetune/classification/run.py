@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,31 @@ import numpy as np
 from tf_finetune.classification.calibrate import calibrate, save_calibration
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
-from tf_finetune.classification.export_formats import check_exports, write_exports
+from tf_finetune.classification.distill import (
+    Answers,
+    ask_teacher,
+    learning,
+    teacher_record,
+    with_answers,
+)
+from tf_finetune.classification.export_formats import check_exports, evaluation_of, write_exports
 from tf_finetune.classification.load import make_classifier, restore_classifier
 from tf_finetune.classification.metrics import check_metric_name
 from tf_finetune.classification.predict import to_predictions
 from tf_finetune.classification.predictions import write_evaluated, write_predictions
 from tf_finetune.classification.prepare import Request, can_be_evaluated
+from tf_finetune.classification.price import price_of, price_table, save_prices
 from tf_finetune.classification.record import save_run, split_record
 from tf_finetune.classification.summary import example_predictions, next_steps, results_table
 from tf_finetune.classification.tokenize import ExampleTokenizer
 from tf_finetune.data.batches import Batches, plan_batches
 from tf_finetune.data.facts import describe_lengths
 from tf_finetune.data.facts_file import write_facts
-from tf_finetune.data.labelled import TextData
+from tf_finetune.data.labelled import Examples, TextData
 from tf_finetune.data.report import length_report
 from tf_finetune.data.streamed_batches import stream_batches
 from tf_finetune.data.tokenized import TokenizedRows
+from tf_finetune.formats.runtime_formats import FORMATS
 from tf_finetune.runs.model_dir import ModelDir
 from tf_finetune.runs.report import report_files
 from tf_finetune.runs.settings import replaced, to_record
@@ -72,26 +82,10 @@ def _run(request: Request, runtime: Runtime) -> int:
     if config.run.do_export:
         check_exports(classifier, config, data)
     rows, facts = _tokenize(classifier, request)
+    answers = None
     if config.run.do_train:
-        if is_chief:
-            # What auto has become, and the commit: later the encoder's folder may be another.
-            names = ("pooling", "head", "encoder")
-            config = replaced(config, **{n: getattr(classifier.config, n) for n in names})
-            save_run(model_dir, config, data.problem, split_record(data))
-            if config.report.do_report:
-                write_facts(report_files(model_dir).facts, facts)
-            write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
         try:
-            check_batch_size(config.data, config.loop, runtime, data.stream is not None)
-            classifier.fit(
-                _batches(config, data, classifier, rows["train"]),
-                config.optimizer,
-                loop=config.loop,
-                validation=rows["validation"] if can_be_evaluated(data.validation) else None,
-                metric=metric,
-                model_dir=model_dir,
-                eval_batch_size=config.data.eval_batch_size,
-            )
+            answers = _train(classifier, rows, facts, request, metric)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
             return 128 + interrupted.signum
@@ -107,11 +101,65 @@ def _run(request: Request, runtime: Runtime) -> int:
         _predict(classifier, rows, data, model_dir, config.data.predict_batch_size)
     if config.run.do_export and is_chief:
         write_exports(classifier, request)
+    if measured := _measured(request, runtime):
+        teacher = answers.price if answers else None
+        logits = known.get("validation") if measured is data.validation else None
+        own = price_of(classifier, measured, metric, logits=logits)
+        prices = save_prices(model_dir, own, teacher, metric)
+        print(price_table(metric, prices))
     has_saved_model = config.run.do_export and "saved_model" in config.encoder.export_formats
     exported = model_dir.export_of(config.run.export_version) if has_saved_model else None
     checkpoint = None if config.run.do_train else config.encoder.init_from
     print(next_steps(model_dir, exported, checkpoint))
     return 0
+
+
+def _train(
+    classifier: Classifier,
+    rows: dict[str, TokenizedRows],
+    facts: Mapping[str, Any],
+    request: Request,
+    metric: str,
+) -> Answers | None:
+    """Trains the model, on its teacher's answers too; returns these, if there is a teacher."""
+    config, model_dir, data = request.config, request.model_dir, request.data
+    runtime, is_chief = classifier.runtime, classifier.runtime.workers.is_chief
+    files, answers = split_record(data), None
+    lesson: AbstractContextManager[None] = nullcontext()
+    if request.teacher and (examples := data.trained_on):
+        measured = _measured(request, runtime)
+        answers = ask_teacher(request.teacher, examples, measured, metric, config.data, runtime)
+        rows["train"] = with_answers(rows["train"], answers)
+        files |= teacher_record(model_dir, answers, config.run.overwrite) if is_chief else {}
+        lesson = learning(classifier, config.distillation)
+    if is_chief:
+        # What auto has become, and the commit: later the encoder's folder may be another.
+        names = ("pooling", "head", "encoder")
+        config = replaced(config, **{n: getattr(classifier.config, n) for n in names})
+        save_run(model_dir, config, data.problem, files)
+        if config.report.do_report:
+            write_facts(report_files(model_dir).facts, facts)
+        write_text_summary(model_dir, "config", json.dumps(to_record(config), indent=2))
+    check_batch_size(config.data, config.loop, runtime, data.stream is not None)
+    with lesson:
+        classifier.fit(
+            _batches(config, data, classifier, rows["train"]),
+            config.optimizer,
+            loop=config.loop,
+            validation=rows["validation"] if can_be_evaluated(data.validation) else None,
+            metric=metric,
+            model_dir=model_dir,
+            eval_batch_size=config.data.eval_batch_size,
+        )
+    return answers
+
+
+def _measured(request: Request, runtime: Runtime) -> Examples | None:
+    """Returns the rows that tell what answers cost, if there is more than one model to compare."""
+    run, formats = request.config.run, set(request.config.encoder.export_formats)
+    several = (run.do_eval and request.teacher) or (run.do_export and formats & set(FORMATS))
+    alone = runtime.num_replicas == 1 and not runtime.workers.is_multi_worker
+    return evaluation_of(request.data) if several and alone else None
 
 
 def _tokenize(
@@ -128,6 +176,8 @@ def _tokenize(
         print(f"adapters   rank {encoder.lora.rank}, {trained:,} of {every:,} weights are trained")
     cache_dir = config.data.tokenized_cache_dir
     splits = request.data.splits
+    if config.run.do_train and (trained_on := request.data.trained_on):
+        splits["train"] = trained_on
     rows = {name: classifier.tokenize(split, cache_dir) for name, split in splits.items()}
     full_lengths = {split: part.full_lengths for split, part in rows.items()}
     lengths = describe_lengths(

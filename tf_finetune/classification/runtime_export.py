@@ -1,7 +1,6 @@
 """Writes a classifier for OpenVINO, ONNX Runtime or LiteRT, and measures what was written."""
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import tensorflow as tf
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.metrics import greater_is_better
 from tf_finetune.classification.model import merge_adapters
+from tf_finetune.classification.price import measure_speed, rows_of
 from tf_finetune.classification.runtime_loader import LOADER
 from tf_finetune.data.labelled import Examples
 from tf_finetune.data.problem import UNSURE
@@ -27,8 +27,7 @@ from tf_finetune.formats.tokenizer_files import special_tokens
 from tf_finetune.models.precision import float32_compute
 from tf_finetune.runs.exports import check_replaced
 
-# NNCF's default; and the rows that are asked alone for their time.
-CALIBRATION_ROWS, LATENCY_ROWS = 300, 100
+CALIBRATION_ROWS = 300  # NNCF's default.
 COMPARED_ROWS = 64
 TOLERANCE = 1e-3
 
@@ -197,18 +196,10 @@ class RuntimeExport:
         (folder / "classify.py").write_text(program, encoding="utf-8")
 
     def _measure(self, folder: Path, name: str) -> Measured:
-        ask, columns = load_logits(folder), self.evaluation.texts
-        texts: list[Any] = list(zip(*columns, strict=True)) if len(columns) > 1 else [*columns[0]]
-        warm = ask(texts[:COMPARED_ROWS])
+        ask, rows = load_logits(folder), rows_of(self.evaluation)
         if self.calibration is None:
-            self._compare(name, warm)
-        started = time.perf_counter()
-        logits = ask(texts)
-        seconds, times = time.perf_counter() - started, []
-        for text in texts[:LATENCY_ROWS]:
-            started = time.perf_counter()
-            ask([text])
-            times.append(time.perf_counter() - started)
+            self._compare(name, ask(rows[:COMPARED_ROWS]))
+        logits, speed, milliseconds = measure_speed(ask, rows)
         score = self.classifier.metrics(logits, self._rows)[self.metric]
         sign = 1 if greater_is_better(self.metric) else -1
         stem = Path(FORMATS[name].mark).stem
@@ -216,8 +207,8 @@ class RuntimeExport:
             quantization="float32" if self.calibration is None else "int8",
             score=score,
             loss=100 * sign * (self._expected - score),
-            rows_per_second=len(texts) / seconds,
-            milliseconds=1e3 * float(np.median(times)),
+            rows_per_second=speed,
+            milliseconds=milliseconds,
             megabytes=sum(file.stat().st_size for file in folder.glob(f"{stem}.*")) / 1e6,
         )
 

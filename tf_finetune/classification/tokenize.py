@@ -22,8 +22,10 @@ from tf_finetune.text.preprocessor import TextPreprocessor, TokenPreprocessor
 
 # The columns of `TokenizedRows` that are no features. PIECE is there if texts are cut into pieces:
 # int32 [n, 2], the number of each piece in its text, and of the text's pieces.
+# TEACHER is there if a teacher's logits are learnt: float32 [n, num_outputs].
 LABEL = "label"
 PIECE = "piece"
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,19 @@ class ClassifierCollate:
     preprocessor: TextPreprocessor
 
     def __call__(self, columns: Mapping[str, Any], real: tf.Tensor, length: tf.Tensor) -> Batch:
-        """Returns int32 [batch, length] features, the labels, and float32 [batch] weights."""
-        packed = {name: value for name, value in columns.items() if name not in (LABEL, PIECE)}
+        """Returns int32 [batch, length] features, the labels, and float32 [batch] weights.
+
+        With a teacher the labels are a pair, of the labels and the teacher's logits.
+        """
+        others = (LABEL, PIECE, TEACHER)
+        packed = {name: value for name, value in columns.items() if name not in others}
         features, weights = self.preprocessor.pad(packed, length), tf.cast(real, tf.float32)
         if PIECE in columns:
             weights /= tf.cast(columns[PIECE][:, 1], tf.float32)
-        return features, columns.get(LABEL, tf.zeros_like(real, tf.int32)), weights
+        labels = columns.get(LABEL, tf.zeros_like(real, tf.int32))
+        if TEACHER in columns:
+            labels = (labels, columns[TEACHER])
+        return features, labels, weights
 
     def count_tokens(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:
         """Returns the tokens of the rows with a weight, as float32 []."""
@@ -54,8 +63,8 @@ class ClassifierCollate:
         return tf.reduce_sum(tf.cast(features["input_mask"], tf.float32) * real)
 
     def check_training(self, columns: Mapping[str, Any]) -> None:
-        """Refuses rows whose label is not known."""
-        if LABEL in columns:
+        """Refuses rows whose label is not known, unless a teacher knows it."""
+        if LABEL in columns and TEACHER not in columns:
             labels = columns[LABEL].numpy()
             if PIECE in columns:
                 labels = labels[columns[PIECE].numpy()[:, 0] == 0]

@@ -1,5 +1,6 @@
 """The checked cells of a run: its files found, its columns inferred, its rows chosen."""
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from tf_finetune.data.layout import (
 from tf_finetune.data.problem import Problem
 from tf_finetune.data.row_stream import RowStream, is_streamed, open_stream
 from tf_finetune.data.selection import hold_out, unlabel, without_labels
-from tf_finetune.data.splits import SPLITS, Table, file_notices, passed_over
+from tf_finetune.data.splits import SPLITS, UNLABELLED, Table, file_notices, passed_over
 from tf_finetune.data.tasks import Layout
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import DataConfig
@@ -72,8 +73,10 @@ def read_cells(
             "There are no training data. Give --train_file, --tfds_name, or --data_dir with a file "
             f"{layout.train_file[0]} in it."
         )
+    if problem:
+        tables.pop(UNLABELLED, None)
     # Published test sets often come without labels; of a trained model all files may.
-    predicted = ("test",) if problem is None else ("validation", "test")
+    predicted = ("test", UNLABELLED) if problem is None else ("validation", "test")
     if problem:
         layout = fit_to_model(layout, problem)
     layout, said = with_label_columns(layout)
@@ -93,7 +96,7 @@ def read_cells(
                 layout,
                 config.id_column,
                 may_lack_labels=split in predicted,
-                may_lack_ids=split not in predicted and not holds_out,
+                may_lack_ids=split == UNLABELLED or (split not in predicted and not holds_out),
             )
             for split in tables
         }
@@ -102,6 +105,8 @@ def read_cells(
         raise UserError(" ".join([str(error), *of_files])) from None
     if has_ids and not any(cells.ids for cells in columns.values()):
         raise UserError(f"--id_column={config.id_column}: no file has such a column.")
+    if unlabelled := columns.get(UNLABELLED):
+        columns[UNLABELLED] = dataclasses.replace(unlabelled, labels=None)
     notices += _leave_out(columns, labels, predicted)
     is_quoted = any(file.shows_quoting for some in files.values() for file in some)
     found = {"quoting": "minimal"} if is_quoted else {}

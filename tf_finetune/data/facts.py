@@ -42,7 +42,7 @@ def describe(data: TextData) -> dict[str, Any]:
         - `notices`: of `TextData`.
     """
     problem = data.problem
-    known = {split: labels for split, rows in data.splits.items() if len(labels := _known(rows))}
+    known = {split: labels for split, rows in data.parts.items() if len(labels := _known(rows))}
     splits = {
         split: {
             "rows": len(rows),
@@ -50,7 +50,7 @@ def describe(data: TextData) -> dict[str, Any]:
             "known_labels": len(known.get(split, ())),
             **(_describe_labels(known[split], problem) if split in known else {}),
         }
-        for split, rows in data.splits.items()
+        for split, rows in data.parts.items()
     }
     counts = splits[next(iter(known))]["labels"] if known and problem.label_names else {}
     is_sample = data.stream is not None
@@ -66,7 +66,7 @@ def describe(data: TextData) -> dict[str, Any]:
         if "train" in known and not is_sample
         else {},
         "baseline": _baseline(known, problem) if "train" in known else None,
-        "repeats": describe_repeats(data.splits),
+        "repeats": describe_repeats(data.parts),
         "notices": list(data.notices),
     }
 

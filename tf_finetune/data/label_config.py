@@ -25,6 +25,12 @@ class LabelConfig:
     label_columns: tuple[str, ...] = setting(
         (), "multi_label: a column of 0 and 1 for each label, comma-separated"
     )
+    unlabelled_file: str | None = setting(
+        None,
+        "more texts, of the training rows' columns and formats; whatever their labels are, they "
+        "learn from --teacher alone",
+        path="list",
+    )
     problem_type: str = setting(
         "auto",
         "what the labels are; auto infers it from them",

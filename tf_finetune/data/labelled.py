@@ -20,7 +20,7 @@ from tf_finetune.data.problem import DEFAULT_METRICS, Problem, known_labels
 from tf_finetune.data.readers import Row
 from tf_finetune.data.row_stream import RowStream
 from tf_finetune.data.selection import labelled_rows
-from tf_finetune.data.splits import SPLITS, max_samples
+from tf_finetune.data.splits import SPLITS, UNLABELLED, max_samples
 from tf_finetune.data.tasks import Layout
 from tf_finetune.data.wording import rows_text
 from tf_finetune.errors import UserError
@@ -128,6 +128,7 @@ class TextData:
         train: The training examples; with `stream`, a sample of them.
         validation: The examples to evaluate on during training.
         test: The examples to evaluate on and to predict at the end.
+        unlabelled: The texts of --unlabelled_file.
         read: Turns further rows into examples.
         metric_for_best_model: See the flag.
         stream: All training rows, if they are not kept in memory.
@@ -145,6 +146,7 @@ class TextData:
     held_out: Mapping[str, Columns] = field(default_factory=dict)
     found: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[str] = ()
+    unlabelled: Examples | None = None
 
     @property
     def problem(self) -> Problem:
@@ -156,6 +158,28 @@ class TextData:
         """The splits that exist, by name."""
         found = {split: getattr(self, split) for split in SPLITS}
         return {split: examples for split, examples in found.items() if examples is not None}
+
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """The splits, and the unlabelled texts after those of training."""
+        if self.unlabelled is None:
+            return self.splits
+        train, *others = self.splits.items()
+        return dict([train, (UNLABELLED, self.unlabelled), *others])
+
+    @property
+    def trained_on(self) -> Examples | None:
+        """The training examples, then the unlabelled texts, whose labels are not known."""
+        train, more = self.train, self.unlabelled
+        if train is None or train.labels is None or more is None:
+            return train
+        unknown = -1 if self.problem.problem_type == "single_label" else np.nan
+        labels = np.full((len(more), *train.labels.shape[1:]), unknown, train.labels.dtype)
+        texts = zip(train.texts, more.texts, strict=True)
+        return Examples(
+            tuple([*column, *further] for column, further in texts),
+            np.concatenate([train.labels, labels]),
+        )
 
 
 def load_data(
@@ -205,7 +229,10 @@ def load_data(
     train, validation, test = map(examples.get, SPLITS)
     metric = layout.metric_for_best_model or DEFAULT_METRICS[problem.problem_type]
     found = {**cells.found, **_label_settings(form, problem, values)}
-    return TextData(train, validation, test, read, metric, stream, cells.held_out, found, notices)
+    return TextData(
+        *(train, validation, test, read, metric, stream, cells.held_out, found, notices),
+        unlabelled=examples.get(UNLABELLED),
+    )
 
 
 def _find_form(

@@ -9,10 +9,11 @@ from typing import cast
 from tf_finetune.data.file_format import FileFormat, find_format, with_like_quoting
 from tf_finetune.data.keys import FIRST_ROWS, column_names, find_column, first_keys, listed
 from tf_finetune.data.label_config import LabelConfig
+from tf_finetune.data.paths import find_files
 from tf_finetune.data.problem import Problem, ProblemType
 from tf_finetune.data.readers import read_label_names
 from tf_finetune.data.records import open_tfds, parquet_class_names
-from tf_finetune.data.splits import SPLITS, Table, file_tables, find_split_files
+from tf_finetune.data.splits import SPLITS, UNLABELLED, Table, file_tables, find_split_files
 from tf_finetune.data.tasks import TASKS, Layout
 from tf_finetune.errors import UserError
 from tf_finetune.files import is_file
@@ -37,15 +38,19 @@ def open_splits(
         splits: The splits to look for, of train, validation and test.
 
     Returns:
-        The layout, the tables of the splits that exist, and the files of those that are files.
+        The layout, the tables of the splits that exist, and the files of those that are files;
+        with those of training the unlabelled ones.
 
     Raises:
         UserError: No such task, folder, file or data set.
     """
     layout = _find_layout(labels.task_name, data.tfds_name)
+    found_paths = find_split_files(data, layout.known_files, splits)
+    if labels.unlabelled_file and "train" in splits:
+        found_paths[UNLABELLED] = find_files(labels.unlabelled_file)
     files = {
         split: [find_format(path, data, layout.header, layout.skip_ragged) for path in paths]
-        for split, paths in find_split_files(data, layout.known_files, splits).items()
+        for split, paths in found_paths.items()
     }
     files = with_like_quoting(files, data, layout.header, layout.skip_ragged)
     if data.data_dir:

@@ -16,6 +16,8 @@ Table = Callable[[], Iterator[Row]]
 """Starts reading a file, or a split of a TensorFlow data set, from its first row."""
 
 SPLITS = ("train", "validation", "test")
+# The rows of --unlabelled_file, which are no split: they are only trained on.
+UNLABELLED = "unlabelled"
 # In this order they are looked for; without one, a folder of texts for each class.
 _ENDINGS = (*(".tsv", ".csv", ".jsonl", ".parquet", ".json", ".ndjson"), ".xlsx", ".tfrecord", "")
 
@@ -76,7 +78,7 @@ def passed_over(
     """
     notices = []
     for split, files in found.items():
-        if config.data_dir and not getattr(config, f"{split}_file"):
+        if config.data_dir and split in known and not getattr(config, f"{split}_file"):
             _, *others = _in_folder(config.data_dir, known[split])
             if others:
                 notices.append(
@@ -131,6 +133,7 @@ def file_tables(files: Sequence[FileFormat | str]) -> list[Table]:
 def max_samples(config: DataConfig, split: str) -> int | None:
     """Returns the number of rows of a split to use; None: all."""
     return {
+        UNLABELLED: None,
         "train": config.max_train_samples,
         "validation": config.max_eval_samples,
         "test": config.max_predict_samples,

@@ -15,7 +15,7 @@ from tf_finetune.experiments.page import (
     Text,
     render,
 )
-from tf_finetune.experiments.run_page import advice, cost, curves, data, exports, p_value, settings
+from tf_finetune.experiments.run_page import advice, cost, curves, data, p_value, prices, settings
 
 # Wider matrices are scrolled.
 _LEAST_MATRIX = 960
@@ -41,7 +41,7 @@ def classifier_page(report: Mapping[str, Any]) -> str:
         Section("Labels that look wrong", _mislabelled(report.get("mislabelled"))),
         Section("Texts in two splits", _duplicates(report.get("duplicates"))),
         Section("What was run", [*settings(report), *data(report.get("data")), *cost(report)]),
-        Section("What an answer costs", exports(report.get("exports"))),
+        Section("What an answer costs", prices(report)),
         Section("What is missing here", [Text(text) for text in report["missing"]]),
     ]
     return render(report["headline"], subtitle, sections)

@@ -36,7 +36,7 @@ def report_classifier(model_dir: ModelDir, slice_columns: Sequence[str]) -> dict
 
     Returns:
         A JSON object: `kind`, `headline`, `model_dir`, `problem`, `settings`, `missing`, `data`,
-        `curves`, `cost`, `exports`, `results`; as far as there are rows and labels for it
+        `curves`, `cost`, `exports`, `prices`, `results`; as far as there are rows and labels for it
         `comparison`, `confusion`, `reliability`, `coverage`, `precision_recall`, `by_label`,
         `by_length`, `by_column`, `errors`, `mislabelled`, `duplicates`; and `advice`.
 
@@ -60,6 +60,7 @@ def report_classifier(model_dir: ModelDir, slice_columns: Sequence[str]) -> dict
         "curves": list(run.log),
         "cost": run.metrics.get("train"),
         "exports": run.metrics.get("exports"),
+        "prices": run.metrics.get("prices"),
         "results": {part: run.metrics[part] for part in ("eval", "test") if part in run.metrics},
     }
     fitted, tfidf = _fit(run)

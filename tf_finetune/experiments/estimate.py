@@ -172,7 +172,7 @@ def estimate(measured: Measured, config: Any) -> dict[str, float]:
     traced = max(0.0, measured.evaluation - min(shown, ROWS) * row)
     evaluations = times * asked.get("validation", 0) * row + (traced if shown else 0)
     if config.run.do_eval:
-        evaluations += sum(rows for split, rows in asked.items() if split != "train") * row
+        evaluations += sum(asked.get(split, 0) for split in ("validation", "test")) * row
     saves = max(times, math.ceil(steps / (loop.save_checkpoints_steps or per_epoch)))
     return {
         "steps": steps,

@@ -1,5 +1,6 @@
 """One run, read from its model directory."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -234,7 +235,8 @@ def _encoded(labels: Sequence[Any], problem: Problem) -> np.ndarray:
 def _read_train(config: Config, problem: Problem, missing: list[str]) -> Examples | None:
     """Reads the training rows again; None, with the reason, if they are not as they were."""
     try:
-        data = load_data(config.data, config.labels)
+        labels = dataclasses.replace(config.labels, unlabelled_file=None)
+        data = load_data(config.data, labels)
     except (UserError, OSError) as error:
         missing.append(
             f"The training rows cannot be read any more, so nothing is compared: {error}"

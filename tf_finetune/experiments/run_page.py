@@ -26,7 +26,9 @@ _EXPORT = {
     "rows a second": ("rows_per_second", ",.0f"),
     "ms a row": ("milliseconds", ",.1f"),
     "MB": ("megabytes", ",.1f"),
+    "weights": ("weights", ",d"),
 }
+_PRICED = {"teacher": "the teacher", "model": "this model"}
 
 
 def curves(points: Sequence[Mapping[str, Any]], score: str) -> list[Any]:
@@ -84,16 +86,23 @@ def cost(report: Mapping[str, Any]) -> list[Any]:
     return [Table("What the training has cost.", ["", "value"], rows)] if rows else []
 
 
-def exports(found: Mapping[str, Any] | None) -> list[Any]:
-    """Returns what exports for other programs have lost, and what an answer of them costs."""
+def prices(report: Mapping[str, Any]) -> list[Any]:
+    """Returns what an answer of the teacher, the model and its exports costs, and is worth."""
+    models = report.get("prices") or {}
+    weights = {"weights": models["model"]["weights"]} if "model" in models else {}
+    found = {_PRICED[name]: models[name] for name in _PRICED if name in models}
+    found |= {name: {**weights, **one} for name, one in (report.get("exports") or {}).items()}
     rows = [
         [
             f"{name}, {one['quantization']}",
-            *(f"{one[key]:{form}}" for key, form in _EXPORT.values()),
+            *(f"{one[key]:{form}}" if key in one else "–" for key, form in _EXPORT.values()),
         ]
-        for name, one in (found or {}).items()
+        for name, one in found.items()
     ]
-    caption = "Exports, from raw texts to logits, on the machine that made them."
+    caption = (
+        "From raw texts to logits, on the machine that trained or exported it; points are "
+        "hundredths of the score, against this model."
+    )
     return [Table(caption, ["", *_EXPORT], rows)] if rows else []
 
 

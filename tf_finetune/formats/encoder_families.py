@@ -37,6 +37,7 @@ class Family:
         network: Makes the network.
         dropout: The key of the head's dropout rate in a config.json; None: it has none of its own.
         activation: The key of the activation there.
+        layers: The key of the number of layers there.
         unused: A pattern of tensors that its checkpoints hold and transformers does not read.
     """
 
@@ -47,6 +48,7 @@ class Family:
     network: Callable[..., Any] = BertEncoder
     dropout: str | None = "classifier_dropout"
     activation: str = "hidden_act"
+    layers: str = "num_hidden_layers"
     unused: str = "$^"
 
 
@@ -88,6 +90,15 @@ def with_activation(config: dict[str, Any], hidden_act: str | None) -> dict[str,
     if hidden_act is None or family is None:
         return config
     return {**config, family.activation: hidden_act}
+
+
+def with_num_layers(config: Config, num_layers: int) -> dict[str, Any]:
+    """Returns a configuration of the lowest layers of a network."""
+    family = FAMILIES[config.get("model_type", "bert")]
+    changed = {**config, family.layers: num_layers}
+    if isinstance(kinds := config.get("layer_types"), list):  # ModernBERT's, one for each layer.
+        changed["layer_types"] = kinds[:num_layers]
+    return changed
 
 
 def _bert(config: Config) -> dict[str, Any]:
@@ -227,6 +238,7 @@ FAMILIES = {
         _is(NativeHead("cls", "pre_classifier", "classifier", "relu", input_dropout=False)),
         dropout="seq_classif_dropout",
         activation="activation",
+        layers="n_layers",
     ),
     "electra": Family("Electra", "electra.", _electra, _is(NativeHead(activation="gelu"))),
     "mpnet": Family("MPNet", "mpnet.", _mpnet, _is(NativeHead()), dropout=None),

@@ -7,6 +7,7 @@ from tf_finetune.errors import UserError
 from tf_finetune.formats.encoder import Encoder
 from tf_finetune.formats.encoder_adapters import with_lora
 from tf_finetune.formats.encoder_families import find_family
+from tf_finetune.formats.encoder_layers import with_layers
 from tf_finetune.formats.handles import describe, find_kind, local_path
 from tf_finetune.formats.hf_hub import download, with_commit
 from tf_finetune.formats.hub import load_hub
@@ -29,6 +30,7 @@ def load_encoder(
     preprocessor: str | None = None,
     dropout: float | None = None,
     hidden_act: str | None = None,
+    num_layers: int | None = None,
     lora: Lora | None = None,
 ) -> Encoder:
     """Loads a text encoder. Its dtype policy is Keras' global one at the time of the call.
@@ -49,6 +51,7 @@ def load_encoder(
         dropout: Replaces a native encoder's dropout rate; None keeps its own.
         hidden_act: Replaces the activation of an encoder in Hugging Face's format: `gelu`, the
             exact one, or `gelu_new`, the tanh formula; None keeps its own.
+        num_layers: How many layers to keep, the lowest; None: all. See `with_layers`.
         lora: The adapters to train in place of the encoder's weights; None: none. Only an encoder
             of our own layers can have them.
 
@@ -58,7 +61,8 @@ def load_encoder(
     Raises:
         UserError: The handle cannot be used; the message says why and what to do.
     """
-    return with_lora(_load(handle, mode, preprocessor, dropout, hidden_act), lora)
+    encoder = _load(handle, mode, preprocessor, dropout, hidden_act)
+    return with_lora(with_layers(encoder, num_layers), lora)
 
 
 def _load(
@@ -68,7 +72,7 @@ def _load(
     dropout: float | None,
     hidden_act: str | None,
 ) -> Encoder:
-    """Loads an encoder without adapters; see `load_encoder`."""
+    """Loads a whole encoder without adapters; see `load_encoder`."""
     path = _find(handle)
     if path and handle.startswith(_HF):
         handle = with_commit(handle, path)

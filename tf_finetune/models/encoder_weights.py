@@ -27,15 +27,17 @@ def merged_weights(network: Any) -> Iterator[tuple[str, np.ndarray]]:
             yield name, value
 
 
-def remake(network: Any, lora: Lora | None) -> Any:
+def remake(network: Any, lora: Lora | None, num_layers: int | None = None) -> Any:
     """Makes a network that computes the same, with its adapters merged into its weights.
 
     Args:
         network: See `merged_weights`.
         lora: The new adapters, which change nothing until they are trained; None: none.
+        num_layers: How many of its layers the new one has, the lowest; None: all.
     """
     config = {**network.get_config(), "dtype": network.dtype_policy}
     config["lora"] = None if lora is None else dataclasses.asdict(lora)
+    config["num_layers"] = num_layers or network.num_layers
     made = type(network).from_config({**config, "initializer": "zeros"})
     made.build()
     weights = dict(merged_weights(network))

@@ -10,8 +10,8 @@ from tf_finetune.files import exists, is_dir, is_remote, list_dir
 SAVED_MODEL, HUGGING_FACE, PEFT = "saved_model.pb", "generation_config.json", "adapter_config.json"
 # Those of a classifier for other programs than TensorFlow, by the names of their folders.
 RUNTIMES = {"openvino": "model.xml", "onnx": "model.onnx", "litert": "model.tflite"}
-# The temperature of a classifier.
-CALIBRATION = "calibration.json"
+# The temperature of a classifier, and the teacher that it learnt from.
+RECORDS = CALIBRATION, TEACHER_RECORD = "calibration.json", "teacher.json"
 CONFIG = "config.json"  # A classifier in Hugging Face's format has no other file of its own.
 
 

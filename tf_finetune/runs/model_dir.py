@@ -29,7 +29,7 @@ _REPORT = ("evaluated.jsonl", "report.json", "report.html")
 _ATOMIC = (
     *("config.json", "train.cfg", "labels.txt", "split.tsv", "metrics.json", "reference.npz"),
     *("predictions.tsv", "predictions.jsonl", "export", "encoder", "adapter", "saved_model"),
-    *("hugging_face", "data.json", exports.CALIBRATION, *exports.RUNTIMES, *_REPORT),
+    *("hugging_face", "data.json", *exports.RECORDS, *exports.RUNTIMES, *_REPORT),
 )
 # By one of these files a folder is known to be of a run: others of its name are left alone.
 _MADE = {
