@@ -7,12 +7,14 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from tf_finetune.errors import UserError
 from tf_finetune.generation.answer_settings import AnswerSettings
 from tf_finetune.server.models import ServedModel
 
+# Has a function called in the engine's thread, soon.
+Call: TypeAlias = Callable[[Callable[[], None]], None]
 # Messages, a text, or token ids.
 Prompt = Sequence[Mapping[str, Any]] | str | Sequence[int]
 
@@ -152,6 +154,9 @@ class Worker(Protocol):
     def step(self) -> None:
         """Goes on with all answers by a token."""
 
+    def close(self) -> None:
+        """Ends what it does in other threads."""
+
 
 class Engine:
     """Answers inquiries; those that arrive together are answered together.
@@ -159,11 +164,12 @@ class Engine:
     TensorFlow is loaded with the first one.
     """
 
-    def __init__(self, make: Callable[[], Worker], most_waiting: int = 256) -> None:
+    def __init__(self, make: Callable[[Call], Worker], most_waiting: int = 256) -> None:
         """Starts nothing yet.
 
         Args:
-            make: Makes what answers; it is called once, in the engine's own thread.
+            make: Makes what answers; it is called once, in the engine's own thread, and gets what
+                has a function called there.
             most_waiting: The most answers that are asked for at a time; further ones are refused.
         """
         self._make, self._most = make, most_waiting
@@ -194,10 +200,9 @@ class Engine:
 
     def stop(self) -> None:
         """Ends the thread after its step; answers that have not ended fail."""
-        if self._thread:
+        if thread := self._thread:
             self._inbox.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _closed(self, stream: Stream) -> None:
         self._open.discard(stream)
@@ -205,7 +210,7 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            worker = self._make()
+            worker = self._make(lambda task: self._inbox.put(lambda _: task()))
         except Exception as error:
             self._refuse_all(as_told(error))
             return
@@ -222,6 +227,7 @@ class Engine:
             except Exception as error:  # The next request may be answered.
                 as_told(error)
         self._refuse_all(Failed("The server is being stopped."))
+        worker.close()
 
     def _refuse_all(self, error: Exception) -> None:
         self._thread = None  # The next request tries again.
