@@ -225,6 +225,29 @@ def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
         assert ids_of(reply) == ids_of(alone(slots, ask))
 
 
+def test_who_asks_for_many_answers_takes_turns_with_others(slots):
+    """Of five rows one asker gets four at most, and others the next that is free."""
+    asks = {name: Ask([5, 6], (), 30, settings=GREEDY, asker=name) for name in "abc"}
+    many = [slots.add(asks["a"]) for _ in range(20)]
+    slots.step()
+    assert sum(map(bool, many)) and [len(reply.tokens) for reply in many[:5]] == [2, 2, 2, 2, 0]
+    # A free row is nobody's: who comes later has it at once.
+    late = slots.add(asks["b"])
+    slots.step()
+    assert len(late.tokens) == 2
+    others = [slots.add(asks["c"]) for _ in range(20)]
+    while not late.answer.reason:
+        slots.step()
+    # Those of the first asker that had rows ended at once, and both share the rows.
+    slots.step()
+    begun = [sum(0 < len(r.tokens) < 30 for r in group) for group in (many, others)]
+    assert begun == [3, 2]
+    while not slots.is_idle:
+        slots.step()
+    expected = ids_of(alone(slots, asks["a"]))
+    assert all(ids_of(reply) == expected for reply in [*many, late, *others])
+
+
 def test_three_programs_serve_any_number_of_rows(slots):
     asks = [Ask(prompt, (), 10, settings=GREEDY) for prompt in make_prompts(40)]
     answer_in_company(slots, asks)

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from tf_finetune.generation.next_tokens import choose_tokens
 from tf_finetune.generation.reading import fitted, grown, rounded_up
 from tf_finetune.generation.replies import Ask, Reply
 from tf_finetune.generation.slot_programs import SlotPrograms
+from tf_finetune.generation.turns import in_turn
 from tf_finetune.models.causal_attention import Memory
 from tf_finetune.text.stream_decoder import StreamDecoder
 
@@ -54,7 +54,7 @@ class Slots:
 
         Args:
             decoder: The base, without adapters.
-            rows: The most prompts that are answered at once.
+            rows: The most prompts that are answered at once; an asker gets three quarters at most.
             longest: The most tokens of a prompt with its answer; None: as many as the decoder was
                 made for.
         """
@@ -181,11 +181,11 @@ class Slots:
         return self._begin(group, memories, logits)
 
     def _next_group(self) -> list[Reply]:
-        """Returns the first of those that wait, with as many as fit into the rows and a chunk.
+        """Returns whose turn it is first, with as many as fit into the rows and a chunk.
 
         Prompts of its length come with it before others: they are padded least.
         """
-        able = list(islice(self.waiting, self.rows - len(self._live)))
+        able = in_turn(self.waiting, self._live, self.rows)
         longest = len(able[0].ask.prompt) if able else 0
         able.sort(key=lambda reply: abs(len(reply.ask.prompt) - longest))
         group: list[Reply] = []

@@ -125,9 +125,7 @@ class Answering:
         inquiry, slots = stream.inquiry, model.slots
         prompts = [_ids(prompt, model.form) for prompt in inquiry.prompts]
         asks = [
-            _ask(inquiry, model, prompt, number)
-            for prompt in prompts
-            for number in range(inquiry.n)
+            _ask(stream, model, prompt, number) for prompt in prompts for number in range(inquiry.n)
         ]
         try:
             for ask in asks:
@@ -179,7 +177,8 @@ def _ids(prompt: Prompt, form: DialogueFormat) -> list[int]:
     return ids
 
 
-def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
+def _ask(stream: Stream, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
+    inquiry = stream.inquiry
     tokenizer = model.form.chat.tokenizer
     bias = inquiry.settings.logit_bias
     if strange := [id for id in bias if not 0 <= id < tokenizer.vocab_size]:
@@ -196,6 +195,7 @@ def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: 
         inquiry.settings,
         number,
         tells=inquiry.logprobs is not None,
+        asker=stream,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from tf_finetune.errors import UserError
 from tf_finetune.generation.answer_settings import AnswerSettings
+from tf_finetune.generation.turns import most_of_one
 from tf_finetune.server.models import ServedModel
 
 # Has a function called in the engine's thread, soon.
@@ -38,6 +39,11 @@ class Inquiry:
     max_tokens: int | None = None
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     logprobs: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many answers are asked for."""
+        return len(self.prompts) * self.n
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,18 @@ class Stream:
     """The answers to an inquiry, which come piece by piece.
 
     A reader may be slow: what waits for it is no more than its answers.
+
+    Attributes:
+        inquiry: What was asked.
+        is_closed: Whether nobody reads it any more.
+        left: How many answers have not been read to their end.
     """
 
     def __init__(self, inquiry: Inquiry, close: Callable[["Stream"], None]) -> None:
         """Is called by `Engine.submit`, in the event loop of the reader."""
         self.inquiry = inquiry
         self.is_closed = False
+        self.left = inquiry.count
         self._close, self._loop = close, asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         self._prompt_tokens: asyncio.Future[int] = self._loop.create_future()
@@ -102,12 +114,11 @@ class Stream:
         return await self._prompt_tokens
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        left = len(self.inquiry.prompts) * self.inquiry.n
-        while left:
+        while self.left:
             piece = await self._pieces.get()
             if isinstance(piece, Exception):
                 raise piece
-            left -= bool(piece.reason)
+            self.left -= bool(piece.reason)
             yield piece
 
     def close(self) -> None:
@@ -179,16 +190,25 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """How many answers have been asked for and are still read."""
-        return sum(len(stream.inquiry.prompts) * stream.inquiry.n for stream in self._open)
+        """How many answers have been asked for and not been read to their end."""
+        return sum(stream.left for stream in self._open)
 
     def submit(self, inquiry: Inquiry) -> Stream | None:
         """Asks for answers; who asks closes the stream. It is called in an event loop.
 
         Returns:
             The answers; None: too many wait already.
+
+        Raises:
+            UserError: One request may not ask for so many.
         """
-        if self._open and self.waiting + len(inquiry.prompts) * inquiry.n > self._most:
+        if inquiry.count > (most := most_of_one(self._most)):
+            raise UserError(
+                f"The request asks for {inquiry.count:,} answers (prompts times n); one request "
+                f"may ask for {most:,}, three quarters of --max_waiting={self._most}. Ask for them "
+                "in several requests."
+            )
+        if self.waiting + inquiry.count > self._most:
             return None
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
