@@ -225,6 +225,43 @@ def test_a_prompt_of_several_answers_is_read_once(slots, monkeypatch):
         assert ids_of(reply) == ids_of(alone(slots, ask))
 
 
+def test_who_asks_for_many_answers_takes_turns_with_others(slots):
+    """Of five rows one asker gets four at most, and others the next that is free."""
+    asks = {name: Ask([5, 6], (), 30, settings=GREEDY, asker=name) for name in "abc"}
+    many = [slots.add(asks["a"]) for _ in range(20)]
+    for _ in range(2):
+        slots.step()
+    assert [len(reply.tokens) for reply in many[:5]] == [2, 2, 2, 2, 0]
+    # A free row is nobody's: who comes later has it at once.
+    late = slots.add(asks["b"])
+    slots.step()
+    assert len(late.tokens) == 1
+    others = [slots.add(asks["c"]) for _ in range(20)]
+    while not late.answer.reason:
+        slots.step()
+    # Those of the first asker that had rows have ended, and both share the rows.
+    for _ in range(3):
+        slots.step()
+    begun = [sum(0 < len(r.tokens) < 30 for r in group) for group in (many, others)]
+    assert begun == [3, 2]
+    while not slots.is_idle:
+        slots.step()
+    expected = ids_of(alone(slots, asks["a"]))
+    assert all(ids_of(reply) == expected for reply in [*many, late, *others])
+
+
+def test_first_tokens_come_before_the_second_and_steps_take_turns(slots):
+    first = slots.add(Ask([5, 6], (), 9, settings=GREEDY))
+    assert slots.step() == [first] and len(first.tokens) == 1
+    others = [slots.add(Ask([7] * (number + 1), (), 9, settings=GREEDY)) for number in range(3)]
+    assert slots.step() == [first] and len(first.tokens) == 2
+    assert slots.step() == others and [len(reply.tokens) for reply in others] == [1] * 3
+    for count in range(2, 4):
+        assert set(slots.step()) == {first, *others} and len(others[0].tokens) == count
+    while not slots.is_idle:
+        slots.step()
+
+
 def test_three_programs_serve_any_number_of_rows(slots):
     asks = [Ask(prompt, (), 10, settings=GREEDY) for prompt in make_prompts(40)]
     answer_in_company(slots, asks)

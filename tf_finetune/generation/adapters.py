@@ -1,13 +1,15 @@
 """The adapters of a base that answer side by side."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from tf_finetune.generation.slot_programs import JoinedAdapters
 from tf_finetune.models.row_adapters import Stacks, join_adapters
+
+Tensors: TypeAlias = tuple[tf.Tensor, ...]
 
 
 class Adapters:
@@ -34,6 +36,11 @@ class Adapters:
         self._stacks.pop(name, None)
         self._joined, self._chosen = ((), None), ((), None)
 
+    def alone(self, stacks: Stacks) -> JoinedAdapters:
+        """Returns an adapter that need not be among these, for a single row."""
+        a, b, owners = self._join([stacks])
+        return JoinedAdapters(a, b, self._owned(owners, [0]))
+
     def of(self, names: Sequence[str | None]) -> JoinedAdapters | None:
         """Returns the adapters of rows by their names; None: no row has one.
 
@@ -49,10 +56,17 @@ class Adapters:
         if not used:
             return None
         if self._joined[0] != used:
-            a, b, owners = join_adapters([self._stacks[name] for name in used])
-            arrays = [tuple(tf.cast(part, self._dtype) for part in parts) for parts in (a, b)]
-            self._joined = used, (*arrays, owners)
+            self._joined = used, self._join([self._stacks[name] for name in used])
         a, b, owners = self._joined[1]
-        row = np.array([-1 if name is None else used.index(name) for name in names])
-        chosen = (tf.cast(owner == row[:, None], self._dtype) for owner in owners)
-        return JoinedAdapters(a, b, tuple(chosen))
+        row = [-1 if name is None else used.index(name) for name in names]
+        return JoinedAdapters(a, b, self._owned(owners, row))
+
+    def _join(self, stacks: Sequence[Stacks]) -> tuple[Tensors, Tensors, Sequence[np.ndarray]]:
+        a, b, owners = join_adapters(stacks)
+        cast = [tuple(tf.cast(part, self._dtype) for part in parts) for parts in (a, b)]
+        return cast[0], cast[1], owners
+
+    def _owned(self, owners: Sequence[np.ndarray], rows: Sequence[int]) -> Tensors:
+        """Returns which ranks are of the adapter of each row."""
+        numbers = np.array(rows)[:, None]
+        return tuple(tf.cast(owner == numbers, self._dtype) for owner in owners)

@@ -84,3 +84,8 @@ def fitted(
 def rounded_up(length: Any) -> Any:
     """Returns the least multiple of `BLOCK` that is not below a length."""
     return -(-length // BLOCK) * BLOCK
+
+
+def power_of_two(count: int) -> int:
+    """Returns the least power of two that is not below a count."""
+    return 1 << (count - 1).bit_length()

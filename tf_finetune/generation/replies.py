@@ -1,6 +1,6 @@
 """What is asked of a row of `Slots`, and its answer while it grows."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ class Ask:
         settings: How its tokens are chosen.
         number: Several answers to one prompt differ in it.
         tells: Whether log-probabilities are told.
+        asker: Who asks: several answers of one asker take turns with those of others; None: nobody
+            who asks for anything else.
     """
 
     prompt: Sequence[int]
@@ -31,6 +33,7 @@ class Ask:
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     number: int = 0
     tells: bool = False
+    asker: Hashable = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import ops
 
-from tf_finetune.generation.reading import read_tokens, rounded_up
+from tf_finetune.generation.reading import fitted, read_tokens, rounded_up
 from tf_finetune.models.causal_attention import MaybeMemory, Memory, NewMemory
 from tf_finetune.models.decoding_weights import DecodingWeights
 from tf_finetune.models.linear import product_of_parts
@@ -48,6 +48,19 @@ class SlotPrograms:
     def __len__(self) -> int:
         """Returns how many programs there are."""
         return len(self._programs)
+
+    def trace(self, adapters: JoinedAdapters | None = None) -> None:
+        """Traces all programs, so that the first who asks does not wait for it.
+
+        The programs may be run in another thread meanwhile.
+
+        Args:
+            adapters: Of a row; None: the programs without adapters.
+        """
+        id, row = tf.zeros((1, 1), tf.int32), tf.zeros((1,), tf.int32)
+        new, _ = self.read_prompts(id, row, 2, adapters)
+        memories, _ = self.read_on(id, row, row + 1, new, adapters)
+        self.put_rows(fitted(memories, [0]), memories, [0])
 
     def read_prompts(
         self, ids: tf.Tensor, starts: tf.Tensor, room: int, adapters: JoinedAdapters | None

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from tf_finetune.formats.decoder import Decoder
 from tf_finetune.generation.adapters import Adapters
 from tf_finetune.generation.answer_text import AnswerText
 from tf_finetune.generation.next_tokens import choose_tokens
-from tf_finetune.generation.reading import fitted, grown, rounded_up
+from tf_finetune.generation.reading import fitted, grown, power_of_two, rounded_up
 from tf_finetune.generation.replies import Ask, Reply
 from tf_finetune.generation.slot_programs import SlotPrograms
+from tf_finetune.generation.turns import in_turn
 from tf_finetune.models.causal_attention import Memory
 from tf_finetune.text.stream_decoder import StreamDecoder
 
@@ -54,7 +54,7 @@ class Slots:
 
         Args:
             decoder: The base, without adapters.
-            rows: The most prompts that are answered at once.
+            rows: The most prompts that are answered at once; an asker gets three quarters at most.
             longest: The most tokens of a prompt with its answer; None: as many as the decoder was
                 made for.
         """
@@ -67,6 +67,7 @@ class Slots:
         self._replies: list[Reply | None] = []
         self._memories: list[Memory] = []
         self._reading: _Reading | None = None
+        self._has_read = False  # The last step has read prompts.
 
     @property
     def is_idle(self) -> bool:
@@ -130,19 +131,22 @@ class Slots:
         self._give_back()
 
     def step(self) -> list[Reply]:
-        """Reads some prompts, if any wait and rows are free, and a token of each row.
+        """Reads some prompts, if any wait and rows are free, or a token of each row, by turns.
 
         Returns:
-            The answers that have got a token.
+            The answers that have got a token: the first one is not kept back until the second.
         """
-        changed = self._admit()
-        live = self._live
-        if live:
-            self._decode()
-        done = [reply for reply in live if reply.answer.reason]
-        self._replies = [None if reply in done else reply for reply in self._replies]
+        changed = None if self._has_read else self._admit()
+        self._has_read = changed is not None
+        if changed is None:
+            changed = self._live
+            if changed:
+                self._decode()
+        self._replies = [
+            None if reply and reply.answer.reason else reply for reply in self._replies
+        ]
         self._give_back()
-        return list(dict.fromkeys([*changed, *live]))
+        return changed
 
     @property
     def _live(self) -> list[Reply]:
@@ -150,13 +154,17 @@ class Slots:
 
     # Prompts
 
-    def _admit(self) -> list[Reply]:
-        """Reads the next prompts or a chunk of one; returns the answers that have begun."""
+    def _admit(self) -> list[Reply] | None:
+        """Reads the next prompts or a chunk of one.
+
+        Returns:
+            The answers that have begun; None: there was nothing to read.
+        """
         if self._reading:
             return self._read_chunk(self._reading)
         group = self._next_group()
         if not group:
-            return []
+            return None
         for reply in group:
             self.waiting.remove(reply)
         if len(group) == 1 and len(group[0].ask.prompt) > CHUNK:
@@ -181,11 +189,11 @@ class Slots:
         return self._begin(group, memories, logits)
 
     def _next_group(self) -> list[Reply]:
-        """Returns the first of those that wait, with as many as fit into the rows and a chunk.
+        """Returns whose turn it is first, with as many as fit into the rows and a chunk.
 
         Prompts of its length come with it before others: they are padded least.
         """
-        able = list(islice(self.waiting, self.rows - len(self._live)))
+        able = in_turn(self.waiting, self._live, self.rows)
         longest = len(able[0].ask.prompt) if able else 0
         able.sort(key=lambda reply: abs(len(reply.ask.prompt) - longest))
         group: list[Reply] = []
@@ -241,7 +249,7 @@ class Slots:
         """Gives rows, and more of them if need be, to new answers."""
         needed = len(self._live) + len(group)
         if needed > len(self._replies):
-            self._fit(min(_power_of_two(needed), self.rows), self._memories or memories)
+            self._fit(min(power_of_two(needed), self.rows), self._memories or memories)
         self._memories = grown(self._memories, memories[0].room)
         free = [number for number, reply in enumerate(self._replies) if reply is None]
         rows = free[: len(group)]
@@ -260,7 +268,7 @@ class Slots:
         if not self._live:
             self._replies, self._memories = [], []
             return
-        size = _power_of_two(min(len(self._live) + len(self.waiting), self.rows))
+        size = power_of_two(min(len(self._live) + len(self.waiting), self.rows))
         room = rounded_up(max(reply.place for reply in self._live) + 1)
         # What is needed soon again is kept: it would be copied.
         is_wide, is_long = 4 * size <= len(self._replies), 4 * room <= self._memories[0].room
@@ -289,8 +297,3 @@ class Slots:
 
 def _starts(replies: Sequence[Reply | None]) -> tf.Tensor:
     return tf.constant([reply.start if reply else 0 for reply in replies], tf.int32)
-
-
-def _power_of_two(count: int) -> int:
-    """Returns the least power of two that is not below a count."""
-    return 1 << (count - 1).bit_length()

@@ -1,6 +1,7 @@
 """Compiles parts of a network as XLA kernels, or traces them once for all their calls."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -72,12 +73,22 @@ def fused(
     return call
 
 
-_compiles = False  # Whether the function being traced is a kernel of `fused`.
+class _Tracing(threading.local):
+    """What a thread traces; models are loaded while others are traced.
+
+    Attributes:
+        is_kernel: Whether it is a kernel of `fused`.
+    """
+
+    is_kernel = False
+
+
+_tracing = _Tracing()
 
 
 def in_kernel() -> bool:
     """Whether the function being traced is a kernel of `fused`."""
-    return _compiles
+    return _tracing.is_kernel
 
 
 def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,12 +96,11 @@ def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*tensors: Tensor, **static: Any) -> Any:
-        global _compiles
-        before, _compiles = _compiles, True
+        before, _tracing.is_kernel = _tracing.is_kernel, True
         try:
             return function(*tensors, **static)
         finally:
-            _compiles = before
+            _tracing.is_kernel = before
 
     return call
 

@@ -10,10 +10,11 @@ from tf_finetune.generation.dialogue_format import DialogueFormat
 from tf_finetune.generation.replies import Ask, Reply, Token
 from tf_finetune.generation.slots import Slots
 from tf_finetune.runtime.hardware import choose_precision, compile_unseen
-from tf_finetune.server.engine import Inquiry, Piece, Prompt, Stream, TokenText, as_told
+from tf_finetune.server.engine import Call, Inquiry, Piece, Prompt, Stream, TokenText, as_told
 from tf_finetune.server.failures import ApiError
 from tf_finetune.server.labelling import label, texts_of
-from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded
+from tf_finetune.server.loaded import LabelModel, LanguageModel, Loaded, Model
+from tf_finetune.server.loading import Loading
 from tf_finetune.text.token_bytes import token_bytes
 from tf_finetune.text.tokenizer import Tokenizer
 
@@ -38,16 +39,18 @@ class _Answer:
 class Answering:
     """Takes inquiries and answers them step by step."""
 
-    def __init__(self, loaded: Loaded, precision: str = "auto") -> None:
+    def __init__(self, loaded: Loaded, call: Call, precision: str = "auto") -> None:
         """Sets Keras' dtype policy for this thread.
 
         Args:
             loaded: The models.
+            call: Has a function called in this thread, soon.
             precision: See `choose_precision`.
         """
         keras.config.set_dtype_policy(choose_precision(precision)[0])
         compile_unseen()
         self._loaded = loaded
+        self._loading = Loading(loaded, call, self._take)
         self._answers: dict[Reply, _Answer] = {}
         self._texts: dict[Stream, tuple[LabelModel, list[str]]] = {}
 
@@ -57,24 +60,21 @@ class Answering:
         return not (self._answers or self._texts)
 
     def begin(self, stream: Stream) -> None:
-        """Takes an inquiry: its prompts wait for the next step from now on."""
+        """Takes an inquiry: its prompts wait for its model, or for the next step."""
         if stream.is_closed:
             return
-        try:
-            model = self._loaded.find(stream.inquiry.model)
-            if isinstance(model, LabelModel):
-                self._texts[stream] = model, texts_of(stream.inquiry.prompts)
-            else:
-                self._generate(model, stream)
-        except ApiError as error:
-            self.drop(stream)
-            stream.fail(error)
-        except Exception as error:
-            self.drop(stream)
-            stream.fail(as_told(error))
+        if model := self._loaded.get(stream.inquiry.model):
+            self._take(model, stream)
+        else:
+            self._loading.add(stream)
+
+    def close(self) -> None:
+        """Waits until nothing is loaded any more."""
+        self._loading.close()
 
     def drop(self, stream: Stream) -> None:
         """Forgets the answers that a reader does not wait for any more."""
+        self._loading.drop(stream)
         self._texts.pop(stream, None)
         for reply, answer in list(self._answers.items()):
             if answer.stream is stream:
@@ -92,6 +92,20 @@ class Answering:
                 continue
             for reply in changed:
                 self._tell(reply, slots.decoder.tokenizer)
+
+    def _take(self, model: Model, stream: Stream) -> None:
+        """Lets the prompts of an inquiry wait for the next step."""
+        try:
+            if isinstance(model, LabelModel):
+                self._texts[stream] = model, texts_of(stream.inquiry.prompts)
+            else:
+                self._generate(model, stream)
+        except ApiError as error:
+            self.drop(stream)
+            stream.fail(error)
+        except Exception as error:
+            self.drop(stream)
+            stream.fail(as_told(error))
 
     def _label(self) -> None:
         """Answers those who asked classifiers since the last step."""
@@ -111,9 +125,7 @@ class Answering:
         inquiry, slots = stream.inquiry, model.slots
         prompts = [_ids(prompt, model.form) for prompt in inquiry.prompts]
         asks = [
-            _ask(inquiry, model, prompt, number)
-            for prompt in prompts
-            for number in range(inquiry.n)
+            _ask(stream, model, prompt, number) for prompt in prompts for number in range(inquiry.n)
         ]
         try:
             for ask in asks:
@@ -165,7 +177,8 @@ def _ids(prompt: Prompt, form: DialogueFormat) -> list[int]:
     return ids
 
 
-def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
+def _ask(stream: Stream, model: LanguageModel, prompt: Sequence[int], number: int) -> Ask:
+    inquiry = stream.inquiry
     tokenizer = model.form.chat.tokenizer
     bias = inquiry.settings.logit_bias
     if strange := [id for id in bias if not 0 <= id < tokenizer.vocab_size]:
@@ -182,6 +195,7 @@ def _ask(inquiry: Inquiry, model: LanguageModel, prompt: Sequence[int], number: 
         inquiry.settings,
         number,
         tells=inquiry.logprobs is not None,
+        asker=stream,
     )
 
 

@@ -1,5 +1,6 @@
 """The application: its parts, put together."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from tf_finetune.server import files as file_endpoints
 from tf_finetune.server import jobs as job_endpoints
 from tf_finetune.server import models as model_endpoints
 from tf_finetune.server.config import ServerConfig
-from tf_finetune.server.engine import Engine
+from tf_finetune.server.engine import Call, Engine
 from tf_finetune.server.failures import add_handlers
 from tf_finetune.server.files import Files
 from tf_finetune.server.gate import Gate, read_keys
@@ -50,15 +51,15 @@ def create_app(config: ServerConfig) -> FastAPI:
     files = Files(folder / "files", store)
     queue = Queue(folder / "jobs", store, files, config.max_running_jobs)
     models = Models(config.bases, folder / "jobs", store, int(time.time()))
-    engine = Engine(lambda: _answering(config), config.max_waiting)
+    engine = Engine(lambda call: _answering(config, call), config.max_waiting)
     jobs = Jobs(store, files, models, queue, config.organization)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         queue.start()
         yield
-        await run_in_threadpool(engine.stop)
-        await run_in_threadpool(queue.stop)
+        # A model that is being loaded is waited for; trainings are told to save meanwhile.
+        await asyncio.gather(run_in_threadpool(engine.stop), run_in_threadpool(queue.stop))
         store.close()
         os.close(lock)
 
@@ -84,10 +85,10 @@ def create_app(config: ServerConfig) -> FastAPI:
     return app
 
 
-def _answering(config: ServerConfig) -> Any:
+def _answering(config: ServerConfig, call: Call) -> Any:
     """Makes what answers, with TensorFlow, which a server that only trains never loads."""
     from tf_finetune.server.answering import Answering
     from tf_finetune.server.loaded import Loaded
 
     loaded = Loaded(config.memory_limit, config.max_rows, config.max_length)
-    return Answering(loaded, config.precision)
+    return Answering(loaded, call, config.precision)

@@ -81,7 +81,10 @@ async def _respond(
     engine: Engine, inquiry: Inquiry, body: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
     form = Form(isinstance(body, ChatRequest), body.model, inquiry.logprobs is not None)
-    stream = engine.submit(inquiry)
+    try:
+        stream = engine.submit(inquiry)
+    except UserError as error:
+        raise ApiError(400, str(error), code="invalid_value") from None
     if stream is None:
         raise HTTPException(
             429,

@@ -44,9 +44,16 @@ class ServerConfig:
         "most memory for the weights of models that answer, in bytes or such as 4GiB; the longest "
         "unused leave it; left out: half of what is free at the first request",
     )
-    max_rows: int = setting(64, "answers of a model that are made at once", minimum=1)
+    max_rows: int = setting(
+        64,
+        "answers of a model that are made at once, those of one request up to three quarters",
+        minimum=1,
+    )
     max_waiting: int = setting(
-        256, "answers that may be asked for at a time; further requests get 429", minimum=1
+        256,
+        "answers that may be asked for at a time, by one request up to three quarters; further "
+        "requests get 429",
+        minimum=1,
     )
     max_requests_per_minute: int | None = setting(
         None,

@@ -7,12 +7,18 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from tf_finetune.errors import UserError
 from tf_finetune.generation.answer_settings import AnswerSettings
+from tf_finetune.generation.turns import most_of_one
 from tf_finetune.server.models import ServedModel
 
+# Has a function called in the engine's thread, soon.
+Call: TypeAlias = Callable[[Callable[[], None]], None]
+# Seconds within which those who ask an idle engine are taken for asking together: the prompts of
+# all are read at once, and no first token waits for two readings.
+GATHERING = 0.005
 # Messages, a text, or token ids.
 Prompt = Sequence[Mapping[str, Any]] | str | Sequence[int]
 
@@ -36,6 +42,11 @@ class Inquiry:
     max_tokens: int | None = None
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     logprobs: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many answers are asked for."""
+        return len(self.prompts) * self.n
 
 
 @dataclass(frozen=True)
@@ -80,12 +91,18 @@ class Stream:
     """The answers to an inquiry, which come piece by piece.
 
     A reader may be slow: what waits for it is no more than its answers.
+
+    Attributes:
+        inquiry: What was asked.
+        is_closed: Whether nobody reads it any more.
+        left: How many answers have not been read to their end.
     """
 
     def __init__(self, inquiry: Inquiry, close: Callable[["Stream"], None]) -> None:
         """Is called by `Engine.submit`, in the event loop of the reader."""
         self.inquiry = inquiry
         self.is_closed = False
+        self.left = inquiry.count
         self._close, self._loop = close, asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         self._prompt_tokens: asyncio.Future[int] = self._loop.create_future()
@@ -100,12 +117,11 @@ class Stream:
         return await self._prompt_tokens
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        left = len(self.inquiry.prompts) * self.inquiry.n
-        while left:
+        while self.left:
             piece = await self._pieces.get()
             if isinstance(piece, Exception):
                 raise piece
-            left -= bool(piece.reason)
+            self.left -= bool(piece.reason)
             yield piece
 
     def close(self) -> None:
@@ -152,6 +168,9 @@ class Worker(Protocol):
     def step(self) -> None:
         """Goes on with all answers by a token."""
 
+    def close(self) -> None:
+        """Ends what it does in other threads."""
+
 
 class Engine:
     """Answers inquiries; those that arrive together are answered together.
@@ -159,11 +178,12 @@ class Engine:
     TensorFlow is loaded with the first one.
     """
 
-    def __init__(self, make: Callable[[], Worker], most_waiting: int = 256) -> None:
+    def __init__(self, make: Callable[[Call], Worker], most_waiting: int = 256) -> None:
         """Starts nothing yet.
 
         Args:
-            make: Makes what answers; it is called once, in the engine's own thread.
+            make: Makes what answers; it is called once, in the engine's own thread, and gets what
+                has a function called there.
             most_waiting: The most answers that are asked for at a time; further ones are refused.
         """
         self._make, self._most = make, most_waiting
@@ -173,16 +193,25 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """How many answers have been asked for and are still read."""
-        return sum(len(stream.inquiry.prompts) * stream.inquiry.n for stream in self._open)
+        """How many answers have been asked for and not been read to their end."""
+        return sum(stream.left for stream in self._open)
 
     def submit(self, inquiry: Inquiry) -> Stream | None:
         """Asks for answers; who asks closes the stream. It is called in an event loop.
 
         Returns:
             The answers; None: too many wait already.
+
+        Raises:
+            UserError: One request may not ask for so many.
         """
-        if self._open and self.waiting + len(inquiry.prompts) * inquiry.n > self._most:
+        if inquiry.count > (most := most_of_one(self._most)):
+            raise UserError(
+                f"The request asks for {inquiry.count:,} answers (prompts times n); one request "
+                f"may ask for {most:,}, three quarters of --max_waiting={self._most}. Ask for them "
+                "in several requests."
+            )
+        if self.waiting + inquiry.count > self._most:
             return None
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -194,10 +223,9 @@ class Engine:
 
     def stop(self) -> None:
         """Ends the thread after its step; answers that have not ended fail."""
-        if self._thread:
+        if thread := self._thread:
             self._inbox.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _closed(self, stream: Stream) -> None:
         self._open.discard(stream)
@@ -205,14 +233,18 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            worker = self._make()
+            worker = self._make(lambda task: self._inbox.put(lambda _: task()))
         except Exception as error:
             self._refuse_all(as_told(error))
             return
+        pause = 0.0
         while True:
+            is_idle = worker.is_idle
+            pause = GATHERING if is_idle else pause
             try:
-                task = self._inbox.get(block=worker.is_idle)
+                task = self._inbox.get(timeout=None if is_idle else pause)
             except queue.Empty:
+                pause = 0.0
                 worker.step()
                 continue
             if task is None:
@@ -222,6 +254,7 @@ class Engine:
             except Exception as error:  # The next request may be answered.
                 as_told(error)
         self._refuse_all(Failed("The server is being stopped."))
+        worker.close()
 
     def _refuse_all(self, error: Exception) -> None:
         self._thread = None  # The next request tries again.
