@@ -15,7 +15,7 @@ class DistillationConfig:
     teacher: str | None = setting(
         None,
         "model_dir of an earlier run of the same labels, whose answers on the training rows are "
-        "learnt beside these; with --num_layers a smaller model keeps more of its quality",
+        "learnt beside these, as by a smaller model of --num_layers",
         path="one",
     )
     # The defaults of transformers' run_squad_w_distillation.py.
