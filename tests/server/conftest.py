@@ -42,7 +42,7 @@ class Server:
         line = self.process.stdout.readline()
         assert line.startswith("listening on http://"), self.said
         self.url = line.split()[-1]
-        self.client = openai.OpenAI(base_url=self.url, api_key="local", timeout=60)
+        self.client = openai.OpenAI(base_url=self.url, api_key="local", timeout=300)
 
     def kill(self) -> None:
         self.process.kill()

@@ -30,7 +30,7 @@ def test_memory_is_flat_over_two_thousand_requests(start_server, monkeypatch):
     lock = threading.Lock()
 
     def work(_: int, until: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=server.url, timeout=300, trust_env=False) as http:
             while (number := next(numbers)) < until:
                 way = _ask(http, number)
                 with lock:

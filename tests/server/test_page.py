@@ -131,7 +131,7 @@ def test_a_report_names_wrong_lines_and_no_folder(server, tmp_path):
 def test_of_a_long_file_the_beginning_is_read(server, tmp_path):
     rows = [*day_rows(10_000), "no row"]
     file = server.upload(write_lines(tmp_path / "long.jsonl", rows))
-    told = httpx.get(f"{server.url}/files/{file}/report", params={"model": "tiny"}, timeout=60)
+    told = httpx.get(f"{server.url}/files/{file}/report", params={"model": "tiny"}, timeout=300)
     told = told.json()
     assert (told["rows"], told["num_errors"], told["is_whole"]) == (10_000, 0, False)
     assert told["lengths"]["rows"] == 1000
