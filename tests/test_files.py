@@ -171,6 +171,9 @@ def test_a_run_needs_no_file_of_this_machine(tiny_bert_dir):
     assert "labels True" in done.stdout
     tree = dict(line.partition(" ")[::2] for line in done.stdout.splitlines() if "ram://" in line)
     top = tree["ram://m/out"].split()
-    assert top == ["config.json", "labels.txt", "log.jsonl", "metrics.json", "train.cfg"]
+    assert top == [
+        *("calibration.json", "config.json", "labels.txt", "log.jsonl", "metrics.json"),
+        "train.cfg",
+    ]
     assert "saved_model.pb" in tree["ram://m/out/export"]
     assert "step-6.index" in tree["ram://m/out/checkpoints"]
