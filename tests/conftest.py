@@ -27,17 +27,6 @@ gc.set_threshold(20_000, 10, 10)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def without_grappler() -> None:
-    """Runs graphs as they are built: to optimise toys took an eighth of the time.
-
-    Programs that tests start, forked or not, optimise theirs.
-    """
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
 @pytest.fixture(scope="module", autouse=True)
 def collect_garbage() -> Iterator[None]:
     """Frees the graphs of a module's tests, which refer to themselves."""
