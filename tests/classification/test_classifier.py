@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.thorough import mostly
 from tf_finetune.classification.classifier import build_classifier
 from tf_finetune.classification.config import EncoderConfig
 from tf_finetune.classification.heads import HEADS, Pooling
@@ -269,7 +270,7 @@ def test_own_head_from_a_module(encoder, rows, tmp_path, monkeypatch):
         build(encoder, EncoderConfig(head="no_such_module:Head"))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", mostly("mixed_bfloat16", others=["mixed_float16"]))
 def test_mixed_precision_keeps_logits_and_weights_float32(tiny_bert_dir, rows, policy):
     keras.config.set_dtype_policy(policy)
     model = build(load_encoder(str(tiny_bert_dir)))

@@ -140,7 +140,7 @@ def test_loads_without_the_package(exported, encoder) -> None:
     assert answers["label"] == [label for (label,) in expected.labels]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_saved_model_cli(exported, encoder, tmp_path: Path) -> None:
     """The command of the module's docstring; a session, as TensorFlow Serving's, runs it."""
     directory, model = exported
@@ -300,7 +300,7 @@ def test_mixed_precision_is_exported_in_float32(tiny_bert_dir, tmp_path, policy,
     np.testing.assert_allclose(tf.nn.softmax(restored(features, training=False)), exact, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_mixed_precision_has_trained_is_converted_to_lite_rt(tiny_bert_dir, tmp_path) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     encoder = load_encoder(str(tiny_bert_dir))

@@ -66,6 +66,7 @@ def test_what_is_saved_is_a_model_directory_of_the_command(fitted, tmp_path, cap
     assert metrics["test"]["accuracy"] == 1.0
 
 
+@pytest.mark.thorough
 def test_predictions_and_exports_cut_where_the_training_did(fitted, tmp_path):
     """Six tokens between the special ones: what follows them changes nothing."""
     import tensorflow as tf
@@ -194,6 +195,7 @@ def test_what_was_made_by_other_hardware_settings_is_still_evaluated(fitted, tmp
     assert run_classifier.main(command) == 0
 
 
+@pytest.mark.thorough
 def test_a_model_of_early_stopping_predicts_without_validation_data(tiny_bert_dir, tmp_path):
     for name in ("train", "dev", "new"):
         Path(tmp_path / f"{name}.tsv").write_text("text\tlabel\ngood\tgood\nbad\tbad\n")

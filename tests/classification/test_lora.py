@@ -145,6 +145,7 @@ def test_a_training_goes_on_to_the_same_weights(files, tiny_bert_dir):
         np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_a_run_starts_from_the_adapters_of_another(files, tiny_bert_dir, capsys):
     lora = ("--lora_rank=2", "--do_train", "--do_eval")
     assert run_classifier.main(arguments(files, tiny_bert_dir, *lora)) == 0

@@ -73,6 +73,7 @@ def test_what_is_written_for_transformers_has_as_many_layers(name, folder_of, tm
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_other_formats_than_hugging_faces(tiny_hub_dir, tiny_bert_dir):
     encoder = f"{tiny_hub_dir}/encoder"
     cut, expected = (load_encoder(h, num_layers=1) for h in (encoder, str(tiny_bert_dir)))

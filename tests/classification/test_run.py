@@ -16,6 +16,7 @@ import pytest
 
 import run_classifier
 from tests.programs import Program
+from tests.thorough import mostly
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.prepare import can_be_evaluated, prepare
 from tf_finetune.classification.run import run
@@ -484,7 +485,7 @@ def test_a_corrupt_checkpoint_is_named_and_exits_with_2(files, tiny_bert_dir, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["native", "saved_model"])
+@pytest.mark.parametrize("mode", mostly("saved_model", others=["native"]))
 def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
     everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
     everything += (f"--encoder_mode={mode}", "--num_train_epochs=30")
@@ -495,7 +496,7 @@ def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
     assert (files / "out" / "export" / "saved_model.pb").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_fine_tuned_encoder_goes_back_to_tf_hub_format(files, tiny_bert_dir):
     tasks = ("--seed=1", "--do_train", "--do_eval", "--do_export")
     command = arguments(files, tiny_bert_dir, *tasks, "--num_train_epochs=12")

@@ -20,11 +20,11 @@ SUMMARY = {
 }
 ROWS = {"train": 3_200, "validation": 640, "test": 320}
 # A step of 1,000 tokens takes a second; of the 15 later ones two seconds went into kernels.
-MEASURED = Measured(20.0, [1_000.0] * 15, 5.0, 2.0, SUMMARY, ROWS)
+MEASURED = Measured(20.0, [1_000.0] * 15, 5.0, 2.0, SUMMARY, ROWS, epochs=3.0)
 
 
 def test_what_was_measured_is_multiplied():
-    config = replaced(Config(), num_train_epochs=3.0, train_batch_size=32)
+    config = replaced(Config(), train_batch_size=32)
     found = estimate(MEASURED, config)
     assert (found["steps"], found["steps_per_epoch"]) == (300, 100)
     assert found["step_seconds"] == pytest.approx(1.0) and found["start"] == 20.0
@@ -56,6 +56,10 @@ def test_a_run_is_estimated_and_leaves_nothing(tiny_bert_dir, tmp_path, capfd):
     assert told and all(re.fullmatch(r"[0-9.]+ (s|min)", part) for part in told.groups())
     assert re.search(r"^memory +\d\.\d GB", shown, re.M)
     assert not (tmp_path / "out").exists()
+    # The epochs may be left to the program.
+    auto = ["--num_train_epochs=auto", "--do_train", "--estimate"]
+    assert run_classifier.main([*command, *auto]) == 0
+    assert re.search(r"^steps +100 \(10 an epoch\)$", capfd.readouterr().out, re.M)
 
 
 def test_flags_and_data_that_are_wrong_are_named(tmp_path, capfd):

@@ -215,6 +215,7 @@ def test_other_keras_hub_presets(tiny_bert_dir, tmp_path, save):
     np.testing.assert_allclose(outputs["pooled_output"], expected[:, 0], atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_saved_keras_hub_model_loads_in_a_process_of_its_own(tiny_bert_dir, tmp_path):
     save_distil_bert(tmp_path / "preset", (tiny_bert_dir / "vocab.txt").read_text().split())
     encoder = load_encoder(str(tmp_path / "preset"))

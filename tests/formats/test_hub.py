@@ -171,7 +171,7 @@ def test_lifts_other_names_shapes_and_gelus(make_bert, tmp_path, name_of, rank_3
     assert_same_outputs(encoder, str(tmp_path / "bert"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_exact_gelu_survives_saving_and_writing_back(make_bert, tmp_path):
     path = make_bert(exact_gelu=True).save(tmp_path / "bert")
     encoder = load_encoder(path, mode="native")

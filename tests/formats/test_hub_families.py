@@ -297,7 +297,7 @@ def train_one_step(model: keras.Model, inputs: dict[str, tf.Tensor]) -> list[str
     return [variable.path for old, variable in after if np.array_equal(old, variable.numpy())]
 
 
-@pytest.mark.parametrize("family", mostly("electra", "albert", others=["roberta", "distilbert"]))
+@pytest.mark.parametrize("family", mostly("electra", others=["albert", "roberta", "distilbert"]))
 def test_a_family_that_is_lifted(saved, family):
     path, options = saved(family)
     encoder = load_encoder(path, **options)
@@ -353,7 +353,7 @@ def test_a_family_that_stays_a_saved_model(saved, family, caplog, tmp_path):
     np.testing.assert_allclose(exported.run(inputs), model(inputs), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_shared_layer_of_a_saved_model_that_does_not_say_how_often(tmp_path):
     """As the ALBERTs of TF Hub's first version, which return a list."""
     config = configs.EncoderConfig(type="albert", albert=ALBERT.replace(num_layers=12))
@@ -368,7 +368,7 @@ def test_a_shared_layer_of_a_saved_model_that_does_not_say_how_often(tmp_path):
     assert (encoder.network.num_layers, encoder.network.share_layers) == (12, True)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_projection_is_written_back(saved, tmp_path):
     path, _ = saved("electra")
     encoder = load_encoder(path)

@@ -131,6 +131,7 @@ def test_after_a_training_without_it_the_pooler_is_still_new(masked_lm_dir, tmp_
     assert "pooler" not in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_it_is_written_in_tf_hubs_format_with_a_notice(masked_lm_dir, tmp_path, capsys):
     export_hub_encoder(str(masked_lm_dir), tmp_path / "hub")
     assert "has no pooler of its own; the pooled_output" in capsys.readouterr().out

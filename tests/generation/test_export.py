@@ -18,6 +18,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 
 from tests.generation.conftest import logits_after
+from tests.thorough import mostly
 from tf_finetune.data.conversations import Completion, Conversation
 from tf_finetune.data.dialogues import DialogueData
 from tf_finetune.errors import UserError
@@ -83,7 +84,7 @@ class Exported(NamedTuple):
     out: Path
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=mostly("llama", others=["gpt2"]))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Exported:
     base = shutil.copytree(MODELS / request.param, tmp_path_factory.mktemp("base") / "base")
     (base / "LICENSE").write_bytes(b"do\r\n")

@@ -198,7 +198,7 @@ def test_slices_of_a_batch_do_not_part_pairs():
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_replicas_train_the_same(tmp_path):
     command = [sys.executable, str(HERE / "train_pairs.py"), LLAMA, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

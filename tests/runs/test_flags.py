@@ -88,12 +88,13 @@ def test_a_configuration_has_defaults_of_its_own(tmp_path):
     lines = flagfile_text(config).split()
     assert sorted(lines) == [
         *("--load_best_model_at_end=true", "--lora_targets=", "--max_seq_length=128"),
+        "--num_train_epochs=3.0",
         "--validation_fraction=",
     ]
     (tmp_path / "run.cfg").write_text(flagfile_text(config))
     parsed = parse_flags(Other, ["other.py", f"--flagfile={tmp_path}/run.cfg"])
     assert parsed is not None and parsed[0] == config
-    assert not flagfile_text(Other()).strip()
+    assert flagfile_text(Other()) == "--num_train_epochs=3.0\n"
 
 
 def test_help_names_every_flag_with_its_default():

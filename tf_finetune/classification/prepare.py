@@ -25,7 +25,7 @@ from tf_finetune.files import exists
 from tf_finetune.formats.hf_hub import is_of
 from tf_finetune.runs.cluster import Cluster, read_cluster
 from tf_finetune.runs.model_dir import ModelDir
-from tf_finetune.runs.settings import differences, replaced, settings, values_of
+from tf_finetune.runs.settings import auto_names, differences, replaced, settings, values_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Request:
         data: Its examples.
         facts: From `describe`; empty on workers that are not the chief.
         teacher: Whose answers are learnt; None: nobody's.
+        auto: The settings whose values the training chooses.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Request:
     data: TextData
     facts: dict[str, Any]
     teacher: Teacher | None = None
+    auto: frozenset[str] = frozenset()
 
 
 def prepare(config: Config, given: Collection[str]) -> Request:
@@ -102,8 +104,9 @@ def prepare(config: Config, given: Collection[str]) -> Request:
     teacher = find_teacher(config, data.problem)
     if config.run.do_train:
         config = replaced(config, **data.found)
+    auto = auto_names(Config).difference(given) if config.run.do_train else frozenset()
     if config.run.do_train:
-        config = _as_begun(config, model_dir)
+        config, auto = _as_begun(config, auto, model_dir)
     if config.run.do_train and cluster.is_chief:
         model_dir.check_free(
             config,
@@ -116,7 +119,7 @@ def prepare(config: Config, given: Collection[str]) -> Request:
         print(data_report(facts), flush=True)
         if config.run.data_report:
             write_facts(config.run.data_report, facts)
-    return Request(config, model_dir, data, facts, teacher)
+    return Request(config, model_dir, data, facts, teacher, auto)
 
 
 def can_be_evaluated(examples: Examples | None) -> bool:
@@ -128,18 +131,24 @@ def can_be_evaluated(examples: Examples | None) -> bool:
     )
 
 
-def _as_begun(config: Config, model_dir: ModelDir) -> Config:
-    """Takes for `auto` what it has become in the training that goes on, and the same commit."""
+def _as_begun(
+    config: Config, auto: frozenset[str], model_dir: ModelDir
+) -> tuple[Config, frozenset[str]]:
+    """Takes for `auto` what it has become in the training that goes on, and the same commit.
+
+    Returns:
+        The configuration, and those of the settings that are still to be chosen.
+    """
     if config.run.overwrite or not exists(model_dir.config):
-        return config
+        return config, auto
     try:
         earlier, _ = model_dir.load(Config)
     except UserError:
-        return config  # `check_free` says what it is.
-    names = [n for n in ("pooling", "head") if getattr(config.encoder, n) == "auto"]
+        return config, auto  # `check_free` says what it is.
+    names = [*auto, *(n for n in ("pooling", "head") if getattr(config.encoder, n) == "auto")]
     if is_of(earlier.encoder.encoder, config.encoder.encoder):
         names.append("encoder")
-    return replaced(config, **values_of(earlier, names))
+    return replaced(config, **values_of(earlier, names)), frozenset()
 
 
 def _needs_no_training(config: Config, model_dir: ModelDir) -> bool:

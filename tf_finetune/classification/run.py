@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_finetune.classification.auto import choose
 from tf_finetune.classification.calibrate import calibrate, save_calibration
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
@@ -124,6 +125,12 @@ def _train(
     """Trains the model, on its teacher's answers too; returns these, if there is a teacher."""
     config, model_dir, data = request.config, request.model_dir, request.data
     runtime, is_chief = classifier.runtime, classifier.runtime.workers.is_chief
+    num_rows = len(rows["train"])
+    if data.stream:  # To count them takes a while, and `max_steps` does not need it.
+        num_rows = data.stream.estimated_rows if config.loop.max_steps else data.stream.num_rows
+    config, told = choose(config, request.auto, classifier, num_rows)
+    for line in told:
+        print(line)
     files, answers = split_record(data), None
     lesson: AbstractContextManager[None] = nullcontext()
     if request.teacher and (examples := data.trained_on):

@@ -44,6 +44,7 @@ class Measured:
         save: The seconds of all that came after it.
         summary: The `train` part of metrics.json.
         rows: Of each split, the rows that there are.
+        epochs: That the run will take, given or chosen.
     """
 
     start: float
@@ -52,6 +53,7 @@ class Measured:
     save: float
     summary: Mapping[str, Any]
     rows: Mapping[str, int]
+    epochs: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +130,7 @@ def measure(program: str, flags: Sequence[str], config: Any) -> Measured:
             note,
         )
         ended = time.monotonic() - began
+        recorded, _ = model_dir.load(type(config))
         summary = model_dir.load_metrics()["train"]
         with open(f"{folder}/data.json", encoding="utf-8") as file:
             facts = json.load(file)
@@ -139,7 +142,8 @@ def measure(program: str, flags: Sequence[str], config: Any) -> Measured:
     end = evaluated[-1] if evaluated else last
     rates = [point["tokens_per_second"] for point in trained[1:]]
     counts = {split: int(part["rows"]) for split, part in facts["splits"].items()}
-    return Measured(first, rates, end - last, ended - end, summary, counts)
+    epochs = recorded.loop.num_train_epochs
+    return Measured(first, rates, end - last, ended - end, summary, counts, epochs)
 
 
 def estimate(measured: Measured, config: Any) -> dict[str, float]:
@@ -155,7 +159,7 @@ def estimate(measured: Measured, config: Any) -> dict[str, float]:
     """
     loop, summary = config.loop, measured.summary
     per_epoch = round(summary["steps"] / summary["epochs"])
-    steps = loop.max_steps or math.ceil(per_epoch * loop.num_train_epochs)
+    steps = loop.max_steps or math.ceil(per_epoch * measured.epochs)
     # The median is of steps of lengths that were met before; others compile their kernels first.
     token = 1 / statistics.median(measured.rates)
     tokens, examples = (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tf_finetune.errors import UserError
-from tf_finetune.runs.settings import check_values, setting
+from tf_finetune.runs.settings import auto_setting, check_values, setting
 
 # The order of all examples of a training is planned beforehand and must fit in memory.
 MOST_STEPS = 10_000_000
@@ -131,7 +131,7 @@ class OptimizerConfig:
 
     title: ClassVar[str] = "Optimizer"
 
-    learning_rate: float = setting(5e-5, "peak learning rate", above=0)
+    learning_rate: float = auto_setting(5e-5, "peak rate; auto: by model and method", above=0)
     warmup_proportion: float = setting(
         0.1, "share of the steps that warm up linearly", minimum=0, maximum=1
     )
@@ -158,7 +158,9 @@ class LoopConfig:
 
     title: ClassVar[str] = "Training"
 
-    num_train_epochs: float = setting(3.0, "passes over the training data", above=0, maximum=10_000)
+    num_train_epochs: float = auto_setting(
+        3.0, "passes over the training data; auto: by its size", above=0, maximum=10_000
+    )
     max_steps: int | None = setting(
         None, "optimizer steps, in place of epochs", minimum=1, maximum=MOST_STEPS
     )
@@ -249,9 +251,7 @@ class RunConfig:
         None, "folder for the model and all results", may_change=True, path="one"
     )
     do_train: bool = setting(False, "train on --train_file", may_change=True)
-    do_eval: bool = setting(
-        False, "evaluate on the validation and the test examples", may_change=True
-    )
+    do_eval: bool = setting(False, "evaluate on validation and test examples", may_change=True)
     do_predict: bool = setting(
         False, "write predictions.tsv and .jsonl for the test examples", may_change=True
     )

@@ -40,7 +40,8 @@ def parse_flags(
         argv: The program's name and its arguments.
 
     Returns:
-        The configuration and the names of the explicit flags; None for `--help`.
+        The configuration and the names of the explicit flags, without those that are `auto`; None
+        for `--help`.
 
     Raises:
         UserError: An unknown flag, a value that is not allowed, a stray argument.
@@ -67,7 +68,8 @@ def parse_flags(
             value = None
         if value is not None or value_type(section, field.name)[1]:
             chosen[field.name] = tuple(value) if isinstance(value, list) else value
-        if values[field.name].present:
+        is_auto = field.metadata["auto"] and value is None
+        if values[field.name].present and not is_auto:
             given.add(field.name)
     return replaced(config_class(), **chosen), frozenset(given)
 
@@ -92,14 +94,16 @@ def flagfile_text(config: Any, header: str = "") -> str:
     """Returns a flagfile that repeats a run: every flag that differs from its default.
 
     Args:
-        config: The run's configuration.
+        config: The run's configuration. What `auto` became is written too: with other data,
+            or another version, it might become something else.
         header: Comment lines for the top, without the leading `#`.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     defaults = values_of(type(config)())
-    for name, value in values_of(config).items():
-        if value != defaults[name]:
-            lines.append(f"--{name}={_format(value)}")
+    for section, _, field in settings(config):
+        value = getattr(getattr(config, section), field.name)
+        if value != defaults[field.name] or field.metadata["auto"]:
+            lines.append(f"--{field.name}={_format(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -112,8 +116,9 @@ def _define(config_class: type) -> flags.FlagValues:
         python_type, may_be_none = value_type(section, field.name)
         default = defaults[field.name]
         text = _help(section, field, default)
-        if python_type in _NUMBERS and may_be_none:
-            parser = _NumberOrNone(_NUMBERS[python_type]())
+        if python_type in _NUMBERS and (may_be_none or field.metadata["auto"]):
+            word = "auto" if field.metadata["auto"] else ""
+            parser = _NumberOrNone(_NUMBERS[python_type](), word)
             flags.DEFINE(parser, field.name, default, text, flag_values=values)
             continue
         define = {
@@ -130,14 +135,19 @@ def _define(config_class: type) -> flags.FlagValues:
 
 
 class _NumberOrNone(flags.ArgumentParser):
-    """Reads a number; an empty argument is None."""
+    """Reads a number; one word, or the empty argument, is None."""
 
-    def __init__(self, parser: Any) -> None:
-        self._parser = parser
+    def __init__(self, parser: Any, word: str) -> None:
+        self._parser, self._word = parser, word
         self.syntactic_help = parser.syntactic_help
 
     def parse(self, argument: Any) -> Any:
-        return None if argument == "" else self._parser.parse(argument)
+        if argument == self._word:
+            return None
+        try:
+            return self._parser.parse(argument)
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {self.syntactic_help} or {self._word or 'empty'}.") from None
 
     def flag_type(self) -> str:
         return str(self._parser.flag_type())
@@ -179,6 +189,7 @@ def _help(section: type, field: Field, default: Any) -> str:
     unit = {int: "an integer", float: "a number", bool: "true or false"}.get(python_type, "")
     unit = " ".join(part for part in (unit, allowed) if part)
     shown = "none" if default in (None, ()) else _format(default)
+    shown = "auto" if field.metadata["auto"] else shown
     return f"{field.metadata['help']}. {f'Allowed: {unit}. ' if unit else ''}Default: {shown}."
 
 

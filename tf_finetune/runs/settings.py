@@ -54,9 +54,22 @@ def setting(
         "names_data": names_data,
         "path": path,
         "before": before,
+        "auto": False,
         "bounds": {_SIGNS[name]: bound for name, bound in bounds.items()},
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def auto_setting(default: float, help: str, **bounds: float) -> Any:
+    """Declares a number that the program chooses where its flag is left out, or is `auto`.
+
+    Args:
+        default: That of a configuration made in Python.
+        help: Its meaning, for `--help`.
+        **bounds: See `setting`.
+    """
+    field = setting(default, help, **bounds)
+    return dataclasses.field(default=default, metadata={**field.metadata, "auto": True})
 
 
 def sections(config: Any) -> dict[str, type]:
@@ -70,6 +83,11 @@ def settings(config: Any) -> Iterator[tuple[str, type, Field]]:
     for name, section in sections(config).items():
         for field in dataclasses.fields(section):
             yield name, section, field
+
+
+def auto_names(config: Any) -> frozenset[str]:
+    """Returns the names of the settings that the program chooses where no flag gives them."""
+    return frozenset(field.name for _, _, field in settings(config) if field.metadata["auto"])
 
 
 def value_type(section: type, name: str) -> tuple[type, bool]:

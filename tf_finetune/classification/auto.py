@@ -1,0 +1,48 @@
+"""What `--learning_rate=auto` and `--num_train_epochs=auto` stand for."""
+
+import math
+from collections.abc import Collection
+
+from tf_finetune.classification.classifier import Classifier
+from tf_finetune.classification.config import Config
+from tf_finetune.runs.settings import replaced
+
+# Found on validation parts of five data sets with an encoder of width 384: docs/defaults.md.
+# Wider ones take less: 5e-5 at 768 and 3e-5 at 1,024, as Devlin et al. 2018 found.
+_RATE, _WIDTH, _HIGHEST_RATE = 2e-4, 384, 5e-4
+# Adapters, and a head alone, take ten times the rate of all weights.
+_FEW_WEIGHTS = 10
+_LEAST_EPOCHS, _MOST_EPOCHS, _STEPS = 3, 10, 600
+
+
+def choose(
+    config: Config, auto: Collection[str], classifier: Classifier, num_rows: int
+) -> tuple[Config, list[str]]:
+    """Chooses the rate and the length of a training.
+
+    Args:
+        config: Of the run.
+        auto: The settings that are left to the program.
+        classifier: What is trained.
+        num_rows: The rows of an epoch.
+
+    Returns:
+        The configuration, and what was chosen and why, in lines.
+    """
+    lines, chosen = [], {}
+    if "learning_rate" in auto:
+        width = classifier.encoder.hidden_size
+        rate = min(_RATE * (_WIDTH / width) ** 2, _HIGHEST_RATE)
+        why = f"an encoder of width {width}"
+        if config.lora.lora_rank or config.encoder.freeze == "encoder":
+            rate *= _FEW_WEIGHTS
+            why += ", most of whose weights are frozen"
+        chosen["learning_rate"] = float(f"{rate:.1e}")
+        lines.append(f"rate       {chosen['learning_rate']:g} (auto: {why})")
+    if "num_train_epochs" in auto:
+        steps = math.ceil(num_rows / config.data.train_batch_size)
+        epochs = min(max(math.ceil(_STEPS / steps), _LEAST_EPOCHS), _MOST_EPOCHS)
+        chosen["num_train_epochs"] = float(epochs)
+        if not config.loop.max_steps:
+            lines.append(f"epochs     {epochs} (auto: an epoch has {steps:,} steps)")
+    return replaced(config, **chosen), lines
