@@ -71,6 +71,13 @@ class Encoder:
         return isinstance(self.preprocessor, RawText)
 
     @property
+    def foreign(self) -> str:
+        """What the network is, if it is not of our own layers, for a message."""
+        if self.mode == "saved_model":
+            return "a wrapped SavedModel"
+        return f"a {type(getattr(self.network, 'backbone', self.network)).__name__} of KerasHub"
+
+    @property
     def max_seq_length(self) -> int | None:
         """The longest input in tokens; None: there is no limit."""
         return self.preprocessor.max_positions

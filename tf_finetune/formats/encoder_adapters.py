@@ -25,15 +25,10 @@ def with_lora(encoder: Encoder, lora: Lora | None) -> Encoder:
     if lora is None and encoder.lora is None:
         return encoder
     if not hasattr(network, "adapters"):
-        found = (
-            "a wrapped SavedModel, whose layers cannot be told apart"
-            if encoder.mode == "saved_model"
-            else f"a {type(getattr(network, 'backbone', network)).__name__}"
-        )
         raise UserError(
-            f"--lora_rank={lora.rank if lora else 0}: --encoder={encoder.handle} is {found}. Only "
-            "an encoder of our own layers can have adapters: give it in Hugging Face's format, or "
-            "train all weights with --lora_rank=0."
+            f"--lora_rank={lora.rank if lora else 0}: --encoder={encoder.handle} is "
+            f"{encoder.foreign}. Only an encoder of our own layers can have adapters: give it in "
+            "Hugging Face's format, or train all weights with --lora_rank=0."
         )
     modules = network.modules
     if lora and (strange := lora.unmatched(modules)):

@@ -29,14 +29,9 @@ def with_layers(encoder: Encoder, num_layers: int | None) -> Encoder:
     if num_layers is None:
         return encoder
     if not hasattr(network, "stored"):
-        found = (
-            "a wrapped SavedModel"
-            if encoder.mode == "saved_model"
-            else f"a {type(getattr(network, 'backbone', network)).__name__} of KerasHub"
-        )
         raise UserError(
-            f"--num_layers={num_layers}: --encoder={encoder.handle} is {found}, whose layers "
-            "cannot be told apart. Give it in Hugging Face's format, or leave the flag out."
+            f"--num_layers={num_layers}: --encoder={encoder.handle} is {encoder.foreign}, whose "
+            "layers cannot be told apart. Give it in Hugging Face's format, or leave the flag out."
         )
     if num_layers > network.num_layers:
         raise UserError(
