@@ -60,7 +60,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def auto_setting(default: float, help: str, **bounds: float) -> Any:
+def auto_setting(default: float, help: str, **bounds: Any) -> Any:
     """Declares a number that the program chooses where its flag is left out, or is `auto`.
 
     Args:
