@@ -270,5 +270,5 @@ def test_encoders_that_cannot_have_adapters(tiny_bert_dir, tiny_hub_dir, tmp_pat
         max_sequence_length=64,
     ).save_to_preset(str(tmp_path / "preset"))
     keras_hub.models.DistilBertTokenizer(vocabulary).save_to_preset(str(tmp_path / "preset"))
-    with pytest.raises(UserError, match=r"is a DistilBertBackbone\. .*--lora_rank=0"):
+    with pytest.raises(UserError, match=r"is a DistilBertBackbone of KerasHub\. .*--lora_rank=0"):
         load_encoder(str(tmp_path / "preset"), lora=lora)
