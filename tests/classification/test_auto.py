@@ -1,6 +1,7 @@
 """The rate and the length of a training that no flag gives."""
 
 import json
+import re
 
 import pytest
 
@@ -74,7 +75,8 @@ def test_a_run_keeps_what_it_chose(tiny_bert_dir, tmp_path, capsys):
     command = ["x", f"--encoder={tiny_bert_dir}", f"--train_file={tmp_path}/rows.tsv"]
     command += ["--max_seq_length=16", "--train_batch_size=8", "--do_train"]
     out = f"--model_dir={tmp_path}/out"
-    assert run_classifier.main([*command, out]) == 0
+    export = ["--do_export", "--export_formats=hugging_face"]
+    assert run_classifier.main([*command, out, *export]) == 0
     shown = capsys.readouterr().out
     assert "rate       0.0005 (auto: an encoder of width 16)" in shown
     assert "epochs     10 (auto: an epoch has 3 steps)" in shown
@@ -84,6 +86,10 @@ def test_a_run_keeps_what_it_chose(tiny_bert_dir, tmp_path, capsys):
     assert record["optimizer"]["learning_rate"] == 5e-4
     flags = (tmp_path / "out" / "train.cfg").read_text().splitlines()
     assert {"--learning_rate=0.0005", "--num_train_epochs=10.0"} <= set(flags)
+
+    card = (tmp_path / "out" / "hugging_face" / "README.md").read_text()
+    for name, value in (("learning_rate", "0.0005"), ("num_train_epochs", "10")):
+        assert re.search(rf"{name}\W+{value}\b", card)
 
     # The same command goes on with it, and so does one that says the same.
     for more in ([], ["--learning_rate=auto"], ["--learning_rate=5e-4", "--num_train_epochs=10"]):

@@ -85,6 +85,8 @@ def _run(request: Request, runtime: Runtime) -> int:
     rows, facts = _tokenize(classifier, request)
     answers = None
     if config.run.do_train:
+        request = _with_choices(request, classifier, rows["train"])
+        config = request.config
         try:
             answers = _train(classifier, rows, facts, request, metric)
         except Interrupted as interrupted:
@@ -115,6 +117,16 @@ def _run(request: Request, runtime: Runtime) -> int:
     return 0
 
 
+def _with_choices(request: Request, classifier: Classifier, rows: TokenizedRows) -> Request:
+    """Chooses the settings that are left to the program, and says what they are."""
+    config, stream = request.config, request.data.stream
+    num_rows = stream.rows_for(config.loop.max_steps) if stream else len(rows)
+    config, told = choose(config, request.auto, classifier, num_rows)
+    for line in told:
+        print(line)
+    return dataclasses.replace(request, config=config, auto=frozenset())
+
+
 def _train(
     classifier: Classifier,
     rows: dict[str, TokenizedRows],
@@ -125,12 +137,6 @@ def _train(
     """Trains the model, on its teacher's answers too; returns these, if there is a teacher."""
     config, model_dir, data = request.config, request.model_dir, request.data
     runtime, is_chief = classifier.runtime, classifier.runtime.workers.is_chief
-    num_rows = len(rows["train"])
-    if data.stream:  # To count them takes a while, and `max_steps` does not need it.
-        num_rows = data.stream.estimated_rows if config.loop.max_steps else data.stream.num_rows
-    config, told = choose(config, request.auto, classifier, num_rows)
-    for line in told:
-        print(line)
     files, answers = split_record(data), None
     lesson: AbstractContextManager[None] = nullcontext()
     if request.teacher and (examples := data.trained_on):

@@ -72,6 +72,13 @@ class RowStream:
         total = sum(block.stop - block.start for block in self.blocks)
         return max(1, round(total * len(rows) / size))
 
+    def rows_for(self, max_steps: int | None) -> int:
+        """The number of rows as a training needs it.
+
+        To count them takes a while, and where its steps are given an estimate does.
+        """
+        return self.estimated_rows if max_steps else self.num_rows
+
     @cached_property
     def _sampled(self) -> tuple[list[RawRow], int]:
         """The raw rows of random blocks, and the size of these blocks in bytes."""

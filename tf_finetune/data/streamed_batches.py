@@ -205,8 +205,7 @@ def stream_batches(
         loop: Sets the number of epochs or steps.
         seed: Decides the order.
     """
-    # Counting the rows of large files takes a while, and `max_steps` does not need it.
-    num_rows = stream.estimated_rows if loop.max_steps else stream.num_rows
+    num_rows = stream.rows_for(loop.max_steps)
     steps = loop.max_steps or count_steps(num_rows, batch_size, loop.num_train_epochs)
     rows = StreamedRows(stream, tokenizer, sample, batch_size, steps, seed)
     return Batches(
