@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from tf_finetune.classification.classifier import Classifier
 from tf_finetune.classification.config import Config
+from tf_finetune.data.plan import count_steps
 from tf_finetune.runs.settings import replaced
 
 # Found on held-out parts of five training files with an encoder of width 384: docs/defaults.md.
@@ -40,7 +41,7 @@ def choose(
         chosen["learning_rate"] = float(f"{rate:.1e}")
         lines.append(f"rate       {chosen['learning_rate']:g} (auto: {why})")
     if "num_train_epochs" in auto:
-        steps = math.ceil(num_rows / config.data.train_batch_size)
+        steps = count_steps(num_rows, config.data.train_batch_size)
         epochs = min(max(math.ceil(_STEPS / steps), _LEAST_EPOCHS), _MOST_EPOCHS)
         chosen["num_train_epochs"] = float(epochs)
         if not config.loop.max_steps:
