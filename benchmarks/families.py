@@ -8,7 +8,6 @@ The checkpoints are transformers' own, of random weights in the shape 6 x 384; s
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import tensorflow as tf
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from benchmarks.encoder_step import Steps
 from benchmarks.encoders import MODEL_TYPES, encoder_dir
 from tf_finetune import (
     EncoderConfig,
@@ -60,8 +60,9 @@ def measure(directory: Path, exported: Path) -> list[str]:
         exported: A folder that is made.
     """
     encoder = load_encoder(str(directory))
-    assert encoder.source
-    ids, mask = random_ids(encoder.source.config)
+    # The last batch is a padded one.
+    *_, batch = Steps(directory, _ROWS, _LENGTH, num_steps=1).batches()
+    ids, mask = batch.ids, batch.mask
     with torch.no_grad():
         theirs = AutoModel.from_pretrained(directory).eval()(
             torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()
@@ -89,15 +90,6 @@ def measure(directory: Path, exported: Path) -> list[str]:
     features = {name: tf.constant(inputs[name]) for name in classifier.model.input}
     logits = difference(classifier.model(features).numpy(), read.numpy())
     return [f"{states:.0e}", f"{before:.3f} -> {after:.3f}", f"{logits:.0e}"]
-
-
-def random_ids(config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ids and mask of padded texts, int32 [8, 48]."""
-    random = np.random.default_rng(1)
-    lengths = random.integers(_LENGTH // 4, _LENGTH + 1, _ROWS)
-    mask = (np.arange(_LENGTH) < lengths[:, None]).astype(np.int32)
-    ids = random.integers(5, config["vocab_size"], mask.shape)
-    return np.where(mask, ids, config.get("pad_token_id") or 0).astype(np.int32), mask
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> Any:
