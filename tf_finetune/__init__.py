@@ -7,7 +7,7 @@ TensorFlow.
 import importlib
 from typing import Any
 
-from tf_finetune.process import uncollected_imports
+from tf_finetune.process import prefer_onednn, uncollected_imports
 
 __version__ = "0.1.0"
 
@@ -61,6 +61,7 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    prefer_onednn()
     module, _, attribute = _HOME[name].partition(":")
     with uncollected_imports():
         value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

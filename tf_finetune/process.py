@@ -16,12 +16,17 @@ _NOT_NEEDED = ("cv2", "matplotlib", "sklearn")
 def set_up_process() -> None:
     """Chooses Keras's backend and oneDNN, silences TensorFlow's log, makes any text printable."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    if platform.machine() in ("x86_64", "AMD64"):
-        # TensorFlow leaves it off where a processor has AVX2 alone; docs/performance.md has times.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    prefer_onednn()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # A missing GPU is logged as an error.
     for stream in (sys.stdout, sys.stderr):  # Data may hold characters their encoding lacks.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def prefer_onednn() -> None:
+    """Chooses oneDNN, where the user has not chosen, for a TensorFlow that is imported later."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        # TensorFlow leaves it off where a processor has AVX2 alone; docs/performance.md has times.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def own_environment() -> dict[str, str]:

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
 
 from tf_finetune.classification.metrics import compute_metrics, probabilities
 from tf_finetune.data.problem import Problem, known_labels
@@ -32,6 +31,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         What logits are divided by before the softmax; 1 where no row tells it: there are none, or
         the model errs in none, or a constant is as good.
     """
+    # Every command imports this module, and few fit a temperature.
+    from scipy import optimize, special
+
     known = known_labels(labels)
     logits, labels = logits[known].astype(np.float64), labels[known]
     if not len(labels) or (logits.argmax(axis=1) == labels).all():
