@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 LABELS = ("no", "yes")
+PRECISIONS = ("bfloat16", "float32")
 LEARNING_RATE = 5e-5
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
@@ -39,12 +40,14 @@ class Steps:
         batch_size: Texts of a step.
         length: Their length in tokens, padding included.
         num_steps: Steps on texts of this length, after the first step; as many on padded ones.
+        precision: `bfloat16`, mixed, or `float32`.
     """
 
     directory: Path
     batch_size: int
     length: int
     num_steps: int
+    precision: str = "bfloat16"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ def parse_steps(description: str | None) -> tuple[str, Steps]:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--num_steps", type=int, default=30)
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     arguments = vars(parser.parse_args())
     return arguments.pop("variant"), Steps(**arguments)
 

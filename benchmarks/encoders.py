@@ -3,7 +3,7 @@ r"""Times a training step of each architecture, ours and the peers', in turn, on
     make benchmark_encoders
     make benchmark_encoders BENCHMARK_FLAGS='--shape=base --model_types=bert,albert --rounds=5'
 
-All train a classifier of two labels with AdamW under bfloat16, from random weights of one shape and
+All train a classifier of two labels with AdamW, from random weights of one shape and
 on random ids; see `encoder_step.py`. Each contender is a process of its own; a round runs all of
 them once, one after the other.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.encoder_step import PRECISIONS
 from benchmarks.run import KEEP_MEMORY, Result, medians, run_module, write
 from tf_finetune.formats.encoder_families import FAMILIES
 
@@ -54,6 +55,7 @@ MODEL_TYPES = (
     *("bert", "roberta", "distilbert", "electra", "mpnet", "albert"),
     *("deberta-v2", "modernbert"),
 )
+_PASSED_ON = ("batch_size", "length", "num_steps", "precision")
 # The numbers shown, their titles, and whether the ratio of ours to another's is shown.
 _COLUMNS = (
     ("steps_per_second", "steps/s", True),
@@ -81,15 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--length", type=int, default=64, help="of each text, in tokens")
     parser.add_argument("--num_steps", type=int, default=30, help="of each kind of batches")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="float32 where the processor has no products of bfloat16; default: %(default)s",
+    )
     parser.add_argument("--output", type=Path, default=Path("out/benchmark/encoders.json"))
     arguments = parser.parse_args(argv)
     model_types, contenders = arguments.model_types.split(","), arguments.contenders.split(",")
     for asked, choices in ((model_types, known), (contenders, CONTENDERS)):
         if strange := [name for name in asked if name not in choices]:
             parser.error(f"{strange[0]} is none of {', '.join(choices)}")
-    options = [
-        f"--{name}={getattr(arguments, name)}" for name in ("batch_size", "length", "num_steps")
-    ]
+    options = [f"--{name}={getattr(arguments, name)}" for name in _PASSED_ON]
     found: dict[str, dict[str, list[Result]]] = {
         kind: {name: [] for name in contenders if kind not in CONTENDERS[name].lacks}
         for kind in model_types
@@ -107,14 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     + " ".join(f"{key}={value:.4g}" for key, value in rounds[-1].items()),
                     flush=True,
                 )
-        settings = {
-            name: getattr(arguments, name)
-            for name in ("shape", "batch_size", "length", "num_steps")
-        }
+        settings = {name: getattr(arguments, name) for name in ("shape", *_PASSED_ON)}
         write(arguments.output, {"settings": settings, "encoders": found})
     print(
         f"\n{arguments.shape}, {arguments.batch_size} x {arguments.length} tokens, "
-        f"median of {arguments.rounds} rounds; in brackets ours / this\n"
+        f"{arguments.precision}, median of {arguments.rounds} rounds; in brackets ours / this\n"
     )
     print(table(found))
     return 0

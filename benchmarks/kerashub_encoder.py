@@ -76,7 +76,8 @@ def make_model(config: dict[str, Any]) -> keras.Model:
 def train(steps: Steps) -> None:
     """Trains and reports."""
     keras.utils.set_random_seed(1)
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    if steps.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
     clock = Clock()
     model = make_model(steps.config)
     model.compile(
@@ -87,7 +88,7 @@ def train(steps: Steps) -> None:
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # XLA has no bfloat16 product on the CPU.
-        jit_compile=False,
+        jit_compile=False if steps.precision == "bfloat16" else "auto",
     )
     history = model.fit(
         dataset(steps, tuple(model.input)),

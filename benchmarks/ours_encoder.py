@@ -34,7 +34,11 @@ def train(steps: Steps) -> None:
     """Trains and reports."""
     clock = Clock()
     runtime = make_runtime(
-        RuntimeConfig(precision="mixed_bfloat16", seed=1, distribution_strategy="one_device")
+        RuntimeConfig(
+            precision="float32" if steps.precision == "float32" else "mixed_bfloat16",
+            seed=1,
+            distribution_strategy="one_device",
+        )
     )
     model = build_classifier(
         load_encoder(str(steps.directory)),

@@ -15,7 +15,7 @@ from benchmarks.encoder_step import (
 
 
 def train(steps: Steps, variant: str) -> None:
-    """Trains under bfloat16 autocast and reports; the variant is `` or `compiled`."""
+    """Trains, under autocast or in float32, and reports; the variant is `` or `compiled`."""
     set_seed(1)
     clock = Clock()
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -34,7 +34,7 @@ def train(steps: Steps, variant: str) -> None:
     run = torch.compile(model) if variant == "compiled" else model
     for batch in steps.batches():
         tensors = {"input_ids": batch.ids, "attention_mask": batch.mask, "labels": batch.labels}
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=steps.precision == "bfloat16"):
             outputs = run(**{name: torch.tensor(value).long() for name, value in tensors.items()})
         outputs.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
