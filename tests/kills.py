@@ -15,7 +15,7 @@ from tests.programs import Program
 from tf_finetune.training.checkpoints import find
 
 # How often a run is killed: 20 times by `make test_thorough`.
-KILLS = int(os.environ.get("KILLS", "5"))
+KILLS = int(os.environ.get("KILLS", "3"))
 # What the moments below are made for.
 EVAL_STEPS, SAVE_STEPS = 16, 4
 

@@ -25,7 +25,7 @@ targets = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(targets)
 
 # Of each of 28 targets: 3,600 by `make test_thorough`.
-CASES = int(os.environ.get("FUZZ_CASES", "200"))
+CASES = int(os.environ.get("FUZZ_CASES", "100"))
 WORDS = """
 text label labels sentence1 sentence2 idx id 0 1 -1 2 1.5 1e999 -0 NaN Infinity null true false
 good bad \\t \\n \\ud800 \\u0000 " "" ' , ; : { } [ ] {"a": ["b", "c"]} {"label": "text"}

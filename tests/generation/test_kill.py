@@ -108,6 +108,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
     assert answers(killed) == answers(whole)
 
 
+@pytest.mark.thorough
 def test_killed_preferences_end_as_those_that_were_not(arguments, tmp_path, assert_same_weights):
     steps, log = 128, tmp_path / "log"
     pairs, whole, killed = (tmp_path / name for name in ("pairs", "whole", "killed"))
@@ -155,6 +156,7 @@ def test_a_killed_export_leaves_the_whole_one_before(arguments, tmp_path):
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.thorough
 def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_same_weights):
     steps, log = 120, tmp_path / "log"
 
@@ -180,6 +182,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(arguments, tmp_path, assert_
     assert answers(stopped) == answers(whole)
 
 
+@pytest.mark.thorough
 def test_two_workers_train_and_answer_as_one_process(arguments, tmp_path):
     """Each has a folder of its own: the second one's stays empty."""
     flags = ("--lora_rank=0", "--precision=mixed_bfloat16", "--do_eval", "--do_predict")

@@ -10,6 +10,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tests.thorough import mostly
 from tf_finetune.errors import UserError
 from tf_finetune.runs.config import RuntimeConfig
 from tf_finetune.runtime.hardware import (
@@ -142,7 +143,7 @@ spread_over_operations()  # too late, and no error
 """
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(2, ["1", "2"]), (64, ["0", "0"])])
+@pytest.mark.parametrize(("cores", "threads"), mostly((2, ["1", "2"]), others=[(64, ["0", "0"])]))
 def test_few_cores_compute_an_operation_each(cores, threads):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("a GPU computes")

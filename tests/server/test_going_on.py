@@ -41,14 +41,13 @@ def test_a_job_that_is_paused_and_resumed_has_the_same_weights(
 ):
     jobs = server.client.fine_tuning.jobs
     job = create(server, data)
-    for count in (30, 100):
-        wait_for_steps(server, job, count)
-        assert jobs.pause(job).status == "queued"
-        wait_for_no_trainer(server)
-        done = len((server.model_dir(job) / "log.jsonl").read_text().splitlines())
-        assert count <= done < STEPS
-        assert jobs.retrieve(job).status == "queued"
-        assert jobs.resume(job).status == "queued"
+    wait_for_steps(server, job, 30)
+    assert jobs.pause(job).status == "queued"
+    wait_for_no_trainer(server)
+    done = len((server.model_dir(job) / "log.jsonl").read_text().splitlines())
+    assert 30 <= done < STEPS
+    assert jobs.retrieve(job).status == "queued"
+    assert jobs.resume(job).status == "queued"
     assert server.wait(job).status == "succeeded"
     assert_same_weights(server.model_dir(job), whole)
     assert steps(server, job) == list(range(1, STEPS + 1))

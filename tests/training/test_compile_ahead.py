@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.thorough import mostly
 from tf_finetune.training.compile_ahead import compiling_ahead
 
 LANGUAGE_MODELS = Path(__file__).resolve().parents[1] / "formats" / "language_models"
@@ -76,7 +77,7 @@ print(json.dumps({"ahead": ahead, "in_all": count(), "shapes": [shape for _, sha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["bert", "llama", "llama-lora", "gpt2"])
+@pytest.mark.parametrize("network", mostly("bert", "llama-lora", others=["llama", "gpt2"]))
 def test_no_kernel_is_left_for_the_steps(network, tiny_bert_dir, tmp_path):
     family, _, lora = network.partition("-")
     folder = tiny_bert_dir if family == "bert" else LANGUAGE_MODELS / family

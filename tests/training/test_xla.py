@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.thorough import mostly
 from tf_finetune import load_encoder
 from tf_finetune.formats.hub_writer import save_hub_encoder
 
@@ -20,14 +21,14 @@ from tf_finetune.classification.tokenize import table_rows
 from tf_finetune.data.plan import xla_buckets
 from tf_finetune.training.step import make_train_loop
 
-folder, dump = sys.argv[1:]
+folder, dump, mode = sys.argv[1:]
 
 
 def programs():
     return len(list(pathlib.Path(dump).glob("*before_optimizations.txt")))
 
 
-def run(mode, jit_compile):
+def run(jit_compile):
     keras.utils.set_random_seed(1)
     before = programs()
     problem = Problem("single_label", ("text",), ("bad", "good"))
@@ -50,27 +51,27 @@ def run(mode, jit_compile):
     return {"losses": [*map(float, losses), loss], "lengths": len(lengths), "compiled": compiled}
 
 
-print(json.dumps([[run(mode, xla) for xla in (1, 0)] for mode in ("native", "saved_model")]))
+print(json.dumps([run(xla) for xla in (1, 0)]))
 """
 
 
 @pytest.mark.slow
-def test_a_program_for_each_length_and_the_same_losses(tiny_bert_dir, tmp_path):
-    """Of a network of ours, and of a SavedModel."""
+@pytest.mark.parametrize("mode", mostly("native", others=["saved_model"]))
+def test_a_program_for_each_length_and_the_same_losses(mode, tiny_bert_dir, tmp_path):
     save_hub_encoder(load_encoder(str(tiny_bert_dir), dropout=0.0), tmp_path / "hub")
     folder, dump = str(tmp_path / "hub" / "encoder"), str(tmp_path / "dump")
     flags = f"{os.environ['XLA_FLAGS']} --xla_dump_to={dump} --xla_dump_hlo_as_text"
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, folder, dump],
+        [sys.executable, "-c", TRAIN, folder, dump, mode],
         capture_output=True,
         text=True,
         env={**os.environ, "XLA_FLAGS": flags},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for compiled, plain in json.loads(done.stdout.splitlines()[-1]):
-        assert compiled["lengths"] == plain["lengths"] >= 3
-        # Training and evaluation, on the same rows.
-        assert 2 <= compiled["compiled"] <= 2 * compiled["lengths"]
-        assert len(plain["losses"]) == 51
-        assert compiled["losses"] == pytest.approx(plain["losses"], abs=1e-4)
-        assert compiled["losses"][-1] < compiled["losses"][0] - 0.1, "the training learnt nothing"
+    compiled, plain = json.loads(done.stdout.splitlines()[-1])
+    assert compiled["lengths"] == plain["lengths"] >= 3
+    # Training and evaluation, on the same rows.
+    assert 2 <= compiled["compiled"] <= 2 * compiled["lengths"]
+    assert len(plain["losses"]) == 51
+    assert compiled["losses"] == pytest.approx(plain["losses"], abs=1e-4)
+    assert compiled["losses"][-1] < compiled["losses"][0] - 0.1, "the training learnt nothing"
