@@ -184,10 +184,15 @@ def test_a_run_of_many_labels_keeps_the_threshold_of_each(tiny_bert_dir, tmp_pat
         assert run_classifier.main([*first, f"--test_file={path}", "--do_predict", *flags]) == 0
         return [json.loads(line) for line in (out / "predictions.jsonl").open()]
 
-    for thresholds, flags in ((kept, []), (dict.fromkeys(names, 0.5), ["--tune_thresholds=false"])):
-        for row in predicted(*flags):
+    each = "\n".join(f"| {name} | {value:.3g} |" for name, value in kept.items())
+    for thresholds, flags, told in (
+        (kept, [], f"reaches these thresholds:\n\n| label | threshold |\n| --- | --- |\n{each}\n"),
+        (dict.fromkeys(names, 0.5), ["--tune_thresholds=false"], "reaches 0.5.\n"),
+    ):
+        for row in predicted(*flags, "--do_export", "--export_formats=hugging_face"):
             sure = [n for n, share in row["probabilities"].items() if share >= thresholds[n]]
             assert row["prediction"] == sure
+        assert told in (out / "hugging_face" / "README.md").read_text()
     assert (
         run_classifier.main([*first, f"--test_file={path}", "--do_eval", "--reject_below=0.5"]) == 2
     )

@@ -10,6 +10,7 @@ from tf_finetune.classification.export import argument_names
 from tf_finetune.classification.hugging_face import SEQUENCE_CLASSIFICATION, Layout
 from tf_finetune.classification.prepare import Request
 from tf_finetune.classification.summary import results_table
+from tf_finetune.data.problem import Problem
 from tf_finetune.formats.model_card import hub_name, last_part, read_license, table
 from tf_finetune.runs.settings import told_settings
 
@@ -108,6 +109,7 @@ def make_card(
         ),
         "## Scores",
         f"```\n{results_table(scores)}\n```" if scores else "Not evaluated.",
+        *_thresholds(problem),
         "## How to use",
         f"With {library}:\n\n```python\n{usage}```",
         "With tf_finetune:\n\n```\npython run_classifier.py "
@@ -118,6 +120,20 @@ def make_card(
         _LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _thresholds(problem: Problem) -> list[str]:
+    """Tells what the scores of many labels go by, for which these formats have no place."""
+    if problem.problem_type != "multi_label":
+        return []
+    told = "A row has the labels whose probability, the sigmoid of the logit, reaches "
+    if not problem.thresholds:
+        return [f"{told}{problem.threshold:g}."]
+    each = zip(problem.label_names, problem.thresholds, strict=True)
+    return [
+        f"{told}these thresholds:",
+        table(("label", "threshold"), {name: f"{value:.3g}" for name, value in each}),
+    ]
 
 
 def _data(request: Request) -> Mapping[str, Any]:
