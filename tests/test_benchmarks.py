@@ -6,7 +6,6 @@ import pytest
 from benchmarks.flops import NUM_LAYERS, training_flops
 from benchmarks.run import add_shares, main, medians, table
 from benchmarks.work import _read
-from tests.thorough import mostly
 from tf_finetune import load_encoder
 
 
@@ -61,12 +60,9 @@ def test_a_quote_in_a_tsv_is_an_ordinary_character(tmp_path):
     assert _read(path) == [{"a": '"one', "label": "0"}, {"a": 'two"', "label": "1"}]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    "names",
-    mostly(
-        "ours", others=["ceilings,ours_wrapped,ours_start,ours_predict,ours_latency,ours_pipeline"]
-    ),
+    "names", ["ours,ceilings", "ours_wrapped,ours_start,ours_predict,ours_latency,ours_pipeline"]
 )
 def test_ours_runs_from_one_command(names, tmp_path, monkeypatch):
     """The peers need PyTorch, which the tests do not install; ours and the ceilings run here."""

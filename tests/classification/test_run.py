@@ -16,7 +16,6 @@ import pytest
 
 import run_classifier
 from tests.programs import Program
-from tests.thorough import mostly
 from tf_finetune.classification.config import Config
 from tf_finetune.classification.prepare import can_be_evaluated, prepare
 from tf_finetune.classification.run import run
@@ -484,8 +483,8 @@ def test_a_corrupt_checkpoint_is_named_and_exits_with_2(files, tiny_bert_dir, ca
     assert "no checkpoint can be read" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", mostly("saved_model", others=["native"]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["saved_model", "native"])
 def test_a_tf_hub_encoder_lifted_and_wrapped(files, tiny_hub_dir, mode):
     everything = ("--do_train", "--do_eval", "--do_predict", "--do_export")
     everything += (f"--encoder_mode={mode}", "--num_train_epochs=30")

@@ -149,7 +149,7 @@ def test_functions_of_a_lifted_saved_model_are_freed(tiny_hub_dir):
     assert encoder.mode == "native"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_lifted_minilm_equals_its_saved_model(minilm_dir, tmp_path):
     from tf_finetune.formats.convert import export_hub_encoder
 
@@ -319,7 +319,7 @@ def make_model(encoder: Encoder, inputs) -> keras.Model:
     return keras.Model(symbolic, keras.layers.Dense(2)(encoder.network(symbolic)["pooled_output"]))
 
 
-@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("pairs", mostly(True, others=[False]))
 def test_every_trainable_variable_of_a_wrapped_saved_model_trains(wrapped, pairs):
     inputs = features(wrapped, pairs)
     model = make_model(wrapped, inputs)
@@ -365,7 +365,7 @@ def test_training_reaches_the_dropout_of_a_wrapped_saved_model(tiny_hub_dir, bag
     assert np.all(run(inputs, training=False) == run(inputs, training=False))
 
 
-@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("pairs", mostly(True, others=[False]))
 def test_wrapped_saved_model_is_saved_and_exported(wrapped, pairs, tmp_path):
     inputs = features(wrapped, pairs)
     model = make_model(wrapped, inputs)

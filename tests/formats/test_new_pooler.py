@@ -101,6 +101,7 @@ def test_a_new_pooler_is_not_frozen(masked_lm_dir):
     build(freeze="first_2_layers")
 
 
+@pytest.mark.thorough
 def test_a_run_tells_once_and_its_model_has_the_pooler_that_it_learnt(
     masked_lm_dir, tmp_path, capsys
 ):

@@ -17,9 +17,8 @@ from tf_finetune.formats.hub_writer import save_hub_encoder
 from tf_finetune.training.checkpoints import find
 
 pytestmark = pytest.mark.slow
-# The encoder's mode and the slices of a batch: one device trains all, and these have some.
-CASES = ("native:1", "saved_model:1", "native:3")
-STRATEGIES = {"mirrored": CASES[:2], "multi_worker": (CASES[0], CASES[2])}
+# The encoder's mode and the slices of a batch, of two workers.
+WORKERS = ("native:1", "native:3")
 
 
 def assert_close(other: Path, one: Path) -> None:
@@ -44,19 +43,21 @@ def assert_close(other: Path, one: Path) -> None:
             assert error <= 1e-5 * np.linalg.norm(expected[path]), path
 
 
-def test_losses_weights_and_metrics_are_those_of_one_device(tiny_bert_dir, tmp_path):
+@pytest.mark.parametrize("mirrored", mostly("native:1", others=["saved_model:1"]))
+def test_losses_weights_and_metrics_are_those_of_one_device(tiny_bert_dir, tmp_path, mirrored):
     """Clipping, label smoothing and a last batch of one example; dropout is off."""
     save_hub_encoder(load_encoder(str(tiny_bert_dir), dropout=0.0), tmp_path / "hub")
     handle, module = str(tmp_path / "hub/encoder"), one_training.__name__
-    run(module, ["one_device", handle, f"{tmp_path}/one", *CASES], tmp_path / "log")
-    arguments = ["mirrored", handle, f"{tmp_path}/mirrored-", *STRATEGIES["mirrored"]]
+    cases = tuple(dict.fromkeys((mirrored, *WORKERS)))
+    run(module, ["one_device", handle, f"{tmp_path}/one", *cases], tmp_path / "log")
+    arguments = ["mirrored", handle, f"{tmp_path}/mirrored-", mirrored]
     run(module, arguments, tmp_path / "log")
-    arguments = ["multi_worker", handle, f"{tmp_path}/{{index}}-", *STRATEGIES["multi_worker"]]
+    arguments = ["multi_worker", handle, f"{tmp_path}/{{index}}-", *WORKERS]
     for worker in start_workers(module, arguments, tmp_path):
         worker.finish()
-    for name, strategy in (("mirrored", "mirrored"), ("0", "multi_worker"), ("1", "multi_worker")):
-        for number, case in enumerate(STRATEGIES[strategy]):
-            one = tmp_path / f"one{CASES.index(case)}"
+    for name, trained in (("mirrored", (mirrored,)), ("0", WORKERS), ("1", WORKERS)):
+        for number, case in enumerate(trained):
+            one = tmp_path / f"one{cases.index(case)}"
             assert_close(tmp_path / f"{name}-{number}", one)
 
 
