@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.work import Rows
 from tf_finetune.classification.metrics import compute_metrics
 from tf_finetune.data.label_config import LabelConfig
 from tf_finetune.data.labelled import Examples, TextData, load_data
@@ -105,6 +106,7 @@ def trainer(task: str, data_dir: Path, seed: int) -> tuple[str, float]:
     )
 
     from benchmarks.encoder import encoder_dir
+    from benchmarks.huggingface import tokenized
 
     data = read(task, data_dir)
     scored = data.test or data.validation
@@ -116,10 +118,9 @@ def trainer(task: str, data_dir: Path, seed: int) -> tuple[str, float]:
     )
 
     def rows(examples: Examples) -> list[dict[str, Any]]:
-        ids = tokenizer(*map(list, examples.texts), truncation=True)
         assert examples.labels is not None
-        labels = examples.labels.tolist()
-        return [{**{k: ids[k][i] for k in ids}, "labels": label} for i, label in enumerate(labels)]
+        read_rows = Rows(tuple(map(list, examples.texts)), examples.labels.tolist())
+        return tokenized(tokenizer, read_rows, max_length=None)
 
     with tempfile.TemporaryDirectory() as folder:
         training = Trainer(

@@ -47,9 +47,11 @@ class Marks(TrainerCallback):
         self.clock.epoch()
 
 
-def tokenized(tokenizer: Any, rows: Rows) -> list[dict[str, Any]]:
-    """Returns what the collator pads, in the order of the rows."""
-    ids = tokenizer(*rows.texts, truncation=True, max_length=MAX_SEQ_LENGTH)
+def tokenized(
+    tokenizer: Any, rows: Rows, max_length: int | None = MAX_SEQ_LENGTH
+) -> list[dict[str, Any]]:
+    """Returns what the collator pads, in the order of the rows; None: cut where the model ends."""
+    ids = tokenizer(*rows.texts, truncation=True, max_length=max_length)
     return [
         {**{name: ids[name][i] for name in ids}, "labels": label}
         for i, label in enumerate(rows.labels)

@@ -18,6 +18,8 @@ from tf_finetune.runs.model_dir import ModelDir
 _RANGE = (0.1, 10.0)
 # A threshold of fewer rows is that of chance.
 LEAST_ROWS = 10
+# Of the expected calibration error, as Guo et al. count it.
+BINS = 15
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -82,7 +84,7 @@ def _best_threshold(shares: np.ndarray, truth: np.ndarray) -> float:
     return float(np.clip((shares[place] + below[place]) / 2, 1e-6, 1 - 1e-6))
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Returns the expected calibration error (Guo et al. 2017): |right - sure|, over equal bins.
 
     Args:

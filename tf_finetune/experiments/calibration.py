@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_finetune.classification.calibrate import BINS
 from tf_finetune.experiments.judged import Judged
 
-# As many as the end of a training counts with, and Guo et al. (2017).
-BINS = 15
 MOST_POINTS = 200
 # Of the rows, that are answered.
 _SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)
